@@ -1,0 +1,41 @@
+//! Workload endpoints: the attachments of pods.
+
+use std::net::IpAddr;
+
+use crate::Labels;
+use crate::id::{NamespacedName, NodeName};
+use crate::net::{IfName, MacAddr};
+
+/// A pod's attachment to the network, from the Kubernetes Pod.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WorkloadEndpoint {
+    /// The pod.
+    pub pod: NamespacedName,
+    /// Where it runs.
+    pub node: NodeName,
+    /// The host's side of its veth.
+    pub if_name: IfName,
+    /// Its addresses: at most one of each family.
+    pub addrs: Vec<IpAddr>,
+    /// Its own Ethernet address, if it is known.
+    pub mac: Option<MacAddr>,
+    /// The container that holds the addresses; `None` until the plugin has written it.
+    pub container_id: Option<String>,
+    /// Its labels, with those that Calico adds.
+    pub labels: Labels,
+    /// The profiles that apply to it, first one first: `kns.<namespace>`, `ksa.<namespace>.<account>`.
+    pub profiles: Vec<String>,
+    /// Its named ports.
+    pub ports: Vec<NamedPort>,
+}
+
+/// A port that policies may call by name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NamedPort {
+    /// The name.
+    pub name: String,
+    /// The IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
+}

@@ -1,0 +1,1 @@
+//! Felix: this node's routes.

@@ -1,0 +1,9 @@
+//! `calico-node`: the daemon of one node.
+
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+mod bgp;
+mod felix;
+mod startup;
+
+fn main() {}

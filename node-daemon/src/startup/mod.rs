@@ -1,0 +1,1 @@
+//! What the node does once before it serves.
