@@ -1,2 +1,155 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: every chore of this repository, with its own set-up.
+
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+mod check;
+mod command;
+mod setup;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::command::{Failure, Run};
+
+/// Builds, tests and shows the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Bring up nodes and pods on this machine and show that every pod reaches every other.
+    Demo {
+        /// Arguments of the demo: `--nodes N --pods M --keep`; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run all tests: units, integration with real peers, and the lab's scenarios.
+    Test {
+        /// Only the lab's scenarios of these names, and nothing else.
+        #[arg(long, value_name = "NAME", num_args = 1..)]
+        scenario: Vec<String>,
+    },
+    /// Check format, lints, documentation, dependencies and the rules of the house.
+    Check,
+    /// Measure, and print the figures with a line of JSON at the end.
+    Bench {
+        /// Which benchmark: `cni`.
+        name: String,
+        /// Its own arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// A real Kubernetes control plane for hands-on work.
+    Cluster {
+        /// `up`, `down`, or `kubectl` with its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Write the golden files anew; look at the difference before you commit it.
+    Golden,
+    /// Check only the rules of the house: layers, first lines, file lengths.
+    Tidy,
+    /// Install and build what the other tasks need, and do nothing else.
+    Setup,
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), Failure> {
+    let house = House::new();
+    match task {
+        Task::Demo { arguments } => {
+            setup::for_lab(&house)?;
+            house.lab("lab").arg("demo").args(arguments).run()
+        }
+        Task::Test { scenario } if scenario.is_empty() => test(&house),
+        Task::Test { scenario } => {
+            setup::for_lab(&house)?;
+            house.lab("lab").arg("scenarios").args(scenario).run()
+        }
+        Task::Check => check::run(&house),
+        Task::Bench { name, arguments } => {
+            setup::for_bench(&house)?;
+            house.lab("benchmarks").arg(name).args(arguments).run()
+        }
+        Task::Cluster { arguments } => {
+            setup::for_lab(&house)?;
+            house.lab("lab").arg("cluster").args(arguments).run()
+        }
+        Task::Golden => {
+            let golden = Run::new("cargo").args(["test", "--workspace", "golden"]);
+            golden.dir(&house.root).env("UPDATE_GOLDEN", "1").run()
+        }
+        Task::Tidy => tidy::run(&house.root),
+        Task::Setup => setup::for_lab(&house),
+        Task::Completion { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "xtask", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Runs everything that proves the project right; stops at the first failure.
+fn test(house: &House) -> Result<(), Failure> {
+    setup::for_lab(house)?;
+    command::step("unit and integration tests");
+    house.tests(Run::new("cargo")).args(["test", "--workspace", "--no-fail-fast"]).run()?;
+    command::step("scenarios in the lab");
+    house.lab("lab").arg("scenarios").run()
+}
+
+/// Where things are.
+struct House {
+    /// The root of the checkout.
+    root: PathBuf,
+    /// What cargo builds into.
+    target: PathBuf,
+}
+
+impl House {
+    fn new() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = root.canonicalize().unwrap_or(root);
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root.join("target"), |dir| root.join(dir));
+        Self { root, target }
+    }
+
+    /// Where the lab finds its programs: profile `lab` and the control plane.
+    fn programs(&self) -> PathBuf {
+        self.target.join("lab")
+    }
+
+    /// Returns a run of one of the lab's programs.
+    fn lab(&self, program: &str) -> Run {
+        self.tests(Run::new(self.programs().join(program)))
+    }
+
+    /// Returns `run` with what the tests want to know of this machine.
+    fn tests(&self, run: Run) -> Run {
+        run.dir(&self.root)
+            .env("CALICO_BIN_DIR", self.programs())
+            .env("CALICO_CONTROL_PLANE", self.programs().join("control-plane"))
+    }
+}

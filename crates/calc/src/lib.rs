@@ -1,1 +1,137 @@
-//! placeholder
+//! From the datastore's state to what one node should hold.
+//!
+//! [`Cluster`] is all that this node knows of the datastore, as validated
+//! values. [`Cluster::desired`] is a function of it and of nothing else: no
+//! clock, no history. Feeding the same objects in any order, with any number
+//! of overwritten or deleted versions in between, gives the same [`Desired`].
+//!
+//! ```text
+//!  nodes, pools, affinities, endpoints, BGP objects   (Cluster)
+//!        │
+//!        ├─ routes::local     /32 and /128 of local pods, blackholes of own blocks
+//!        ├─ sessions::of      the mesh and the configured peers
+//!        └─ advertise::of     own confirmed blocks, addresses borrowed from others'
+//!        ▼
+//!     Desired + problems
+//! ```
+//!
+//! A problem (two pods with one address, a peer that is this node itself)
+//! never stops what is right beside it: it is returned with the result.
+
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+mod advertise;
+mod change;
+pub mod next_hop;
+mod routes;
+mod sessions;
+
+#[cfg(test)]
+mod sequences;
+
+pub use change::Change;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use model::block::{Affinity, AffinityState, Owner};
+use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
+use model::endpoint::WorkloadEndpoint;
+use model::id::{NamespacedName, NodeName};
+use model::net::Cidr;
+use model::node::Node;
+use model::peer::{BgpConfiguration, BgpPeer};
+use model::pool::IpPool;
+
+/// All that one node knows of the datastore.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The node that all of this is calculated for.
+    pub this_node: NodeName,
+    /// What local workloads' routes carry as their protocol number.
+    pub device_route_protocol: RouteProtocol,
+    /// Every node, this one included.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Every pool, by name.
+    pub pools: BTreeMap<String, IpPool>,
+    /// Claims on blocks, by object name; those of other nodes are ignored.
+    pub affinities: BTreeMap<String, Affinity>,
+    /// The workloads of this node.
+    pub endpoints: BTreeMap<NamespacedName, WorkloadEndpoint>,
+    /// How the cluster speaks BGP; the default if the object is absent.
+    pub bgp: BgpConfiguration,
+    /// The configured peers, by name.
+    pub peers: BTreeMap<String, BgpPeer>,
+}
+
+/// What this node should hold.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Desired {
+    /// Kernel routes that do not depend on BGP.
+    pub routes: BTreeMap<Cidr, Route>,
+    /// BGP sessions, in the order of their names.
+    pub sessions: Vec<BgpSession>,
+    /// What BGP announces.
+    pub advertisements: Advertisements,
+}
+
+/// Something in the datastore that could not be followed.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Problem {
+    /// The object: `BGPPeer tor-1`, `pod default/web`.
+    pub object: String,
+    /// What is wrong with it and what helps.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.message)
+    }
+}
+
+impl Cluster {
+    /// Makes an empty cluster as `this_node` sees it.
+    #[must_use]
+    pub fn new(this_node: NodeName) -> Self {
+        Self {
+            this_node,
+            device_route_protocol: RouteProtocol::BOOT,
+            nodes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            affinities: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            bgp: BgpConfiguration::default(),
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// Returns what this node should hold, and what could not be followed.
+    #[must_use]
+    pub fn desired(&self) -> (Desired, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let desired = Desired {
+            routes: routes::local(self, &mut problems),
+            sessions: sessions::of(self, &mut problems),
+            advertisements: advertise::of(self),
+        };
+        problems.sort();
+        (desired, problems)
+    }
+
+    /// Returns this node, once the datastore has it.
+    fn node(&self) -> Option<&Node> {
+        self.nodes.get(&self.this_node)
+    }
+
+    /// Returns the blocks that are this node's beyond doubt.
+    ///
+    /// A pending affinity is none: its block may turn out to be another node's.
+    fn own_blocks(&self) -> impl Iterator<Item = Cidr> {
+        self.affinities.values().filter_map(|affinity| {
+            let is_own = matches!(&affinity.owner, Owner::Host(node) if *node == self.this_node);
+            let is_sure = affinity.state == AffinityState::Confirmed && !affinity.is_deleted;
+            (is_own && is_sure).then_some(affinity.cidr)
+        })
+    }
+}

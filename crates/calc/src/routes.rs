@@ -1,0 +1,45 @@
+//! The routes that follow from the datastore alone.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use model::desired::{Route, RouteProtocol, RouteTarget};
+use model::net::Cidr;
+
+use crate::{Cluster, Problem};
+
+/// Returns a route to each address of each local pod, and a blackhole for each own block.
+///
+/// The blackhole keeps packets to free addresses of the block from leaving by
+/// the default route, and from looping between this node and its router. A
+/// block of a single address has none: it would hide the pod's own route.
+pub(crate) fn local(cluster: &Cluster, problems: &mut Vec<Problem>) -> BTreeMap<Cidr, Route> {
+    let blackhole = Route { target: RouteTarget::Blackhole, protocol: RouteProtocol::CALICO };
+    let mut routes: BTreeMap<Cidr, Route> = cluster
+        .own_blocks()
+        .filter(|block| !block.is_host())
+        .map(|block| (block, blackhole.clone()))
+        .collect();
+    for endpoint in cluster.endpoints.values() {
+        for addr in &endpoint.addrs {
+            let route = Route {
+                target: RouteTarget::Link(endpoint.if_name.clone()),
+                protocol: cluster.device_route_protocol,
+            };
+            match routes.entry(Cidr::host(*addr)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(route);
+                }
+                Entry::Occupied(other) => problems.push(Problem {
+                    object: format!("pod {}", endpoint.pod),
+                    message: format!(
+                        "address {addr} already belongs to another pod of this node ({}); \
+                         its route is kept. Delete one of the two pods",
+                        other.get()
+                    ),
+                }),
+            }
+        }
+    }
+    routes
+}

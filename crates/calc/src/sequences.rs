@@ -1,0 +1,170 @@
+//! The order of changes does not matter, only the state that they lead to.
+
+use model::block::{Affinity, AffinityState, Owner};
+use model::desired::Route;
+use model::endpoint::WorkloadEndpoint;
+use model::id::NamespacedName;
+use model::net::Cidr;
+use model::node::{Node, TunnelAddrs};
+use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use proptest::prelude::*;
+use selector::Selector;
+
+use super::*;
+
+const THIS_NODE: &str = "n0";
+
+fn node(index: u8, is_present: bool) -> Change {
+    let name: NodeName = format!("n{index}").parse().unwrap();
+    let node = Node {
+        name: name.clone(),
+        labels: BTreeMap::new(),
+        ipv4: Some(format!("10.0.0.{}/24", index + 1).parse().unwrap()),
+        ipv6: None,
+        asn: None,
+        route_reflector_cluster_id: None,
+        tunnel_addrs: TunnelAddrs::default(),
+        pod_cidrs: Vec::new(),
+    };
+    Change::Node(name, is_present.then(|| Box::new(node)))
+}
+
+fn pool(is_export_disabled: bool) -> Change {
+    let pool = IpPool {
+        name: "default".to_owned(),
+        cidr: "10.244.0.0/16".parse().unwrap(),
+        block_len: 26,
+        encapsulation: Encapsulation::None,
+        nat_outgoing: true,
+        is_disabled: false,
+        is_bgp_export_disabled: is_export_disabled,
+        node_selector: Selector::all(),
+        namespace_selector: None,
+        allowed_uses: AllowedUses::default(),
+        assignment: AssignmentMode::Automatic,
+    };
+    Change::Pool(pool.name.clone(), Some(Box::new(pool)))
+}
+
+fn affinity(block: u8, owner: u8, state: AffinityState) -> Change {
+    let owner_name: NodeName = format!("n{owner}").parse().unwrap();
+    let cidr: Cidr = format!("10.244.{block}.0/26").parse().unwrap();
+    let name = format!("{owner_name}-{}", cidr.object_name());
+    let owner = Owner::Host(owner_name);
+    Change::Affinity(name, Some(Affinity { owner, cidr, state, is_deleted: false }))
+}
+
+fn endpoint(name: &str, addr: &str) -> Change {
+    let pod = NamespacedName { namespace: "default".to_owned(), name: name.to_owned() };
+    let endpoint = WorkloadEndpoint {
+        pod: pod.clone(),
+        node: THIS_NODE.parse().unwrap(),
+        if_name: format!("cali{name}").parse().unwrap(),
+        addrs: vec![addr.parse().unwrap()],
+        mac: None,
+        container_id: None,
+        labels: BTreeMap::new(),
+        profiles: Vec::new(),
+        ports: Vec::new(),
+    };
+    Change::Endpoint(pod, Some(Box::new(endpoint)))
+}
+
+fn after(changes: impl IntoIterator<Item = Change>) -> (Desired, Vec<Problem>) {
+    let mut cluster = Cluster::new(THIS_NODE.parse().unwrap());
+    for change in changes {
+        cluster.apply(change);
+    }
+    cluster.desired()
+}
+
+fn words(routes: &BTreeMap<Cidr, Route>) -> Vec<String> {
+    routes.iter().map(|(dst, route)| format!("{dst} {route}")).collect()
+}
+
+#[test]
+fn only_confirmed_blocks_of_this_node_count() {
+    let (desired, problems) = after([
+        node(0, true),
+        pool(false),
+        affinity(0, 0, AffinityState::Confirmed),
+        affinity(1, 0, AffinityState::Pending),
+        affinity(2, 0, AffinityState::PendingDeletion),
+        affinity(3, 1, AffinityState::Confirmed),
+        endpoint("own", "10.244.0.5"),
+        endpoint("borrowed", "10.244.3.7"),
+        endpoint("foreign", "192.0.2.1"),
+    ]);
+    assert_eq!(
+        words(&desired.routes),
+        [
+            "10.244.0.0/26 blackhole proto 80",
+            "10.244.0.5/32 dev caliown scope link proto 3",
+            "10.244.3.7/32 dev caliborrowed scope link proto 3",
+            "192.0.2.1/32 dev califoreign scope link proto 3",
+        ]
+    );
+    let originated: Vec<String> =
+        desired.advertisements.originated.iter().map(ToString::to_string).collect();
+    assert_eq!(originated, ["10.244.0.0/26", "10.244.3.7/32"]);
+    assert!(problems.is_empty());
+}
+
+#[test]
+fn a_pool_that_stays_out_of_bgp_announces_nothing_but_keeps_its_routes() {
+    let (desired, _) = after([
+        node(0, true),
+        pool(true),
+        affinity(0, 0, AffinityState::Confirmed),
+        endpoint("own", "10.244.0.5"),
+    ]);
+    assert_eq!(desired.advertisements, Advertisements::default());
+    assert_eq!(desired.routes.len(), 2);
+}
+
+#[test]
+fn two_pods_with_one_address_are_reported_and_one_keeps_it() {
+    let (desired, problems) = after([endpoint("a", "10.244.0.5"), endpoint("b", "10.244.0.5")]);
+    assert_eq!(words(&desired.routes), ["10.244.0.5/32 dev calia scope link proto 3"]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().starts_with("pod default/b: address 10.244.0.5"));
+}
+
+/// Every version that an object may have had; the last of each object is its final one.
+fn histories() -> impl Strategy<Value = Vec<(u8, u8)>> {
+    proptest::collection::vec((0_u8..12, 0_u8..3), 0..60)
+}
+
+/// Version `version` of object `object`; `None` deletes it.
+fn version(object: u8, version: u8) -> Change {
+    let states = [AffinityState::Pending, AffinityState::Confirmed, AffinityState::PendingDeletion];
+    match object {
+        0..=3 => node(object, version > 0),
+        4 => pool(version == 1),
+        5..=8 => affinity(object - 5, object % 2, states[usize::from(version)]),
+        _ => match version {
+            0 => {
+                let name = format!("p{object}");
+                let pod = NamespacedName { namespace: "default".to_owned(), name };
+                Change::Endpoint(pod, None)
+            }
+            _ => endpoint(&format!("p{object}"), &format!("10.244.{}.{version}", object - 9)),
+        },
+    }
+}
+
+proptest! {
+    #[test]
+    fn history_and_order_do_not_matter(history in histories(), rotation in 0_usize..60) {
+        let full = after(history.iter().map(|(object, number)| version(*object, *number)));
+        let mut last: BTreeMap<u8, u8> = BTreeMap::new();
+        last.extend(history.iter().copied());
+        let mut squashed: Vec<(u8, u8)> = last.into_iter().collect();
+        if !squashed.is_empty() {
+            let middle = rotation % squashed.len();
+            squashed.rotate_left(middle);
+        }
+        let short = after(squashed.into_iter().map(|(object, number)| version(object, number)));
+        prop_assert_eq!(full, short);
+    }
+}
