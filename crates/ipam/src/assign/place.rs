@@ -1,0 +1,426 @@
+//! Where an address comes from: own blocks, a new block, or somebody else's.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use model::block::{Affinity, AffinityState, Block, Owner};
+use model::net::Cidr;
+use model::pool::IpPool;
+
+use super::Assignment;
+use crate::failure::{Limit, PoolUsage};
+use crate::machine::{Key, Known, Op, Outcome, Record};
+use crate::{Failure, Ranges, ranges, slots};
+
+/// How long a block belongs to its node even though it is empty.
+const RECLAIM_AFTER: Duration = Duration::from_secs(60);
+
+/// The next move towards an address.
+pub(super) enum Place {
+    /// Look at these first; the lock of the host is not needed for it.
+    Peek(Vec<Op>),
+    /// Do this first.
+    Do(Vec<Op>),
+    /// The block has room, or is the only one and probably has.
+    Take(Cidr),
+    /// There is no place.
+    Nowhere(Failure),
+}
+
+/// What is known about the blocks and affinities of the whole cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Survey {
+    under_way: Option<Purpose>,
+    is_done: bool,
+    /// Own claims since whose writing everything was listed.
+    verified: BTreeSet<Cidr>,
+    /// An empty block that was deleted and whose affinity is to follow.
+    discarding: Option<(Owner, Cidr)>,
+    /// Another owner's block that had room.
+    borrowing: Option<Cidr>,
+}
+
+/// Why everything is listed.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    /// To find a place.
+    Search,
+    /// To see who else claims the addresses of an own claim.
+    Verify(Cidr),
+}
+
+impl Assignment {
+    /// Returns where to take an address from, or what to do to find out.
+    pub(super) fn place(&mut self) -> Place {
+        if let Some(addr) = self.request.addr {
+            return self.place_of(addr);
+        }
+        if let Some(place) = self.own_block() {
+            return place;
+        }
+        if !self.survey.is_done {
+            return self.list_everything(Purpose::Search);
+        }
+        if let Some(place) = self.discard() {
+            return place;
+        }
+        let limit = match self.claim() {
+            Ok(place) => return place,
+            Err(limit) => limit,
+        };
+        if let Some(place) = self.borrow() {
+            return place;
+        }
+        Place::Nowhere(Failure::Exhausted { pools: self.usage(), reason: limit })
+    }
+
+    /// Takes note that the listing under way has been fed.
+    pub(super) fn conclude_survey(&mut self) {
+        let Some(purpose) = self.survey.under_way.take() else { return };
+        self.survey.is_done = true;
+        if let Purpose::Verify(cidr) = purpose {
+            self.survey.verified.insert(cidr);
+        }
+        let own: Vec<Cidr> = self.own_claims().map(|claim| claim.cidr).collect();
+        for key in own.into_iter().map(Key::Block) {
+            if matches!(self.view.get(&key), Known::Unknown) {
+                self.view.remember_absent(key);
+            }
+        }
+    }
+
+    /// Takes note of what a write does to our picture of who claims what.
+    pub(super) fn note_claim(&mut self, op: &Op, outcome: &Outcome) {
+        match op {
+            Op::Create(Record::Affinity(claim)) | Op::Update(Record::Affinity(claim)) => {
+                self.survey.verified.remove(&claim.cidr);
+                if *outcome == Outcome::AlreadyExists {
+                    self.survey.is_done = false;
+                }
+                let key = Key::Block(claim.cidr);
+                if *outcome == Outcome::Written && matches!(self.view.get(&key), Known::Unknown) {
+                    self.view.remember_absent(key);
+                }
+            }
+            Op::Delete(Key::Affinity(_, cidr)) => {
+                self.survey.verified.remove(cidr);
+            }
+            Op::Read(_)
+            | Op::ListBlocks
+            | Op::ListAffinities
+            | Op::Create(_)
+            | Op::Update(_)
+            | Op::Delete(_) => {}
+        }
+    }
+
+    /// Finds room in the blocks that this node has, and mends half-made claims.
+    fn own_block(&mut self) -> Option<Place> {
+        let in_pools = |claim: &&Affinity| self.pool_of(&claim.cidr).is_some();
+        let claims: Vec<Affinity> = self.own_claims().filter(in_pools).cloned().collect();
+        let key = |claim: &Affinity| Key::Block(claim.cidr);
+        let is_unknown = |claim: &&Affinity| matches!(self.view.get(&key(claim)), Known::Unknown);
+        let unknown: Vec<Op> =
+            claims.iter().filter(is_unknown).map(|claim| Op::Read(key(claim))).collect();
+        if let ([claim], [_], false) = (claims.as_slice(), unknown.as_slice(), self.has_entered)
+            && claim.state == AffinityState::Confirmed
+            && !claim.is_deleted
+        {
+            return Some(Place::Take(claim.cidr));
+        }
+        if !unknown.is_empty() {
+            return Some(if self.has_entered { Place::Do(unknown) } else { Place::Peek(unknown) });
+        }
+        claims.iter().find_map(|claim| self.tend(claim))
+    }
+
+    /// Brings a claim of this node in order; `None` if it is, and its block is full.
+    fn tend(&mut self, claim: &Affinity) -> Option<Place> {
+        let affinity_key = Key::Affinity(claim.owner.clone(), claim.cidr);
+        let block_key = Key::Block(claim.cidr);
+        if claim.is_deleted {
+            return Some(Place::Do(vec![Op::Delete(affinity_key)]));
+        }
+        let block = match self.view.get(&block_key) {
+            Known::Unknown => return Some(Place::Do(vec![Op::Read(block_key)])),
+            Known::Deleted => return Some(Place::Do(vec![Op::Delete(block_key)])),
+            Known::Absent => None,
+            Known::Present(_) => self.view.block(claim.cidr).cloned(),
+        };
+        let is_foreign = |block: &Block| block.affinity.as_ref() != Some(&self.owner);
+        if block.as_ref().is_some_and(is_foreign) {
+            return Some(Place::Do(vec![Op::Delete(affinity_key)]));
+        }
+        match block {
+            Some(block) if claim.state == AffinityState::Confirmed => {
+                self.has_room(&block).then_some(Place::Take(claim.cidr))
+            }
+            block => Some(self.settle(claim, block.as_ref())),
+        }
+    }
+
+    /// Takes a claim one step from pending towards confirmed, or withdraws it.
+    fn settle(&mut self, claim: &Affinity, block: Option<&Block>) -> Place {
+        let with = |state| Op::Update(Record::Affinity(Affinity { state, ..claim.clone() }));
+        if claim.state != AffinityState::Pending {
+            return Place::Do(vec![with(AffinityState::Pending)]);
+        }
+        if !self.survey.verified.contains(&claim.cidr) {
+            return self.list_everything(Purpose::Verify(claim.cidr));
+        }
+        let is_overlapped = self.is_overlapped(&claim.cidr);
+        Place::Do(vec![match block {
+            None if is_overlapped => Op::Delete(Key::Affinity(claim.owner.clone(), claim.cidr)),
+            Some(block) if is_overlapped && slots::is_empty(block, self.clock()) => {
+                Op::Delete(Key::Block(claim.cidr))
+            }
+            Some(_) => with(AffinityState::Confirmed),
+            None => match slots::fresh(claim.cidr, self.owner.clone(), self.scene.now) {
+                Some(block) => Op::Create(Record::Block(block)),
+                None => return Place::Nowhere(Failure::BlockTooLarge { block: claim.cidr }),
+            },
+        }])
+    }
+
+    /// Claims a new block, or says which limit forbids it.
+    fn claim(&mut self) -> Result<Place, Limit> {
+        let node = self.request.node.clone();
+        if !self.scene.config.auto_allocate_blocks {
+            return Err(Limit::NoAutomaticBlocks { node });
+        }
+        let owned = self.own_claims().count();
+        let limit = self.scene.config.max_blocks_per_host;
+        let limit = self.request.max_blocks.map_or(limit, |max| max.min(limit));
+        if u32::try_from(owned).map_or(true, |owned| owned >= limit) {
+            return Err(Limit::BlocksPerNode { node, owned, limit });
+        }
+        let gap = self.scene.pools.iter().find_map(|pool| self.gap_in(pool));
+        if let Some(cidr) = gap {
+            return Ok(Place::Do(vec![self.claim_of(cidr)]));
+        }
+        let idle = self.view.blocks().find(|block| self.is_reclaimable(block));
+        if let Some((owner, cidr)) = idle.and_then(|one| Some((one.affinity.clone()?, one.cidr))) {
+            self.survey.discarding = Some((owner, cidr));
+            return Ok(Place::Do(vec![Op::Delete(Key::Block(cidr))]));
+        }
+        Err(if self.scene.config.is_strict_affinity {
+            Limit::StrictAffinity { node }
+        } else {
+            Limit::PoolsFull
+        })
+    }
+
+    fn claim_of(&self, cidr: Cidr) -> Op {
+        Op::Create(Record::Affinity(Affinity {
+            owner: self.owner.clone(),
+            cidr,
+            state: AffinityState::Pending,
+            is_deleted: false,
+        }))
+    }
+
+    fn gap_in(&self, pool: &IpPool) -> Option<Cidr> {
+        let family = self.request.family;
+        let blocks = self.view.blocks().map(|block| block.cidr);
+        // Claims of equal size need no room: of two, the one that creates the block wins.
+        let claims = self.view.affinities().map(|claim| claim.cidr);
+        let claims = claims.filter(|cidr| cidr.prefix_len() != pool.block_len);
+        let taken = Ranges::of(blocks.chain(claims), family);
+        ranges::first_gap(pool, &taken, &self.reserved, self.seed_in(pool))
+    }
+
+    /// Returns where to begin in `pool`; blocks of one address are too many to
+    /// start at the same place every time.
+    fn seed_in(&self, pool: &IpPool) -> u64 {
+        if pool.block_len == pool.family().bits() {
+            self.request.seed.wrapping_add(self.scene.now.as_unsigned_nanos())
+        } else {
+            self.request.seed
+        }
+    }
+
+    /// Gives up own empty blocks of pools that no longer select this node, and
+    /// finishes the removal of a block that was reclaimed.
+    fn discard(&mut self) -> Option<Place> {
+        if let Some((owner, cidr)) = self.survey.discarding.clone() {
+            let is_gone = matches!(self.view.get(&Key::Block(cidr)), Known::Absent);
+            let affinity = Key::Affinity(owner, cidr);
+            if is_gone && matches!(self.view.get(&affinity), Known::Present(_) | Known::Deleted) {
+                return Some(Place::Do(vec![Op::Delete(affinity)]));
+            }
+            self.survey.discarding = None;
+        }
+        let is_unwanted =
+            |claim: &&Affinity| !self.scene.selected.iter().any(|pool| pool.covers(&claim.cidr));
+        let is_idle = |claim: &&Affinity| match self.view.block(claim.cidr) {
+            Some(block) => {
+                block.affinity.as_ref() == Some(&self.owner) && slots::is_empty(block, self.clock())
+            }
+            None => false,
+        };
+        let cidr = self.own_claims().filter(is_unwanted).find(is_idle)?.cidr;
+        self.survey.discarding = Some((self.owner.clone(), cidr));
+        Some(Place::Do(vec![Op::Delete(Key::Block(cidr))]))
+    }
+
+    /// Finds room in a block that is not ours.
+    fn borrow(&mut self) -> Option<Place> {
+        if self.scene.config.is_strict_affinity {
+            return None;
+        }
+        if let Some(cidr) = self.survey.borrowing
+            && matches!(self.view.get(&Key::Block(cidr)), Known::Unknown)
+        {
+            return Some(Place::Do(vec![Op::Read(Key::Block(cidr))]));
+        }
+        let lender = self.scene.pools.iter().find_map(|pool| {
+            let turn = |block: &&Block| ranges::turn(pool, &block.cidr, self.seed_in(pool));
+            let blocks = self.view.blocks().filter(|block| pool.cidr.covers(&block.cidr));
+            blocks.filter(|block| self.lends(block)).min_by_key(turn)
+        });
+        let cidr = lender?.cidr;
+        self.survey.borrowing = Some(cidr);
+        Some(Place::Take(cidr))
+    }
+
+    fn lends(&self, block: &Block) -> bool {
+        let is_settled = match &block.affinity {
+            None => true,
+            Some(Owner::Virtual(_)) => false,
+            Some(owner) => self.view.affinities().any(|claim| {
+                claim.owner == *owner
+                    && claim.cidr == block.cidr
+                    && claim.state == AffinityState::Confirmed
+            }),
+        };
+        is_settled && !block.is_deleted && self.has_room(block) && !self.meets_block(&block.cidr)
+    }
+
+    /// Returns where a given address is taken from.
+    fn place_of(&mut self, addr: IpAddr) -> Place {
+        let Some(pool) = self.scene.pools.iter().find(|pool| pool.cidr.contains(addr)) else {
+            return Place::Nowhere(Failure::OutsidePools { addr });
+        };
+        let existing = self.view.blocks().map(|block| block.cidr).find(|cidr| cidr.contains(addr));
+        let Some(cidr) = existing.or_else(|| pool.block_of(addr)) else {
+            return Place::Nowhere(Failure::OutsidePools { addr });
+        };
+        let key = Key::Block(cidr);
+        match self.view.get(&key) {
+            Known::Unknown => Place::Do(vec![Op::Read(key)]),
+            Known::Deleted => Place::Do(vec![Op::Delete(key)]),
+            Known::Present(Record::Block(block)) => {
+                let block = block.clone();
+                self.place_in(&block, addr)
+            }
+            Known::Absent | Known::Present(_) => self.place_in_new(cidr, addr),
+        }
+    }
+
+    fn place_in(&mut self, block: &Block, addr: IpAddr) -> Place {
+        let ordinal = block.cidr.ordinal_of(addr).and_then(|at| u32::try_from(at).ok());
+        let holder = ordinal.and_then(|ordinal| slots::holder(block, ordinal));
+        if let Some(holder) = holder {
+            let holder = match &holder.handle {
+                Some(handle) => format!("handle {handle}"),
+                None => "an owner without handle".to_owned(),
+            };
+            return Place::Nowhere(Failure::Taken { addr, holder });
+        }
+        if self.allocated(block).is_none() {
+            let holder = "nobody, but rests after its release".to_owned();
+            return Place::Nowhere(Failure::Taken { addr, holder });
+        }
+        if block.affinity.as_ref() == Some(&self.owner) {
+            let key = Key::Affinity(self.owner.clone(), block.cidr);
+            return match self.view.get(&key) {
+                Known::Unknown => Place::Do(vec![Op::Read(key)]),
+                Known::Present(Record::Affinity(claim)) => {
+                    let claim = claim.clone();
+                    self.tend(&claim).unwrap_or(Place::Take(block.cidr))
+                }
+                Known::Deleted => Place::Do(vec![Op::Delete(key)]),
+                Known::Absent | Known::Present(_) => Place::Do(vec![self.claim_of(block.cidr)]),
+            };
+        }
+        if self.scene.config.is_strict_affinity {
+            let owner = block.affinity.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+            return Place::Nowhere(Failure::NotOurs { addr, block: block.cidr, owner });
+        }
+        Place::Take(block.cidr)
+    }
+
+    fn place_in_new(&mut self, cidr: Cidr, addr: IpAddr) -> Place {
+        if !self.survey.is_done {
+            return self.list_everything(Purpose::Search);
+        }
+        let own = self.own_claims().find(|claim| claim.cidr == cidr).cloned();
+        match own {
+            Some(claim) => self.tend(&claim).unwrap_or(Place::Take(cidr)),
+            None if self.is_overlapped(&cidr) => {
+                Place::Nowhere(Failure::Overlap { addr, block: cidr })
+            }
+            None => Place::Do(vec![self.claim_of(cidr)]),
+        }
+    }
+
+    fn list_everything(&mut self, purpose: Purpose) -> Place {
+        self.survey.under_way = Some(purpose);
+        Place::Do(vec![Op::ListBlocks, Op::ListAffinities])
+    }
+
+    fn own_claims(&self) -> impl Iterator<Item = &Affinity> {
+        self.view
+            .affinities()
+            .filter(|claim| claim.owner == self.owner && claim.cidr.family() == self.request.family)
+    }
+
+    fn pool_of(&self, cidr: &Cidr) -> Option<&IpPool> {
+        self.scene.pools.iter().find(|pool| pool.cidr.covers(cidr))
+    }
+
+    fn has_room(&self, block: &Block) -> bool {
+        slots::next_free(block, &self.reserved, self.clock()).is_some()
+    }
+
+    /// Does another block, or a claim on one, share addresses with `cidr`?
+    fn is_overlapped(&self, cidr: &Cidr) -> bool {
+        let meets = |claim: &Affinity| claim.cidr != *cidr && claim.cidr.overlaps(cidr);
+        self.meets_block(cidr) || self.view.affinities().any(meets)
+    }
+
+    fn meets_block(&self, cidr: &Cidr) -> bool {
+        self.view.blocks().any(|block| block.cidr != *cidr && block.cidr.overlaps(cidr))
+    }
+
+    fn is_reclaimable(&self, block: &Block) -> bool {
+        let limit = i128::try_from(RECLAIM_AFTER.as_nanos()).unwrap_or(i128::MAX);
+        let is_old = |at: model::time::WallTime| at.0.saturating_add(limit) <= self.scene.now.0;
+        let is_others =
+            matches!(&block.affinity, Some(owner @ Owner::Host(_)) if *owner != self.owner);
+        is_others
+            && !block.is_deleted
+            && block.claimed_at.is_some_and(is_old)
+            && self.pool_of(&block.cidr).is_some()
+            && slots::is_empty(block, self.clock())
+    }
+
+    fn usage(&self) -> Vec<PoolUsage> {
+        let usage = |pool: &IpPool| {
+            let inside = |block: &&Block| pool.cidr.covers(&block.cidr);
+            let mut free = pool.cidr.size().saturating_sub(self.reserved.count_in(&pool.cidr));
+            for block in self.view.blocks().filter(inside) {
+                let unclaimed =
+                    block.cidr.size().saturating_sub(self.reserved.count_in(&block.cidr));
+                free = free.saturating_sub(unclaimed).saturating_add(slots::count_free(
+                    block,
+                    &self.reserved,
+                    self.clock(),
+                ));
+            }
+            PoolUsage { pool: pool.name.clone(), cidr: pool.cidr, free, total: pool.cidr.size() }
+        };
+        self.scene.pools.iter().map(usage).collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! Which pools an address may come from.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use model::Labels;
+use model::id::NodeName;
+use model::net::{Cidr, Family};
+use model::pool::{AssignmentMode, IpPool, Use};
+
+use crate::Failure;
+
+/// A pool as a user names it: by the object's name or by its range.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PoolReference {
+    /// The name.
+    Name(String),
+    /// The range.
+    Range(Cidr),
+}
+
+impl PoolReference {
+    /// Reads a reference: what parses as a CIDR is a range.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Range)
+    }
+
+    fn names(&self, pool: &IpPool) -> bool {
+        match self {
+            Self::Name(name) => pool.name == *name,
+            Self::Range(cidr) => pool.cidr == *cidr,
+        }
+    }
+}
+
+impl fmt::Display for PoolReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Range(cidr) => cidr.fmt(f),
+        }
+    }
+}
+
+/// What decides which pools may be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a> {
+    /// The pools the request names, in its order; empty if it names none.
+    pub requested: &'a [PoolReference],
+    /// The node.
+    pub node: &'a NodeName,
+    /// The node's labels.
+    pub node_labels: &'a Labels,
+    /// The labels of the workload's namespace; `None` if it has no namespace.
+    pub namespace_labels: Option<&'a Labels>,
+    /// What the address is for.
+    pub intended: Use,
+}
+
+/// Returns the pools to assign from, in the order to try them.
+///
+/// Requested pools are taken as they are, whatever their selectors say;
+/// otherwise all that select the node and the namespace, by name.
+///
+/// # Errors
+///
+/// [`Failure::UnknownPool`] and [`Failure::UnusablePool`] for a request that
+/// cannot be met, [`Failure::NoPool`] if nothing is left.
+pub fn pools_for(
+    pools: &[IpPool],
+    family: Family,
+    wanted: &Candidates<'_>,
+) -> Result<Vec<IpPool>, Failure> {
+    let mut of_family: Vec<&IpPool> = pools.iter().filter(|one| one.family() == family).collect();
+    of_family.sort_by(|a, b| a.name.cmp(&b.name));
+    let chosen: Vec<IpPool> = if wanted.requested.is_empty() {
+        let is_selected = |pool: &&IpPool| obstacle(pool, wanted).is_none();
+        of_family.iter().copied().filter(is_selected).cloned().collect()
+    } else {
+        let find = |reference: &PoolReference| requested(&of_family, reference, wanted);
+        wanted.requested.iter().map(find).collect::<Result<_, _>>()?
+    };
+    if chosen.is_empty() {
+        let refused = of_family.iter().filter_map(|pool| {
+            obstacle(pool, wanted).map(|why| format!("{} {}: {why}", pool.name, pool.cidr))
+        });
+        let refused = refused.collect();
+        return Err(Failure::NoPool { family, node: wanted.node.clone(), refused });
+    }
+    Ok(chosen)
+}
+
+/// Returns the enabled pools for that use which `addr` lies in; selectors do not count.
+#[must_use]
+pub fn pools_holding(pools: &[IpPool], addr: IpAddr, intended: Use) -> Vec<IpPool> {
+    let fits = |pool: &&IpPool| {
+        !pool.is_disabled && pool.allowed_uses.allow(intended) && pool.cidr.contains(addr)
+    };
+    pools.iter().filter(fits).cloned().collect()
+}
+
+fn requested(
+    pools: &[&IpPool],
+    reference: &PoolReference,
+    wanted: &Candidates<'_>,
+) -> Result<IpPool, Failure> {
+    let Some(pool) = pools.iter().find(|pool| reference.names(pool)) else {
+        let known = pools.iter().map(|pool| format!("{} {}", pool.name, pool.cidr)).collect();
+        return Err(Failure::UnknownPool { reference: reference.to_string(), known });
+    };
+    let reason = if pool.is_disabled {
+        "is disabled: set spec.disabled to false"
+    } else if pool.allowed_uses.allow(wanted.intended) {
+        return Ok((*pool).clone());
+    } else {
+        "is not for this use: add it to spec.allowedUses"
+    };
+    Err(Failure::UnusablePool { pool: pool.name.clone(), cidr: pool.cidr, reason })
+}
+
+/// Returns why the pool is not used unasked, or `None` if it is.
+fn obstacle(pool: &IpPool, wanted: &Candidates<'_>) -> Option<&'static str> {
+    if pool.is_disabled {
+        return Some("disabled");
+    }
+    if !pool.allowed_uses.allow(wanted.intended) {
+        return Some("allowedUses lacks this use");
+    }
+    if pool.assignment == AssignmentMode::Manual {
+        return Some("assignmentMode is Manual");
+    }
+    if !pool.node_selector.matches(wanted.node_labels) {
+        return Some("nodeSelector does not match the node");
+    }
+    match (&pool.namespace_selector, wanted.namespace_labels) {
+        (Some(selector), Some(labels)) if !selector.matches(labels) => {
+            Some("namespaceSelector does not match the namespace")
+        }
+        (Some(_), None) => Some("namespaceSelector is set and the workload has no namespace"),
+        (Some(_) | None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Model checking: many clients, one store, and everything that can go wrong between two writes.
+//!
+//! A history is a number. From it follow the pools, the configuration, what
+//! each client asks for, whose request the store answers next, which requests
+//! conflict, whose answers are lost (with the write done, not done, or done
+//! later) and who dies when. After every write no address may be taken twice;
+//! when all is over, releasing every handle must leave nothing behind.
+//!
+//! To replay one: `IPAM_HISTORY=1234 cargo test -p ipam --test histories`.
+
+#[path = "histories/store.rs"]
+mod store;
+#[path = "histories/world.rs"]
+mod world;
+
+use world::World;
+
+const HISTORIES: u64 = 1_500;
+
+fn run(family: &str, first: u64, faults: world::Faults) {
+    if let Some(seed) = option_env!("IPAM_HISTORY").and_then(|seed| seed.parse().ok()) {
+        World::new(seed, faults).run();
+        return;
+    }
+    for seed in first..first + HISTORIES {
+        if std::panic::catch_unwind(|| World::new(seed, faults).run()).is_err() {
+            panic!("{family}: replay with IPAM_HISTORY={seed}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_doubled_or_lost_when_clients_race() {
+    run("race", 0, world::Faults { lost: 0, crash: 0, is_block_len_mixed: false });
+}
+
+#[test]
+fn nothing_is_doubled_or_lost_when_answers_are_lost() {
+    run("lost", 10_000, world::Faults { lost: 10, crash: 0, is_block_len_mixed: false });
+}
+
+#[test]
+fn nothing_is_doubled_or_lost_when_clients_die() {
+    run("crash", 20_000, world::Faults { lost: 3, crash: 5, is_block_len_mixed: false });
+}
+
+#[test]
+fn nothing_is_doubled_or_lost_when_the_block_size_changes() {
+    run("block size", 30_000, world::Faults { lost: 3, crash: 3, is_block_len_mixed: true });
+}
