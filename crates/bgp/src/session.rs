@@ -1,0 +1,480 @@
+//! The session with one peer: its state machine (RFC 4271 §8), connection
+//! collisions (§6.8), and the pauses between attempts.
+//!
+//! A session has up to two TCP connections until one of them is Established;
+//! each of them is an FSM of RFC 4271 by itself, and the session's state is that
+//! of the one which has come furthest.
+
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use model::desired::BgpSession;
+use model::net::{Asn, Family};
+use model::time::Timestamp;
+
+use crate::connection::{Connection, ConnectionId, Message, Stage, TimerEvent};
+use crate::jitter::Jitter;
+use crate::speaker::Output;
+use crate::wire::{
+    self, AsnWidth, BgpIdentifier, Capability, Context, GracefulRestart, Notification, Reason,
+    RouteRefresh, Update,
+};
+
+/// The states of RFC 4271 §8.2.2.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum State {
+    /// Pausing after an error; connections are refused.
+    Idle,
+    /// Waiting for the peer to connect, or for the next attempt.
+    Active,
+    /// TCP is on its way.
+    Connect,
+    /// Our OPEN is out.
+    OpenSent,
+    /// The peer's OPEN is in.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+/// What all sessions of a speaker share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Environment {
+    pub(crate) identifier: BgpIdentifier,
+    /// Has the speaker just restarted, and not converged yet (the R bit)?
+    pub(crate) is_restarting: bool,
+    /// Did the kernel's routes survive since the last life (the F bit)?
+    pub(crate) is_forwarding_kept: bool,
+    pub(crate) now: Timestamp,
+}
+
+/// What a session wants done; routes are the speaker's affair.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Output(Output),
+    Established,
+    Update(Update),
+    Refresh(RouteRefresh),
+    Down(Loss),
+}
+
+/// How an Established session ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Loss {
+    /// The peer may come back within this time; its routes stay (RFC 4724 §4.2).
+    Graceful(Duration),
+    /// Its routes go.
+    Hard,
+}
+
+/// The session with one peer.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) config: BgpSession,
+    pub(crate) last_error: Option<String>,
+    /// Has an attempt ended before Established since the last time it was?
+    pub(crate) has_failed: bool,
+    connections: Vec<Connection>,
+    retry_at: Option<Timestamp>,
+    idle_until: Option<Timestamp>,
+    failed_attempts: u32,
+    error_wait: Duration,
+    established_at: Option<Timestamp>,
+    has_been_established: bool,
+    jitter: Jitter,
+}
+
+/// The first attempt comes within this time, so that nodes that start together spread out.
+/// Differs from Calico: BIRD waits 2 s; we need not, since a failure costs one second.
+const CONNECT_DELAY: Duration = Duration::from_millis(500);
+/// The pause after a failed attempt grows to this: Calico's `connect retry time`.
+const CONNECT_RETRY: Duration = Duration::from_secs(5);
+/// The pause after the first protocol error, and the most it doubles to: Calico's `error wait time`.
+const ERROR_WAIT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+/// A session that lasted this long has forgotten its earlier errors (BIRD's `error forget time`).
+const ERROR_FORGET: Duration = Duration::from_secs(300);
+
+impl Session {
+    /// Makes a session that starts connecting soon, or waits if it is passive.
+    pub(crate) fn new(config: BgpSession, seed: u64, now: Timestamp) -> Self {
+        let mut jitter = Jitter::new(seed);
+        let retry_at = (!config.is_passive).then(|| now + jitter.up_to(CONNECT_DELAY));
+        Self {
+            config,
+            last_error: None,
+            has_failed: false,
+            connections: Vec::new(),
+            retry_at,
+            idle_until: None,
+            failed_attempts: 0,
+            error_wait: ERROR_WAIT.0,
+            established_at: None,
+            has_been_established: false,
+            jitter,
+        }
+    }
+
+    /// Returns the family of the session's routes, which is that of its TCP connection.
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.config.peer_addr)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let furthest = self.connections.iter().map(|connection| connection.stage).max();
+        match furthest {
+            Some(Stage::Established) => State::Established,
+            Some(Stage::OpenConfirm) => State::OpenConfirm,
+            Some(Stage::OpenSent) => State::OpenSent,
+            Some(Stage::Connecting) => State::Connect,
+            None if self.idle_until.is_some() => State::Idle,
+            None => State::Active,
+        }
+    }
+
+    /// Returns the connection that routes flow over.
+    pub(crate) fn established(&self) -> Option<&Connection> {
+        self.connections.iter().find(|connection| connection.stage == Stage::Established)
+    }
+
+    pub(crate) fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.id == id)
+    }
+
+    pub(crate) fn established_at(&self) -> Option<Timestamp> {
+        self.established().and(self.established_at)
+    }
+
+    /// Returns what the peer said about restarts, if it covers our family.
+    pub(crate) fn graceful_restart(&self) -> Option<&GracefulRestart> {
+        let open = self.established()?.peer_open.as_ref()?;
+        open.graceful_restart().filter(|restart| restart.covers(self.family()))
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        let connections = self.connections.iter().filter_map(Connection::next_deadline);
+        // An attempt waits for the pause to end, and is pointless beside a live connection.
+        let retry = self.retry_at.filter(|_| self.may_connect());
+        connections.chain(retry).chain(self.idle_until).min()
+    }
+
+    fn may_connect(&self) -> bool {
+        let is_busy = self.connections.iter().any(|connection| {
+            matches!(connection.id, ConnectionId::Outgoing(_))
+                || connection.stage >= Stage::OpenConfirm
+        });
+        self.idle_until.is_none() && !is_busy && !self.config.is_passive
+    }
+
+    /// Advances all timers; `id` names the connection that may be opened.
+    pub(crate) fn on_deadline(&mut self, id: ConnectionId, env: &Environment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.idle_until.is_some_and(|until| until <= env.now) {
+            self.idle_until = None;
+            self.retry_at = Some(env.now);
+        }
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|each| each.id).collect();
+        for id in ids {
+            let event = self.connection_mut(id).and_then(|each| each.on_deadline(env.now));
+            match event {
+                Some(TimerEvent::SendKeepalive) => {
+                    effects.extend(self.send(id, wire::encode_keepalive()));
+                }
+                Some(TimerEvent::Expired) => effects.extend(self.on_expired(id, env)),
+                None => {}
+            }
+        }
+        if self.retry_at.is_some_and(|at| at <= env.now) && self.may_connect() {
+            self.retry_at = None;
+            self.connections.push(Connection::outgoing(id, CONNECT_RETRY, env.now));
+            effects.push(Effect::Output(Output::Connect {
+                connection: id,
+                to: SocketAddr::new(self.config.peer_addr, self.config.peer_port),
+                from: self.config.local_addr,
+            }));
+        }
+        effects
+    }
+
+    fn on_expired(&mut self, id: ConnectionId, env: &Environment) -> Vec<Effect> {
+        let is_connecting =
+            self.connection_mut(id).is_some_and(|each| each.stage == Stage::Connecting);
+        if is_connecting {
+            let mut effects = vec![Effect::Output(Output::Close { connection: id })];
+            effects.extend(self.on_closed(id, "no answer to the TCP connect", env));
+            return effects;
+        }
+        self.fail(id, &Notification::new(Reason::HOLD_TIMER_EXPIRED), env)
+    }
+
+    /// Takes a connection that the peer has opened.
+    pub(crate) fn on_accepted(
+        &mut self,
+        id: ConnectionId,
+        local_addr: IpAddr,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let refuse = || vec![Effect::Output(Output::Close { connection: id })];
+        if self.idle_until.is_some() {
+            return refuse();
+        }
+        let mut effects = Vec::new();
+        if let Some(established) = self.established().map(|each| each.id) {
+            if self.graceful_restart().is_none() {
+                // RFC 4271 §6.8: the Established one stays; a dead one falls to its Hold Timer.
+                return refuse();
+            }
+            // RFC 4724 §5: the peer has restarted before we could see the old connection die.
+            effects.push(Effect::Output(Output::Close { connection: established }));
+            effects.extend(self.on_closed(established, "the peer connected anew", env));
+        }
+        // An older connection of the peer that has got nowhere is one it has given up.
+        let is_old = |each: &Connection| {
+            matches!(each.id, ConnectionId::Incoming(_)) && each.stage <= Stage::OpenSent
+        };
+        for old in self.connections.extract_if(.., |each| is_old(each)) {
+            effects.push(Effect::Output(Output::Close { connection: old.id }));
+        }
+        self.connections.push(Connection::incoming(id));
+        effects.extend(self.on_connected(id, local_addr, env));
+        effects
+    }
+
+    /// Notes that TCP is there, and sends the OPEN.
+    pub(crate) fn on_connected(
+        &mut self,
+        id: ConnectionId,
+        local_addr: IpAddr,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let open = self.our_open(env);
+        match self.connection_mut(id) {
+            Some(connection) if connection.stage == Stage::Connecting => {
+                connection.open_sent(local_addr, env.now);
+                self.send(id, open.encode())
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Takes bytes of the peer.
+    pub(crate) fn on_bytes(
+        &mut self,
+        id: ConnectionId,
+        bytes: &[u8],
+        env: &Environment,
+    ) -> Vec<Effect> {
+        if let Some(connection) = self.connection_mut(id) {
+            connection.push(bytes);
+        }
+        let mut effects = Vec::new();
+        // The connection may be closed by any message, so it is looked up each time.
+        while let Some(connection) = self.connection_mut(id) {
+            match connection.next_message(env.now) {
+                Ok(None) => break,
+                Ok(Some(message)) => effects.extend(self.on_message(id, message, env)),
+                Err(notification) => effects.extend(self.fail(id, &notification, env)),
+            }
+        }
+        effects
+    }
+
+    fn on_message(&mut self, id: ConnectionId, message: Message, env: &Environment) -> Vec<Effect> {
+        let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return Vec::new() };
+        match (stage, message) {
+            (_, Message::Notification(notification)) => {
+                self.on_notification(id, &notification, env)
+            }
+            (Stage::OpenSent, Message::Open(open)) => self.on_open(id, open, env),
+            (Stage::OpenConfirm, Message::Keepalive) => self.on_established(id, env),
+            (Stage::Established, Message::Keepalive) => Vec::new(),
+            (Stage::Established, Message::Update(body)) => {
+                let decoded = Update::decode(&body, self.context());
+                match decoded {
+                    Ok(update) => vec![Effect::Update(update)],
+                    Err(notification) => self.fail(id, &notification, env),
+                }
+            }
+            (Stage::Established, Message::RouteRefresh(refresh)) => vec![Effect::Refresh(refresh)],
+            (Stage::Connecting | Stage::OpenSent, _) => {
+                self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_OPEN_SENT), env)
+            }
+            (Stage::OpenConfirm, _) => {
+                self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_OPEN_CONFIRM), env)
+            }
+            (Stage::Established, Message::Open(_)) => {
+                self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_ESTABLISHED), env)
+            }
+        }
+    }
+
+    fn on_established(&mut self, id: ConnectionId, env: &Environment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let losers: Vec<ConnectionId> =
+            self.connections.iter().map(|each| each.id).filter(|other| *other != id).collect();
+        for loser in losers {
+            effects.extend(self.close_collided(loser));
+        }
+        if let Some(connection) = self.connection_mut(id) {
+            connection.stage = Stage::Established;
+        }
+        self.established_at = Some(env.now);
+        self.has_been_established = true;
+        self.failed_attempts = 0;
+        self.has_failed = false;
+        self.retry_at = None;
+        effects.push(Effect::Established);
+        effects
+    }
+
+    /// Ends a connection that lost to another one, which is no error of the session.
+    fn close_collided(&mut self, id: ConnectionId) -> Vec<Effect> {
+        let is_open = self.connection_mut(id).is_some_and(|each| each.stage > Stage::Connecting);
+        let mut effects = Vec::new();
+        if is_open {
+            effects = self.send(id, Notification::new(Reason::COLLISION).encode());
+        }
+        self.connections.retain(|each| each.id != id);
+        effects.push(Effect::Output(Output::Close { connection: id }));
+        effects
+    }
+
+    fn on_notification(
+        &mut self,
+        id: ConnectionId,
+        notification: &Notification,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let mut effects = vec![Effect::Output(Output::Close { connection: id })];
+        if notification.reason == Reason::COLLISION && self.connections.len() > 1 {
+            self.connections.retain(|each| each.id != id);
+            return effects;
+        }
+        effects.extend(self.end_with_error(format!("the peer said: {notification}"), env));
+        effects
+    }
+
+    /// Sends `notification` and ends the session with the pause that errors cost.
+    fn fail(
+        &mut self,
+        id: ConnectionId,
+        notification: &Notification,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let mut effects = self.send(id, notification.encode());
+        effects.extend(self.end_with_error(format!("we said: {notification}"), env));
+        effects
+    }
+
+    /// Closes all connections after a protocol error.
+    fn end_with_error(&mut self, error: String, env: &Environment) -> Vec<Effect> {
+        let was_established = self.established().is_some();
+        let lasted = self.established_at.map(|since| since.until(env.now)).unwrap_or_default();
+        if was_established && lasted >= ERROR_FORGET {
+            self.error_wait = ERROR_WAIT.0;
+        }
+        let mut effects: Vec<Effect> = self.close_all().map(Effect::Output).collect();
+        self.last_error = Some(error);
+        self.has_failed = true;
+        self.idle_until = Some(env.now + self.jitter.shorten(self.error_wait));
+        self.error_wait = self.error_wait.saturating_mul(2).min(ERROR_WAIT.1);
+        if was_established {
+            effects.push(Effect::Down(Loss::Hard));
+        }
+        effects
+    }
+
+    /// Forgets all connections without a word to the peer.
+    pub(crate) fn close_all(&mut self) -> impl Iterator<Item = Output> + use<> {
+        let connections = std::mem::take(&mut self.connections);
+        connections.into_iter().map(|each| Output::Close { connection: each.id })
+    }
+
+    /// Ends the session because of us: tells the peer why, then closes.
+    pub(crate) fn stop(&mut self, notification: &Notification) -> Vec<Effect> {
+        let was_established = self.established().is_some();
+        let open = self.connections.iter().filter(|each| each.stage > Stage::Connecting);
+        let ids: Vec<ConnectionId> = open.map(|each| each.id).collect();
+        let mut effects = Vec::new();
+        for id in ids {
+            effects.extend(self.send(id, notification.encode()));
+        }
+        effects.extend(self.close_all().map(Effect::Output));
+        if was_established {
+            effects.push(Effect::Down(Loss::Hard));
+        }
+        effects
+    }
+
+    /// Notes that a connection is gone or never came.
+    pub(crate) fn on_closed(
+        &mut self,
+        id: ConnectionId,
+        why: &str,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return Vec::new() };
+        let loss = self
+            .graceful_restart()
+            .map_or(Loss::Hard, |restart| Loss::Graceful(restart.restart_time()));
+        self.connections.retain(|each| each.id != id);
+        self.last_error = Some(why.to_owned());
+        if stage == Stage::Established {
+            self.retry_at = Some(env.now + self.jitter.up_to(CONNECT_DELAY));
+            return vec![Effect::Down(loss)];
+        }
+        self.has_failed = true;
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
+        // Differs from Calico: the first pauses are 1 s and 2 s, so that nodes which start
+        // together do not wait 5 s for whoever listens a moment later.
+        let doubled = 1_u64.checked_shl(self.failed_attempts.min(4).saturating_sub(1));
+        let pause = Duration::from_secs(doubled.unwrap_or(1)).min(CONNECT_RETRY);
+        self.retry_at = Some(env.now + self.jitter.shorten(pause));
+        Vec::new()
+    }
+
+    /// Takes a configuration that leaves a running connection alone.
+    pub(crate) fn reconfigure(&mut self, config: BgpSession, now: Timestamp) {
+        if config.keepalive != self.config.keepalive {
+            for connection in &mut self.connections {
+                connection.set_keepalive(config.keepalive, now);
+            }
+        }
+        if self.config.is_passive && !config.is_passive {
+            self.retry_at = Some(now);
+        }
+        self.config = config;
+    }
+
+    /// Returns how the peer of an open connection writes AS numbers.
+    pub(crate) fn width(&self) -> AsnWidth {
+        let open = self.established().and_then(|each| each.peer_open.as_ref());
+        let is_wide = open.is_none_or(|open| open.four_octet_asn().is_some());
+        if is_wide { AsnWidth::Four } else { AsnWidth::Two }
+    }
+
+    fn context(&self) -> Context {
+        Context { width: self.width(), is_internal: self.config.is_internal() }
+    }
+
+    /// Does the peer know the borders of a refresh (RFC 7313)?
+    pub(crate) fn speaks_enhanced_refresh(&self) -> bool {
+        let open = self.established().and_then(|each| each.peer_open.as_ref());
+        open.is_some_and(|open| open.capabilities.contains(&Capability::EnhancedRouteRefresh))
+    }
+
+    /// Returns the output that sends `bytes`, and counts them.
+    pub(crate) fn send(&mut self, id: ConnectionId, bytes: Vec<u8>) -> Vec<Effect> {
+        let Some(connection) = self.connection_mut(id) else { return Vec::new() };
+        connection.unsent = connection.unsent.saturating_add(bytes.len());
+        vec![Effect::Output(Output::Send { connection: id, bytes })]
+    }
+
+    /// Returns the short form of our AS (RFC 6793 §4.2.1).
+    fn short_asn(asn: Asn) -> u16 {
+        u16::try_from(asn.0).or(u16::try_from(Asn::TRANS.0)).unwrap_or(0)
+    }
+}

@@ -1,0 +1,415 @@
+//! The speaker: all sessions, the tables, and what joins them (RFC 4271 §3).
+
+mod configure;
+mod convergence;
+mod routes;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use model::desired::{Advertisements, BgpSession};
+use model::net::Cidr;
+use model::time::Timestamp;
+
+pub use status::{PeerStatus, Status};
+
+use crate::connection::ConnectionId;
+use crate::rib::{AdjRibOut, Interner, PeerIndex, Source, Table};
+use crate::session::{Effect, Environment, Loss, Session, State};
+use crate::wire::{BgpIdentifier, Malformed};
+use convergence::Convergence;
+
+/// What a speaker is born with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SpeakerConfig {
+    /// Our identifier in every OPEN.
+    pub identifier: BgpIdentifier,
+    /// Did an earlier life of this speaker leave routes in the kernel? Then peers are
+    /// asked to keep theirs too (RFC 4724 §4.1).
+    pub is_restarting: bool,
+    /// Where the jitter of timers starts.
+    pub seed: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Input {
+    /// These are all the sessions from now on. Of two with the same address and port the
+    /// first counts.
+    Configure(Vec<BgpSession>),
+    /// This is all that we announce from now on.
+    Advertise(Advertisements),
+    /// An [`Output::Connect`] has come to a TCP connection.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+        /// Our end of it.
+        local_addr: IpAddr,
+    },
+    /// A TCP connection has come in.
+    Accepted {
+        /// The shell's new number for it, always [`ConnectionId::Incoming`].
+        connection: ConnectionId,
+        /// Who calls.
+        peer_addr: IpAddr,
+        /// Our end of it.
+        local_addr: IpAddr,
+    },
+    /// The peer has sent bytes.
+    Received {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Bytes of an [`Output::Send`] have been written.
+    Sent {
+        /// To which connection.
+        connection: ConnectionId,
+        /// How many.
+        len: usize,
+    },
+    /// A TCP connection has ended, or an [`Output::Connect`] has failed.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// What the kernel said.
+        why: String,
+    },
+    /// [`Speaker::next_deadline`] has come; an early one does no harm.
+    DeadlineReached,
+    /// The program ends: all connections close without a NOTIFICATION, so that peers
+    /// keep our routes until we are back (RFC 4724 §4.2).
+    Stop,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Output {
+    /// Open a TCP connection; answer with [`Input::Connected`] or [`Input::Closed`].
+    Connect {
+        /// Its number.
+        connection: ConnectionId,
+        /// The peer.
+        to: SocketAddr,
+        /// The address to bind to.
+        from: Option<IpAddr>,
+    },
+    /// Write bytes; answer with [`Input::Sent`].
+    Send {
+        /// To which connection.
+        connection: ConnectionId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Write what is queued, then close; needs no answer.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The kernel should hold these routes: gateways by destination, none to remove it.
+    RoutesChanged(Vec<(Cidr, BTreeSet<IpAddr>)>),
+    /// A session is in another state.
+    SessionChanged {
+        /// Its name.
+        name: String,
+        /// The peer's address.
+        peer_addr: IpAddr,
+        /// The new state.
+        state: State,
+        /// Why the last attempt or session ended, if one did.
+        last_error: Option<String>,
+    },
+    /// Every peer that can be reached has told all its routes, or has had time enough:
+    /// kernel routes of an earlier life that were not named since are stale. Said once.
+    Converged,
+    /// Something that an operator should read.
+    Report(Problem),
+}
+
+/// Something odd that a peer did.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Problem {
+    /// A call from an address that no session has.
+    #[error("refused a connection from {0}: no BGP peer is configured there")]
+    UnknownPeer(IpAddr),
+    /// A message with a wrong attribute (RFC 7606).
+    #[error("{name}: {malformed}")]
+    Malformed {
+        /// The session.
+        name: String,
+        /// What was wrong and what was done.
+        malformed: Malformed,
+    },
+    /// A path with so many attributes that no message holds it.
+    #[error("{name}: {count} routes not announced: their attributes exceed one message")]
+    TooLong {
+        /// The session.
+        name: String,
+        /// How many routes.
+        count: usize,
+    },
+}
+
+/// A BGP speaker.
+#[derive(Debug)]
+pub struct Speaker {
+    config: SpeakerConfig,
+    peers: BTreeMap<PeerIndex, Peer>,
+    connections: BTreeMap<ConnectionId, PeerIndex>,
+    table: Table,
+    interner: Interner,
+    advertisements: Advertisements,
+    convergence: Convergence,
+    /// What the kernel should hold: gateways by destination.
+    installed: BTreeMap<Cidr, BTreeSet<IpAddr>>,
+    /// Destinations whose paths have changed since routes were last settled.
+    changed: BTreeSet<Cidr>,
+    next_peer: u32,
+    next_connection: u64,
+}
+
+/// A session with its side of the tables.
+#[derive(Debug)]
+struct Peer {
+    session: Session,
+    adj_out: AdjRibOut,
+    source: Option<Arc<Source>>,
+    /// Counts what makes earlier paths stale: losses of the session, refreshes.
+    epoch: u32,
+    /// When paths of earlier epochs go at the latest.
+    stale_until: Option<Timestamp>,
+    has_end_of_rib: bool,
+    owes_end_of_rib: bool,
+    owes_refresh_end: bool,
+    state: State,
+    since: Timestamp,
+}
+
+impl Speaker {
+    /// Makes a speaker without sessions; it does nothing before it has been told both
+    /// its sessions and its advertisements.
+    #[must_use]
+    pub fn new(config: SpeakerConfig) -> Self {
+        Self {
+            config,
+            peers: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            table: Table::default(),
+            interner: Interner::default(),
+            advertisements: Advertisements::default(),
+            convergence: Convergence::default(),
+            installed: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            next_peer: 0,
+            next_connection: 0,
+        }
+    }
+
+    /// Takes in what happened and returns what to do, in order.
+    pub fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Output> {
+        let mut outputs = match input {
+            Input::Configure(sessions) => self.configure(sessions, now),
+            Input::Advertise(advertisements) => self.advertise(advertisements, now),
+            Input::Accepted { connection, peer_addr, local_addr } => {
+                self.on_accepted(connection, peer_addr, local_addr, now)
+            }
+            Input::Connected { connection, local_addr } => {
+                self.with_session(connection, now, |session, env| {
+                    session.on_connected(connection, local_addr, env)
+                })
+            }
+            Input::Received { connection, bytes } => {
+                self.with_session(connection, now, |session, env| {
+                    session.on_bytes(connection, &bytes, env)
+                })
+            }
+            Input::Closed { connection, why } => {
+                let outputs = self.with_session(connection, now, |session, env| {
+                    session.on_closed(connection, &why, env)
+                });
+                self.connections.remove(&connection);
+                outputs
+            }
+            Input::Sent { connection, len } => self.on_sent(connection, len),
+            Input::DeadlineReached => self.on_deadline(now),
+            Input::Stop => self.stop(),
+        };
+        outputs.extend(self.converge(now));
+        outputs.extend(self.settle());
+        outputs.extend(self.report_states(now));
+        outputs
+    }
+
+    /// Returns when [`Input::DeadlineReached`] is next due, if ever.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        if !self.convergence.has_started() {
+            return None;
+        }
+        let sessions = self.peers.values().filter_map(|peer| peer.session.next_deadline());
+        let stale = self.peers.values().filter_map(|peer| peer.stale_until);
+        sessions.chain(stale).chain(self.convergence_deadline()).min()
+    }
+
+    fn environment(&self, now: Timestamp) -> Environment {
+        Environment {
+            identifier: self.config.identifier,
+            is_restarting: self.is_restarting(),
+            is_forwarding_kept: self.config.is_restarting,
+            now,
+        }
+    }
+
+    /// Are we still coming back from an earlier life?
+    fn is_restarting(&self) -> bool {
+        self.config.is_restarting && !self.convergence.is_done()
+    }
+
+    /// Runs `step` on the session that has `connection`, if it still has.
+    fn with_session(
+        &mut self,
+        connection: ConnectionId,
+        now: Timestamp,
+        step: impl FnOnce(&mut Session, &Environment) -> Vec<Effect>,
+    ) -> Vec<Output> {
+        let env = self.environment(now);
+        let Some(index) = self.connections.get(&connection).copied() else { return Vec::new() };
+        let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
+        let effects = step(&mut peer.session, &env);
+        self.apply(index, effects, now)
+    }
+
+    fn on_accepted(
+        &mut self,
+        connection: ConnectionId,
+        peer_addr: IpAddr,
+        local_addr: IpAddr,
+        now: Timestamp,
+    ) -> Vec<Output> {
+        let mut known = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.session.config.peer_addr == peer_addr)
+            .map(|(index, peer)| (peer.session.state(), *index));
+        // Of several sessions to one address (on other ports) the one most in need is meant.
+        let Some((_, index)) = known.by_ref().min() else {
+            let problem = Problem::UnknownPeer(peer_addr);
+            return vec![Output::Close { connection }, Output::Report(problem)];
+        };
+        if !self.convergence.has_started() {
+            return vec![Output::Close { connection }];
+        }
+        self.connections.insert(connection, index);
+        self.with_session(connection, now, |session, env| {
+            session.on_accepted(connection, local_addr, env)
+        })
+    }
+
+    fn on_sent(&mut self, connection: ConnectionId, len: usize) -> Vec<Output> {
+        let index = self.connections.get(&connection);
+        let peer = index.and_then(|index| self.peers.get_mut(index));
+        if let Some(connection) = peer.and_then(|peer| peer.session.connection_mut(connection)) {
+            connection.unsent = connection.unsent.saturating_sub(len);
+        }
+        Vec::new()
+    }
+
+    fn on_deadline(&mut self, now: Timestamp) -> Vec<Output> {
+        if !self.convergence.has_started() {
+            return Vec::new();
+        }
+        let env = self.environment(now);
+        let indexes: Vec<PeerIndex> = self.peers.keys().copied().collect();
+        let mut outputs = Vec::new();
+        for index in indexes {
+            let Some(peer) = self.peers.get_mut(&index) else { continue };
+            let connection = ConnectionId::Outgoing(self.next_connection);
+            let effects = peer.session.on_deadline(connection, &env);
+            if peer.session.connection_mut(connection).is_some() {
+                self.connections.insert(connection, index);
+                self.next_connection = self.next_connection.saturating_add(1);
+            }
+            outputs.extend(self.apply(index, effects, now));
+            self.expire_stale(index, now);
+        }
+        outputs
+    }
+
+    fn stop(&mut self) -> Vec<Output> {
+        let outputs = self.peers.values_mut().flat_map(|peer| peer.session.close_all()).collect();
+        self.peers.clear();
+        self.connections.clear();
+        // What was learned stays in the kernel: nothing is reselected, so nothing is withdrawn.
+        self.changed.clear();
+        self.convergence.stop();
+        outputs
+    }
+
+    /// Carries out what a session asked for.
+    fn apply(&mut self, index: PeerIndex, effects: Vec<Effect>, now: Timestamp) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Output(output) => {
+                    if let Output::Close { connection } = output {
+                        self.connections.remove(&connection);
+                    }
+                    outputs.push(output);
+                }
+                Effect::Established => self.on_established(index, now),
+                Effect::Update(update) => outputs.extend(self.on_update(index, &update)),
+                Effect::Refresh(refresh) => outputs.extend(self.on_refresh(index, refresh)),
+                Effect::Down(loss) => self.on_down(index, loss, now),
+            }
+        }
+        outputs
+    }
+
+    fn on_down(&mut self, index: PeerIndex, loss: Loss, now: Timestamp) {
+        let Some(peer) = self.peers.get_mut(&index) else { return };
+        peer.adj_out = AdjRibOut::default();
+        peer.source = None;
+        peer.has_end_of_rib = false;
+        peer.owes_end_of_rib = false;
+        peer.owes_refresh_end = false;
+        peer.epoch = peer.epoch.saturating_add(1);
+        match loss {
+            Loss::Graceful(time) if !time.is_zero() => peer.stale_until = Some(now + time),
+            Loss::Graceful(_) | Loss::Hard => {
+                peer.stale_until = None;
+                self.changed.extend(self.table.remove_peer(index));
+            }
+        }
+    }
+
+    /// Drops what a peer that restarted has not told again in time.
+    fn expire_stale(&mut self, index: PeerIndex, now: Timestamp) {
+        let is_due = |peer: &&mut Peer| peer.stale_until.is_some_and(|until| until <= now);
+        if let Some(peer) = self.peers.get_mut(&index).filter(is_due) {
+            peer.stale_until = None;
+            self.changed.extend(self.table.remove_before(index, peer.epoch));
+        }
+    }
+
+    /// Returns what has changed in the states since they were last reported.
+    fn report_states(&mut self, now: Timestamp) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for peer in self.peers.values_mut() {
+            let state = peer.session.state();
+            if state != peer.state {
+                peer.state = state;
+                peer.since = now;
+                outputs.push(Output::SessionChanged {
+                    name: peer.session.config.name.clone(),
+                    peer_addr: peer.session.config.peer_addr,
+                    state,
+                    last_error: peer.session.last_error.clone(),
+                });
+            }
+        }
+        outputs
+    }
+}

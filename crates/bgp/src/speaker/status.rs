@@ -1,0 +1,76 @@
+//! What people and metrics want to know of a speaker.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use model::net::{Asn, Cidr};
+use model::time::Timestamp;
+
+use super::Speaker;
+use crate::session::State;
+
+/// A speaker at one moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Status {
+    /// Its peers, in the order in which they were configured.
+    pub peers: Vec<PeerStatus>,
+    /// How many destinations are known from peers.
+    pub destinations: usize,
+    /// Is the initial exchange of routes over?
+    pub has_converged: bool,
+}
+
+/// A peer at one moment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PeerStatus {
+    /// The session's name.
+    pub name: String,
+    /// The peer's address.
+    pub peer_addr: IpAddr,
+    /// The peer's AS.
+    pub peer_asn: Asn,
+    /// The state of the session.
+    pub state: State,
+    /// Since when it has been in that state.
+    pub since: Timestamp,
+    /// How many destinations it has told us.
+    pub received: usize,
+    /// How many it holds from us.
+    pub advertised: usize,
+    /// Are routes kept for it while it restarts (RFC 4724)?
+    pub is_stale: bool,
+    /// Has it told all its routes since the session was established?
+    pub has_end_of_rib: bool,
+    /// Why the last attempt or session ended, if one did.
+    pub last_error: Option<String>,
+}
+
+impl Speaker {
+    /// Returns how things are.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let received = self.table.count_by_peer();
+        let peers = self.peers.iter().map(|(index, peer)| PeerStatus {
+            name: peer.session.config.name.clone(),
+            peer_addr: peer.session.config.peer_addr,
+            peer_asn: peer.session.config.peer_asn,
+            state: peer.session.state(),
+            since: peer.since,
+            received: received.get(index).copied().unwrap_or(0),
+            advertised: peer.adj_out.len(),
+            is_stale: peer.stale_until.is_some(),
+            has_end_of_rib: peer.has_end_of_rib,
+            last_error: peer.session.last_error.clone(),
+        });
+        Status {
+            peers: peers.collect(),
+            destinations: self.table.len(),
+            has_converged: self.convergence.is_done(),
+        }
+    }
+
+    /// Returns the routes that the kernel should hold: gateways by destination.
+    pub fn routes(&self) -> impl Iterator<Item = (&Cidr, &BTreeSet<IpAddr>)> {
+        self.installed.iter()
+    }
+}
