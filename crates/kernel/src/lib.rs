@@ -1,1 +1,30 @@
-//! placeholder
+//! The door to the Linux kernel: the only crate that changes the machine.
+//!
+//! ```text
+//!  netns ──────── which network namespace a thread or a socket is in
+//!  netlink ────── links, addresses, routes, neighbours (rtnetlink(7)); one socket, one namespace
+//!  monitor ────── what others change there, and when events were lost
+//!  route_table ── one table as a map from destination to `model::desired::Route`
+//!  fake ───────── the same table in memory; both pass the same tests
+//!  sysctl  files  lock  process  socket
+//! ```
+//!
+//! Invariants:
+//!
+//! * A thread that entered another namespace is never used again.
+//! * Each error names the object, what the kernel's number means and, where it
+//!   is known, the remedy; `is_retryable()` says whether waiting may help.
+//! * A list is consistent: a dump that was interrupted by a change is repeated.
+//! * Nothing here decides; callers say what to write and what is theirs.
+//!
+//! Where to start reading: [`netns::Netns`], then [`netlink::Netlink`].
+
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+pub mod netlink;
+pub mod netns;
+pub mod socket;
+pub mod sysctl;
+
+pub use netlink::Netlink;
+pub use netns::Netns;

@@ -1,0 +1,272 @@
+//! Links: what interfaces there are, and veth pairs (veth(4)).
+
+use std::os::fd::AsRawFd;
+
+use model::net::{IfIndex, IfName, MacAddr, Mtu};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::{Error, Netlink};
+use crate::netns::Netns;
+
+/// An interface, as the kernel describes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// Its number, unique within its namespace and never used again there.
+    pub index: IfIndex,
+    /// Its name.
+    pub name: IfName,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddr>,
+    /// The largest packet that it carries.
+    pub mtu: Mtu,
+    /// Was it set up by an administrator?
+    pub is_up: bool,
+    /// Does it carry packets (its other end is up, its cable is in)?
+    pub is_running: bool,
+    /// Is it the loopback interface?
+    pub is_loopback: bool,
+    /// What it is made of: `veth`, `bridge`, `vxlan`; `None` for hardware and loopback.
+    pub kind: Option<String>,
+    /// The number of its other end or of the link below, perhaps in another namespace.
+    pub peer: Option<IfIndex>,
+}
+
+/// A pair of veth links to be made: one end here, its peer in another namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct VethSpec<'a> {
+    /// The name of the end in this socket's namespace.
+    pub host_name: &'a IfName,
+    /// Its Ethernet address.
+    pub host_mac: MacAddr,
+    /// The name of the other end.
+    pub peer_name: &'a IfName,
+    /// Its Ethernet address; `None` lets the kernel choose.
+    pub peer_mac: Option<MacAddr>,
+    /// The namespace that the other end is made in.
+    pub peer_netns: &'a Netns,
+    /// The MTU of both ends; `None` is the kernel's default, 1500 bytes.
+    pub mtu: Option<Mtu>,
+}
+
+impl Netlink {
+    /// Lists all links, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kernel refuses or its answer makes no sense.
+    pub async fn links(&self) -> Result<Vec<Link>, Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(skip_statistics());
+        let found = self.dump("links", RouteNetlinkMessage::GetLink(message)).await?;
+        let mut links = found.iter().filter_map(of_message).collect::<Result<Vec<_>, _>>()?;
+        links.sort_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    /// Returns the link called `name`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kernel refuses or its answer makes no sense.
+    pub async fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {
+        let message = LinkUnspec::new_with_name(name.as_str())
+            .append_extra_attribute(skip_statistics())
+            .build();
+        self.get_link(message, || format!("link {name}")).await
+    }
+
+    /// Returns the link with that number, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kernel refuses or its answer makes no sense.
+    pub async fn link_by_index(&self, index: IfIndex) -> Result<Option<Link>, Error> {
+        let message =
+            LinkUnspec::new_with_index(index.0).append_extra_attribute(skip_statistics()).build();
+        self.get_link(message, || format!("link number {}", index.0)).await
+    }
+
+    /// Returns the link called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchLink`] if there is none; else as for [`Netlink::link`].
+    pub async fn require_link(&self, name: &IfName) -> Result<Link, Error> {
+        self.link(name).await?.ok_or_else(|| Error::NoSuchLink { if_name: name.clone() })
+    }
+
+    /// Makes a veth pair in one request and sets this end up.
+    ///
+    /// The peer stays down: the kernel refuses (ENOTCONN) to set it up before its
+    /// other end is there. Use [`Netlink::set_link_up`] in its namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_exists`] if either name is taken; [`Error`] if the kernel refuses.
+    pub async fn add_veth(&self, veth: &VethSpec<'_>) -> Result<(), Error> {
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(veth.peer_name.to_string())
+            .setns_by_fd(veth.peer_netns.as_raw_fd());
+        let mut host = LinkVeth::new(veth.host_name.as_str(), veth.peer_name.as_str())
+            .address(veth.host_mac.0.to_vec())
+            .up();
+        if let Some(mac) = veth.peer_mac {
+            peer = peer.address(mac.0.to_vec());
+        }
+        if let Some(Mtu(mtu)) = veth.mtu {
+            peer = peer.mtu(mtu);
+            host = host.mtu(mtu);
+        }
+        let host = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
+        let request = (RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL);
+        let object =
+            || format!("veth {} peer {} in {}", veth.host_name, veth.peer_name, veth.peer_netns);
+        self.request(request, "add", object).await.map(drop)
+    }
+
+    /// Sets a link up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link or the kernel refuses.
+    pub async fn set_link_up(&self, index: IfIndex) -> Result<(), Error> {
+        self.set_link(LinkUnspec::new_with_index(index.0).up().build(), "set up").await
+    }
+
+    /// Sets a link down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link or the kernel refuses.
+    pub async fn set_link_down(&self, index: IfIndex) -> Result<(), Error> {
+        self.set_link(LinkUnspec::new_with_index(index.0).down().build(), "set down").await
+    }
+
+    /// Changes a link's Ethernet address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link or the kernel refuses.
+    pub async fn set_link_mac(&self, index: IfIndex, mac: MacAddr) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index.0).address(mac.0.to_vec()).build();
+        self.set_link(message, "set the MAC address of").await
+    }
+
+    /// Changes the largest packet that a link carries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link or the kernel refuses.
+    pub async fn set_link_mtu(&self, index: IfIndex, mtu: Mtu) -> Result<(), Error> {
+        self.set_link(LinkUnspec::new_with_index(index.0).mtu(mtu.0).build(), "set the MTU of")
+            .await
+    }
+
+    /// Gives a link another name; it may have to be down for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link, the name is taken or the kernel refuses.
+    pub async fn rename_link(&self, index: IfIndex, name: &IfName) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index.0).name(name.to_string()).build();
+        self.set_link(message, "rename").await
+    }
+
+    /// Deletes the link called `name` (and its peer); returns whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kernel refuses for another reason than absence.
+    pub async fn delete_link(&self, name: &IfName) -> Result<bool, Error> {
+        let message = LinkUnspec::new_with_name(name.as_str()).build();
+        let request = (RouteNetlinkMessage::DelLink(message), 0);
+        match self.request(request, "delete", || format!("link {name}")).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_missing() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn get_link(
+        &self,
+        message: LinkMessage,
+        object: impl FnOnce() -> String + Send,
+    ) -> Result<Option<Link>, Error> {
+        let request = (RouteNetlinkMessage::GetLink(message), 0);
+        match self.request(request, "read", object).await {
+            Ok(answer) => answer.as_ref().and_then(of_message).transpose(),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_link(&self, message: LinkMessage, action: &'static str) -> Result<(), Error> {
+        let index = message.header.index;
+        let request = (RouteNetlinkMessage::SetLink(message), 0);
+        self.request(request, action, || format!("link number {index}")).await.map(drop)
+    }
+}
+
+/// Spares the kernel and us a kilobyte of counters per link.
+fn skip_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+fn of_message(message: &RouteNetlinkMessage) -> Option<Result<Link, Error>> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => Some(of_link_message(link)),
+        _ => None,
+    }
+}
+
+/// Reads the kernel's description of a link.
+pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: IfIndex(message.header.index),
+        name: name_of(message)?,
+        mac: None,
+        mtu: Mtu(0),
+        is_up: flags.contains(LinkFlags::Up),
+        is_running: flags.contains(LinkFlags::LowerUp),
+        is_loopback: flags.contains(LinkFlags::Loopback),
+        kind: None,
+        peer: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => {
+                link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr);
+            }
+            LinkAttribute::Mtu(mtu) => link.mtu = Mtu(*mtu),
+            LinkAttribute::Link(index) if *index != 0 => link.peer = Some(IfIndex(*index)),
+            LinkAttribute::OperState(state) => link.is_running &= *state != State::Down,
+            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            _ => {}
+        }
+    }
+    Ok(link)
+}
+
+fn name_of(message: &LinkMessage) -> Result<IfName, Error> {
+    let malformed = |problem| Error::Malformed { table: "links", problem };
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    });
+    let name =
+        name.ok_or_else(|| malformed(format!("link {} has no name", message.header.index)))?;
+    name.parse().map_err(|_| malformed(format!("link name `{name}`")))
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
