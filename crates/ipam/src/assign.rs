@@ -5,6 +5,7 @@
 //! steps are: create the handle and read the block side by side, then update
 //! the block.
 
+mod given;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,6 +268,7 @@ impl Assignment {
                 Step::Enter { before: Vec::new(), inside }
             }
             Place::Take(cidr) => self.take(cidr),
+            Place::Held(assigned) => Step::Done(assigned),
             Place::Nowhere(failure) => {
                 self.failure = Some(failure.clone());
                 self.undo(failure)

@@ -8,14 +8,23 @@
 //!
 //! To replay one: `IPAM_HISTORY=1234 cargo test -p ipam --test histories`.
 
-#[path = "histories/store.rs"]
-mod store;
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
 #[path = "histories/world.rs"]
 mod world;
 
 use world::World;
 
-const HISTORIES: u64 = 1_500;
+const HISTORIES: u64 = 2_000;
 
 fn run(family: &str, first: u64, faults: world::Faults) {
     if let Some(seed) = option_env!("IPAM_HISTORY").and_then(|seed| seed.parse().ok()) {
@@ -23,9 +32,8 @@ fn run(family: &str, first: u64, faults: world::Faults) {
         return;
     }
     for seed in first..first + HISTORIES {
-        if std::panic::catch_unwind(|| World::new(seed, faults).run()).is_err() {
-            panic!("{family}: replay with IPAM_HISTORY={seed}");
-        }
+        let result = std::panic::catch_unwind(|| World::new(seed, faults).run());
+        assert!(result.is_ok(), "{family}: replay with IPAM_HISTORY={seed}");
     }
 }
 

@@ -1,14 +1,13 @@
 //! Where an address comes from: own blocks, a new block, or somebody else's.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use model::block::{Affinity, AffinityState, Block, Owner};
 use model::net::Cidr;
 use model::pool::IpPool;
 
-use super::Assignment;
+use super::{Assigned, Assignment};
 use crate::failure::{Limit, PoolUsage};
 use crate::machine::{Key, Known, Op, Outcome, Record};
 use crate::{Failure, Ranges, ranges, slots};
@@ -24,6 +23,8 @@ pub(super) enum Place {
     Do(Vec<Op>),
     /// The block has room, or is the only one and probably has.
     Take(Cidr),
+    /// The handle holds the address already.
+    Held(Assigned),
     /// There is no place.
     Nowhere(Failure),
 }
@@ -32,7 +33,7 @@ pub(super) enum Place {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Survey {
     under_way: Option<Purpose>,
-    is_done: bool,
+    pub(super) is_done: bool,
     /// Own claims since whose writing everything was listed.
     verified: BTreeSet<Cidr>,
     /// An empty block that was deleted and whose affinity is to follow.
@@ -43,7 +44,7 @@ pub(super) struct Survey {
 
 /// Why everything is listed.
 #[derive(Clone, Copy, Debug)]
-enum Purpose {
+pub(super) enum Purpose {
     /// To find a place.
     Search,
     /// To see who else claims the addresses of an own claim.
@@ -92,26 +93,29 @@ impl Assignment {
 
     /// Takes note of what a write does to our picture of who claims what.
     pub(super) fn note_claim(&mut self, op: &Op, outcome: &Outcome) {
-        match op {
-            Op::Create(Record::Affinity(claim)) | Op::Update(Record::Affinity(claim)) => {
-                self.survey.verified.remove(&claim.cidr);
-                if *outcome == Outcome::AlreadyExists {
-                    self.survey.is_done = false;
-                }
-                let key = Key::Block(claim.cidr);
-                if *outcome == Outcome::Written && matches!(self.view.get(&key), Known::Unknown) {
-                    self.view.remember_absent(key);
+        let is_done = *outcome == Outcome::Written;
+        let key = match op {
+            Op::Create(record) | Op::Update(record) => record.key(),
+            Op::Delete(key) => key.clone(),
+            Op::Read(_) | Op::ListBlocks | Op::ListAffinities => return,
+        };
+        match key {
+            Key::Affinity(_, cidr) => {
+                self.survey.verified.remove(&cidr);
+                let block = Key::Block(cidr);
+                let is_new = is_done && matches!(op, Op::Create(_));
+                if is_new && matches!(self.view.get(&block), Known::Unknown) {
+                    self.view.remember_absent(block);
                 }
             }
-            Op::Delete(Key::Affinity(_, cidr)) => {
-                self.survey.verified.remove(cidr);
-            }
-            Op::Read(_)
-            | Op::ListBlocks
-            | Op::ListAffinities
-            | Op::Create(_)
-            | Op::Update(_)
-            | Op::Delete(_) => {}
+            Key::Block(_) => {}
+            Key::Handle(_) => return,
+        }
+        if !is_done {
+            // The object is forgotten now, so it would be missed as an obstacle.
+            self.survey.verified.clear();
+            let is_retry = matches!(op, Op::Update(Record::Block(_)));
+            self.survey.is_done = self.survey.is_done && is_retry;
         }
     }
 
@@ -136,7 +140,7 @@ impl Assignment {
     }
 
     /// Brings a claim of this node in order; `None` if it is, and its block is full.
-    fn tend(&mut self, claim: &Affinity) -> Option<Place> {
+    pub(super) fn tend(&mut self, claim: &Affinity) -> Option<Place> {
         let affinity_key = Key::Affinity(claim.owner.clone(), claim.cidr);
         let block_key = Key::Block(claim.cidr);
         if claim.is_deleted {
@@ -211,7 +215,7 @@ impl Assignment {
         })
     }
 
-    fn claim_of(&self, cidr: Cidr) -> Op {
+    pub(super) fn claim_of(&self, cidr: Cidr) -> Op {
         Op::Create(Record::Affinity(Affinity {
             owner: self.owner.clone(),
             cidr,
@@ -297,80 +301,12 @@ impl Assignment {
         is_settled && !block.is_deleted && self.has_room(block) && !self.meets_block(&block.cidr)
     }
 
-    /// Returns where a given address is taken from.
-    fn place_of(&mut self, addr: IpAddr) -> Place {
-        let Some(pool) = self.scene.pools.iter().find(|pool| pool.cidr.contains(addr)) else {
-            return Place::Nowhere(Failure::OutsidePools { addr });
-        };
-        let existing = self.view.blocks().map(|block| block.cidr).find(|cidr| cidr.contains(addr));
-        let Some(cidr) = existing.or_else(|| pool.block_of(addr)) else {
-            return Place::Nowhere(Failure::OutsidePools { addr });
-        };
-        let key = Key::Block(cidr);
-        match self.view.get(&key) {
-            Known::Unknown => Place::Do(vec![Op::Read(key)]),
-            Known::Deleted => Place::Do(vec![Op::Delete(key)]),
-            Known::Present(Record::Block(block)) => {
-                let block = block.clone();
-                self.place_in(&block, addr)
-            }
-            Known::Absent | Known::Present(_) => self.place_in_new(cidr, addr),
-        }
-    }
-
-    fn place_in(&mut self, block: &Block, addr: IpAddr) -> Place {
-        let ordinal = block.cidr.ordinal_of(addr).and_then(|at| u32::try_from(at).ok());
-        let holder = ordinal.and_then(|ordinal| slots::holder(block, ordinal));
-        if let Some(holder) = holder {
-            let holder = match &holder.handle {
-                Some(handle) => format!("handle {handle}"),
-                None => "an owner without handle".to_owned(),
-            };
-            return Place::Nowhere(Failure::Taken { addr, holder });
-        }
-        if self.allocated(block).is_none() {
-            let holder = "nobody, but rests after its release".to_owned();
-            return Place::Nowhere(Failure::Taken { addr, holder });
-        }
-        if block.affinity.as_ref() == Some(&self.owner) {
-            let key = Key::Affinity(self.owner.clone(), block.cidr);
-            return match self.view.get(&key) {
-                Known::Unknown => Place::Do(vec![Op::Read(key)]),
-                Known::Present(Record::Affinity(claim)) => {
-                    let claim = claim.clone();
-                    self.tend(&claim).unwrap_or(Place::Take(block.cidr))
-                }
-                Known::Deleted => Place::Do(vec![Op::Delete(key)]),
-                Known::Absent | Known::Present(_) => Place::Do(vec![self.claim_of(block.cidr)]),
-            };
-        }
-        if self.scene.config.is_strict_affinity {
-            let owner = block.affinity.as_ref().map_or("nobody".to_owned(), ToString::to_string);
-            return Place::Nowhere(Failure::NotOurs { addr, block: block.cidr, owner });
-        }
-        Place::Take(block.cidr)
-    }
-
-    fn place_in_new(&mut self, cidr: Cidr, addr: IpAddr) -> Place {
-        if !self.survey.is_done {
-            return self.list_everything(Purpose::Search);
-        }
-        let own = self.own_claims().find(|claim| claim.cidr == cidr).cloned();
-        match own {
-            Some(claim) => self.tend(&claim).unwrap_or(Place::Take(cidr)),
-            None if self.is_overlapped(&cidr) => {
-                Place::Nowhere(Failure::Overlap { addr, block: cidr })
-            }
-            None => Place::Do(vec![self.claim_of(cidr)]),
-        }
-    }
-
-    fn list_everything(&mut self, purpose: Purpose) -> Place {
+    pub(super) fn list_everything(&mut self, purpose: Purpose) -> Place {
         self.survey.under_way = Some(purpose);
         Place::Do(vec![Op::ListBlocks, Op::ListAffinities])
     }
 
-    fn own_claims(&self) -> impl Iterator<Item = &Affinity> {
+    pub(super) fn own_claims(&self) -> impl Iterator<Item = &Affinity> {
         self.view
             .affinities()
             .filter(|claim| claim.owner == self.owner && claim.cidr.family() == self.request.family)
@@ -385,7 +321,7 @@ impl Assignment {
     }
 
     /// Does another block, or a claim on one, share addresses with `cidr`?
-    fn is_overlapped(&self, cidr: &Cidr) -> bool {
+    pub(super) fn is_overlapped(&self, cidr: &Cidr) -> bool {
         let meets = |claim: &Affinity| claim.cidr != *cidr && claim.cidr.overlaps(cidr);
         self.meets_block(cidr) || self.view.affinities().any(meets)
     }

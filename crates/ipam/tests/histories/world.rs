@@ -6,23 +6,27 @@ use std::time::Duration;
 
 use ipam::{
     AddressRelease, Assigned, Assignment, Expected, Failure, Machine, Op, Outcome, Release,
-    Released, Request, Scene, Step, View, seed_of, slots,
+    Request, Scene, Step, View, seed_of, slots,
 };
 use model::block::IpamConfig;
 use model::id::HandleId;
 use model::net::{Cidr, Family};
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use model::pool::IpPool;
 use model::time::WallTime;
 
-use crate::store::{Revisions, Store};
+use crate::common::store::{Revisions, Store};
+use crate::common::{brief, brief_outcome, pool};
+
+/// How much of a failed history is told.
+const LINES: usize = 200;
 
 /// How often things go wrong, in percent of all requests or steps.
 #[derive(Clone, Copy)]
-pub struct Faults {
-    pub lost: u64,
-    pub crash: u64,
+pub(crate) struct Faults {
+    pub(crate) lost: u64,
+    pub(crate) crash: u64,
     /// Do the clients see the pool with different block sizes?
-    pub is_block_len_mixed: bool,
+    pub(crate) is_block_len_mixed: bool,
 }
 
 /// Steele, Lea and Flood's `SplitMix64`: small, and the same everywhere.
@@ -47,14 +51,15 @@ impl Random {
 }
 
 enum Task {
-    Assign(Assignment),
+    Assign(Box<Assignment>),
     Release(Release),
     ReleaseAddress(AddressRelease),
 }
 
 enum End {
     Assigned(Assigned),
-    Released(Released),
+    Released,
+
     Failed(Failure),
 }
 
@@ -71,8 +76,8 @@ impl Task {
         }
         match self {
             Self::Assign(machine) => ops(machine.next(), End::Assigned),
-            Self::Release(machine) => ops(machine.next(), End::Released),
-            Self::ReleaseAddress(machine) => ops(machine.next(), End::Released),
+            Self::Release(machine) => ops(machine.next(), |_| End::Released),
+            Self::ReleaseAddress(machine) => ops(machine.next(), |_| End::Released),
         }
     }
 
@@ -99,7 +104,7 @@ struct Client {
 /// A write whose sender no longer waits for it.
 type InFlight = (Op, Revisions);
 
-pub struct World {
+pub(crate) struct World {
     seed: u64,
     random: Random,
     faults: Faults,
@@ -113,26 +118,21 @@ pub struct World {
     live: BTreeMap<IpAddr, HandleId>,
     handles: BTreeSet<HandleId>,
     now: WallTime,
+    log: Vec<String>,
 }
 
-fn pool(name: &str, cidr: &str, block_len: u8) -> IpPool {
-    IpPool {
-        name: name.to_owned(),
-        cidr: cidr.parse().unwrap(),
-        block_len,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: selector::Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
+impl Drop for World {
+    /// Tells the end of a history that failed.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let told = self.log.len().saturating_sub(LINES);
+            eprintln!("history {}:\n{}", self.seed, self.log[told..].join("\n"));
+        }
     }
 }
 
 impl World {
-    pub fn new(seed: u64, faults: Faults) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
         let mut random = Random(seed);
         let config = IpamConfig {
             is_strict_affinity: random.percent(30),
@@ -155,6 +155,7 @@ impl World {
             live: BTreeMap::new(),
             handles: BTreeSet::new(),
             now: WallTime(1_700_000_000_000_000_000),
+            log: Vec::new(),
             random,
         };
         for number in 0..2 + world.random.below(5) {
@@ -173,7 +174,7 @@ impl World {
     }
 
     /// Runs the history to its end and checks what is left.
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let mut ticks = 0;
         while self.clients.iter().any(|client| client.task.is_some() || client.tasks_left > 0) {
             self.tick();
@@ -209,7 +210,7 @@ impl World {
             let task = self.clients[at].task.as_mut().unwrap();
             match task.next() {
                 Ok(ops) => self.clients[at].pending = ops,
-                Err(end) => return self.end(at, end),
+                Err(end) => return self.end(at, &end),
             }
         }
         if self.random.percent(self.faults.crash) {
@@ -226,6 +227,7 @@ impl World {
         let client = &mut self.clients[at];
         let op = client.pending.swap_remove(index);
         let is_write = matches!(op, Op::Create(_) | Op::Update(_) | Op::Delete(_));
+        self.log.push(format!("{at}: {}", brief(&op)));
         let outcome = if is_lost && is_write {
             if is_done {
                 self.store.apply(&op, &mut client.revisions.clone());
@@ -236,6 +238,7 @@ impl World {
         } else {
             self.store.apply(&op, &mut client.revisions)
         };
+        self.log.push(format!("   {}", brief_outcome(&outcome)));
         client.task.as_mut().unwrap().feed(op, outcome);
     }
 
@@ -243,6 +246,7 @@ impl World {
     fn crash(&mut self, at: usize) {
         let client = &mut self.clients[at];
         client.task = None;
+        self.log.push(format!("{at}: dies"));
         for op in std::mem::take(&mut client.pending) {
             self.in_flight.push((op, client.revisions.clone()));
         }
@@ -253,7 +257,8 @@ impl World {
         let index = self.random.below(self.in_flight.len());
         let (op, mut revisions) = self.in_flight.swap_remove(index);
         if self.random.percent(80) {
-            self.store.apply(&op, &mut revisions);
+            let outcome = self.store.apply(&op, &mut revisions);
+            self.log.push(format!("late: {} {}", brief(&op), brief_outcome(&outcome)));
         }
     }
 
@@ -264,6 +269,7 @@ impl World {
         self.clients[at].tasks_left -= 1;
         let known = self.clients[at].handles.len();
         let choice = self.random.below(10);
+        self.log.push(format!("{at} on {}: begins", self.clients[at].node));
         let task = if known > 0 && choice < 4 {
             let index = self.random.below(known);
             let handle = self.clients[at].handles.swap_remove(index);
@@ -288,7 +294,7 @@ impl World {
             let handle = self.clients[at].handles.last().unwrap().clone();
             self.handles.insert(handle.clone());
             self.clients[at].handle = handle.clone();
-            Task::Assign(self.assignment(at, handle))
+            Task::Assign(Box::new(self.assignment(at, handle)))
         };
         self.clients[at].task = Some(task);
     }
@@ -323,28 +329,27 @@ impl World {
         Assignment::new(request, scene, view)
     }
 
-    fn end(&mut self, at: usize, end: End) {
+    fn end(&mut self, at: usize, end: &End) {
         let client = &mut self.clients[at];
         client.task = None;
         let handle = client.handle.clone();
         match end {
             End::Assigned(Assigned { addr, block }) => {
-                let found = self.store.blocks().find(|one| one.cidr == block).unwrap();
+                let found = self.store.blocks().find(|one| one.cidr == *block).unwrap();
                 let held = slots::held_by(found, &handle);
                 assert!(
-                    held.iter().any(|ordinal| slots::address(found, *ordinal) == Some(addr)),
+                    held.iter().any(|ordinal| slots::address(found, *ordinal) == Some(*addr)),
                     "history {}: {handle} was told {addr} and does not hold it",
                     self.seed
                 );
-                if let Some(other) = self.live.insert(addr, handle.clone()) {
+                if let Some(other) = self.live.insert(*addr, handle.clone()) {
                     assert_eq!(other, handle, "history {}: {addr} was given twice", self.seed);
                 }
             }
-            End::Released(_) => {}
             End::Failed(Failure::Contention { attempts }) => {
                 panic!("history {}: gave up after {attempts}", self.seed)
             }
-            End::Failed(_) => {}
+            End::Released | End::Failed(_) => {}
         }
     }
 
@@ -361,7 +366,7 @@ impl World {
                             task.feed(op, outcome);
                         }
                     }
-                    Err(End::Released(_)) => break,
+                    Err(End::Released) => break,
                     Err(End::Failed(failure)) => panic!("history {}: {failure}", self.seed),
                     Err(End::Assigned(_)) => unreachable!(),
                 }

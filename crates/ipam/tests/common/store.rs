@@ -7,17 +7,17 @@ use model::block::{Affinity, Block};
 
 /// The objects with their revisions.
 #[derive(Default)]
-pub struct Store {
+pub(crate) struct Store {
     objects: BTreeMap<Key, (u64, Record)>,
     revision: u64,
 }
 
 /// What one client was last told of the revision of each object.
-pub type Revisions = BTreeMap<Key, u64>;
+pub(crate) type Revisions = BTreeMap<Key, u64>;
 
 impl Store {
     /// Carries out `op` for a client that knows `revisions`.
-    pub fn apply(&mut self, op: &Op, revisions: &mut Revisions) -> Outcome {
+    pub(crate) fn apply(&mut self, op: &Op, revisions: &mut Revisions) -> Outcome {
         match op {
             Op::Read(key) => match self.objects.get(key) {
                 Some((revision, record)) => {
@@ -59,6 +59,12 @@ impl Store {
         }
     }
 
+    /// Puts an object there, as a crash or another program left it.
+    pub(crate) fn insert(&mut self, record: Record) {
+        self.revision += 1;
+        self.objects.insert(record.key(), (self.revision, record));
+    }
+
     fn put(&mut self, record: &Record, revisions: &mut Revisions) -> Outcome {
         // As the real one: a write that changes nothing makes no revision.
         let is_same = self.objects.get(&record.key()).is_some_and(|(_, old)| old == record);
@@ -73,7 +79,7 @@ impl Store {
         Outcome::Written
     }
 
-    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.objects.values().filter_map(|(_, record)| match record {
             Record::Block(block) => Some(block),
             Record::Affinity(_) | Record::Handle(_) => None,
@@ -116,7 +122,7 @@ impl Store {
     }
 
     /// Every address that is held must be counted by its handle.
-    pub fn check_handles_lead_to_addresses(&self) {
+    pub(crate) fn check_handles_lead_to_addresses(&self) {
         for block in self.blocks() {
             for id in block.attributes.iter().filter_map(|one| one.handle.as_ref()) {
                 let held = slots::held_by(block, id).len();
@@ -134,13 +140,13 @@ impl Store {
         }
     }
 
-    pub fn handle_count(&self) -> usize {
+    pub(crate) fn handle_count(&self) -> usize {
         self.objects.keys().filter(|key| matches!(key, Key::Handle(_))).count()
     }
 }
 
 /// The invariants of a block by itself.
-pub fn check_block(block: &Block) {
+pub(crate) fn check_block(block: &Block) {
     let free: Vec<u32> = (0_u32..)
         .zip(&block.allocations)
         .filter(|(_, slot)| slot.is_none())
