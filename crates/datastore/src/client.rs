@@ -1,0 +1,488 @@
+//! The client: reads, compare-and-swap writes and watches, by type.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::Stream;
+use http::{Request, Response, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::version::Info;
+use kube::api::{
+    DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::client::Body;
+use kube::core::{ObjectList, Status};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::{self, Options};
+use crate::error::{Error, Target, chain};
+use crate::item::{self, Item, ObjectKey};
+use crate::transport::{Failure, Shared, Transport};
+use crate::watch::{self, WatchEvent};
+
+/// Objects in one page of a list.
+const PAGE_SIZE: u32 = 500;
+
+/// A kind that the server keeps: any type of `k8s_openapi` or of our `api` crate.
+pub trait Object:
+    k8s_openapi::Resource
+    + k8s_openapi::Metadata<Ty = ObjectMeta>
+    + DeserializeOwned
+    + Serialize
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<T> Object for T where
+    T: k8s_openapi::Resource
+        + k8s_openapi::Metadata<Ty = ObjectMeta>
+        + DeserializeOwned
+        + Serialize
+        + Clone
+        + Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Which objects of a kind to list or watch; all of them by default.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Filter {
+    /// Only those of this namespace.
+    pub namespace: Option<String>,
+    /// Only those that this label selector matches, as in `app=web,tier!=db`.
+    pub labels: Option<String>,
+    /// Only those that this field selector matches, as in `spec.nodeName=node-1`.
+    pub fields: Option<String>,
+}
+
+/// A connection to the API server; clones share it.
+#[derive(Clone)]
+pub struct Client {
+    transport: Shared,
+}
+
+impl Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Client")
+            .field("server", &self.transport.url())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Reads the configuration that `options` names; the first request opens the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the file, the problem and the remedy.
+    pub fn connect(options: &Options) -> Result<Self, Error> {
+        let server = config::load(&options.source)?;
+        Ok(Self { transport: Shared::new(Transport::new(server, options)) })
+    }
+
+    /// Returns the server's URL.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.transport.url()
+    }
+
+    /// Returns how many requests were sent so far, watches and repeated ones included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.transport.requests()
+    }
+
+    /// Returns how many HTTP/2 connections were opened so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.transport.connections()
+    }
+
+    /// Returns the cluster-wide object `name`, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; never [`Error::NotFound`] or [`Error::LostResponse`].
+    pub async fn get<T: Object>(&self, name: &str) -> Result<Option<T>, Error> {
+        self.get_key(&ObjectKey { namespace: None, name: name.to_owned() }).await
+    }
+
+    /// Returns the object `name` of `namespace`, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::get`].
+    pub async fn get_in<T: Object>(&self, namespace: &str, name: &str) -> Result<Option<T>, Error> {
+        self.get_key(&ObjectKey { namespace: Some(namespace.to_owned()), name: name.to_owned() })
+            .await
+    }
+
+    /// Returns all objects that `filter` selects, reading them page by page.
+    ///
+    /// An object that cannot be read is left out and logged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::get`].
+    pub async fn list<T: Object>(&self, filter: &Filter) -> Result<Vec<T>, Error> {
+        let target = self.target::<T>("list", filter.namespace.as_deref().unwrap_or_default());
+        let path = path::<T>(filter.namespace.as_deref());
+        let mut params = ListParams {
+            label_selector: filter.labels.clone(),
+            field_selector: filter.fields.clone(),
+            limit: Some(PAGE_SIZE),
+            ..ListParams::default()
+        };
+        let mut objects = Vec::new();
+        loop {
+            let request = kube::core::Request::new(&path).list(&params);
+            let page = match self.read::<ObjectList<Item<T>>>(&target, request).await {
+                // The rest of the pages is gone from the server's memory: ask for all at once.
+                Err(Error::Expired { .. }) if params.continue_token.is_some() => {
+                    objects.clear();
+                    params = ListParams { limit: None, continue_token: None, ..params };
+                    continue;
+                }
+                page => page?,
+            };
+            objects.extend(page.items.into_iter().filter_map(|item| readable(&target, item)));
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(objects);
+            }
+        }
+    }
+
+    /// Creates `object` and returns what the server made of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] if the name is taken; [`Error::LostResponse`] if it is unknown
+    /// whether the object was created.
+    pub async fn create<T: Object>(&self, object: &T) -> Result<T, Error> {
+        let key = ObjectKey::of(object.metadata());
+        let target = self.target::<T>("create", &key.to_string());
+        let path = path::<T>(key.namespace.as_deref());
+        let request =
+            kube::core::Request::new(path).create(&PostParams::default(), body(&target, object)?);
+        self.write(&target, request).await
+    }
+
+    /// Replaces the object if it is still the version that `object` was read as.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unwritable`] without a resource version, [`Error::Conflict`] if somebody else was
+    /// first, [`Error::LostResponse`] if it is unknown whether the object was replaced.
+    pub async fn update<T: Object>(&self, object: &T) -> Result<T, Error> {
+        let key = ObjectKey::of(object.metadata());
+        let target = self.target::<T>("update", &key.to_string());
+        version(&target, object.metadata())?;
+        let path = path::<T>(key.namespace.as_deref());
+        let request = kube::core::Request::new(path).replace(
+            &key.name,
+            &PostParams::default(),
+            body(&target, object)?,
+        );
+        self.write(&target, request).await
+    }
+
+    /// Deletes the object if it is still the version that `object` was read as.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::update`]; [`Error::NotFound`] if it is gone already.
+    pub async fn delete<T: Object>(&self, object: &T) -> Result<(), Error> {
+        let metadata = object.metadata();
+        let key = ObjectKey::of(metadata);
+        let target = self.target::<T>("delete", &key.to_string());
+        let preconditions = Preconditions {
+            resource_version: Some(version(&target, metadata)?),
+            uid: metadata.uid.clone(),
+        };
+        let params = DeleteParams::default().preconditions(preconditions);
+        let path = path::<T>(key.namespace.as_deref());
+        let request = kube::core::Request::new(path).delete(&key.name, &params);
+        self.answer(&target, request, Effect::Write).await.map(|_| ())
+    }
+
+    /// Merges `patch` into the object through its status subresource.
+    ///
+    /// Built-in kinds get a strategic merge patch; custom ones, for which the server has none, a
+    /// JSON merge patch (RFC 7386). Put `metadata.resourceVersion` or `metadata.uid` into the
+    /// patch to make it conditional.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::update`]; [`Error::NotFound`] if there is no such object.
+    pub async fn patch_status<T: Object>(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Value,
+    ) -> Result<T, Error> {
+        let key = ObjectKey { namespace: namespace.map(str::to_owned), name: name.to_owned() };
+        let target = self.target::<T>("patch the status of", &key.to_string());
+        let patch = if T::GROUP.ends_with("projectcalico.org") {
+            Patch::Merge(patch)
+        } else {
+            Patch::Strategic(patch)
+        };
+        let request = kube::core::Request::new(path::<T>(namespace)).patch_subresource(
+            "status",
+            name,
+            &PatchParams::default(),
+            &patch,
+        );
+        self.write(&target, request).await
+    }
+
+    /// Watches the objects that `filter` selects, for ever.
+    ///
+    /// It begins with a list ([`WatchEvent::Init`] to [`WatchEvent::InitDone`]) and lists again
+    /// when the server no longer has the changes in between. It never ends and never gives up:
+    /// [`WatchEvent::Failed`] says what is wrong, and after a wait with jitter it tries again.
+    /// [`crate::Mirror`] turns the events into changes of a copy. Must be polled within a tokio
+    /// runtime.
+    pub fn watch<T: Object>(
+        &self,
+        filter: &Filter,
+    ) -> impl Stream<Item = WatchEvent<T>> + Send + use<T> {
+        watch::watch(self.clone(), filter.clone())
+    }
+
+    /// Returns the server's version.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::get`].
+    pub async fn server_version(&self) -> Result<Info, Error> {
+        let target = Target {
+            verb: "get",
+            kind: "version",
+            object: String::new(),
+            server: self.transport.url(),
+        };
+        let request = Request::get("/version")
+            .body(Vec::new())
+            .map_err(kube::core::request::Error::BuildRequest);
+        self.read(&target, request).await
+    }
+
+    /// Returns who is asked for what, for an error.
+    pub(crate) fn target<T: Object>(&self, verb: &'static str, object: &str) -> Target {
+        Target { verb, kind: T::KIND, object: object.to_owned(), server: self.transport.url() }
+    }
+
+    pub(crate) fn transport(&self) -> Shared {
+        self.transport.clone()
+    }
+
+    async fn get_key<T: Object>(&self, key: &ObjectKey) -> Result<Option<T>, Error> {
+        let target = self.target::<T>("get", &key.to_string());
+        let request = kube::core::Request::new(path::<T>(key.namespace.as_deref()))
+            .get(&key.name, &GetParams::default());
+        match self.read::<Item<T>>(&target, request).await {
+            Ok(item) => match item.contents {
+                Ok(object) => Ok(Some(object)),
+                Err(problem) => Err(Error::Invalid { target: Box::new(target), problem }),
+            },
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read<A: DeserializeOwned>(&self, target: &Target, request: Built) -> Result<A, Error> {
+        let bytes = self.answer(target, request, Effect::Read).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::Invalid {
+            target: Box::new(target.clone()),
+            problem: error.to_string(),
+        })
+    }
+
+    async fn write<T: Object>(&self, target: &Target, request: Built) -> Result<T, Error> {
+        let bytes = self.answer(target, request, Effect::Write).await?;
+        let invalid = |problem| Error::Invalid { target: Box::new(target.clone()), problem };
+        let value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        item::read(value).map_err(invalid)
+    }
+
+    /// Sends a request and returns the body of its good answer, within the time limit.
+    async fn answer(
+        &self,
+        target: &Target,
+        request: Built,
+        effect: Effect,
+    ) -> Result<Vec<u8>, Error> {
+        let unwritable = |problem| Error::Unwritable { target: Box::new(target.clone()), problem };
+        let request =
+            request.map_err(|error| unwritable(format!("{}; correct the name", chain(&error))))?;
+        let timeout = self.transport.timeout();
+        tokio::time::timeout(timeout, self.insist(target, &request, effect))
+            .await
+            .unwrap_or_else(|_| Err(failed(target, Failure::Silent(timeout), effect)))
+    }
+
+    /// Asks again while that is certain to do no harm: the server asked for patience, or a read
+    /// lost its connection.
+    async fn insist(
+        &self,
+        target: &Target,
+        request: &Request<Vec<u8>>,
+        effect: Effect,
+    ) -> Result<Vec<u8>, Error> {
+        let mut lost = 0_u8;
+        loop {
+            let error = match self.attempt(target, request, effect).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => error,
+            };
+            match (&error, effect) {
+                (Error::Throttled { retry_after: Some(delay), .. }, _) => {
+                    tokio::time::sleep(*delay).await;
+                }
+                (Error::LostResponse { .. }, Effect::Read) if lost == 0 => lost = 1,
+                _ => return Err(settled(error, effect)),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        target: &Target,
+        request: &Request<Vec<u8>>,
+        effect: Effect,
+    ) -> Result<Vec<u8>, Error> {
+        let mut sent = Request::new(Body::from(request.body().clone()));
+        *sent.method_mut() = request.method().clone();
+        *sent.uri_mut() = request.uri().clone();
+        sent.headers_mut().clone_from(request.headers());
+        let answer =
+            self.transport.send(sent).await.map_err(|failure| failed(target, failure, effect))?;
+        let status = answer.status();
+        let retry_after = retry_after(&answer);
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| failed(target, Failure::Lost(chain(&error)), effect))?
+            .to_bytes();
+        if status.is_success() {
+            return Ok(bytes.to_vec());
+        }
+        let mut told: Status = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&bytes);
+            Status::failure(text.trim().get(..200).unwrap_or(text.trim()), "")
+        });
+        told.code = status.as_u16();
+        Err(Error::from_status(target.clone(), &told, retry_after))
+    }
+}
+
+/// A request, or why it cannot be made.
+type Built = Result<Request<Vec<u8>>, kube::core::request::Error>;
+
+/// Whether a request changes something on the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Effect {
+    Read,
+    Write,
+}
+
+fn path<T: Object>(namespace: Option<&str>) -> String {
+    <Item<T> as kube::Resource>::url_path(&(), namespace)
+}
+
+fn body<T: Object>(target: &Target, object: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(object).map_err(|error| Error::Unwritable {
+        target: Box::new(target.clone()),
+        problem: format!("it has no JSON form ({error}); correct the object"),
+    })
+}
+
+/// Returns the version that the object was read as, without which no write is safe.
+fn version(target: &Target, metadata: &ObjectMeta) -> Result<String, Error> {
+    metadata.resource_version.clone().filter(|version| !version.is_empty()).ok_or_else(|| {
+        Error::Unwritable {
+            target: Box::new(target.clone()),
+            problem: "it has no resourceVersion; read it from the server first".to_owned(),
+        }
+    })
+}
+
+fn readable<T: Object>(target: &Target, item: Item<T>) -> Option<T> {
+    let key = item.key();
+    item.contents
+        .map_err(|problem| tracing::warn!(kind = target.kind, %key, problem, "ignoring an object that is not valid"))
+        .ok()
+}
+
+fn retry_after(answer: &Response<Incoming>) -> Option<Duration> {
+    let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn failed(target: &Target, failure: Failure, effect: Effect) -> Error {
+    let target = Box::new(target.clone());
+    match (failure, effect) {
+        (Failure::Unreachable(problem), _) => {
+            let remedy = remedy(&problem);
+            Error::Unreachable { target, problem, remedy }
+        }
+        (Failure::Silent(timeout), Effect::Read) => Error::Timeout { target, timeout },
+        (Failure::Silent(timeout), Effect::Write) => {
+            let problem = Failure::Silent(timeout).to_string();
+            Error::LostResponse { target, problem }
+        }
+        (Failure::Lost(problem), _) => Error::LostResponse { target, problem },
+    }
+}
+
+/// Translates an error of kube's watcher; no cause of it is quoted that may hold an object.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a broken answer, however it broke")]
+pub(crate) fn from_kube(target: Target, error: kube::Error) -> Error {
+    let failure = match error {
+        kube::Error::Api(status) => return Error::from_status(target, &status, None),
+        kube::Error::Service(cause) => match cause.downcast::<Failure>() {
+            Ok(failure) => *failure,
+            Err(cause) => Failure::Lost(chain(cause.as_ref())),
+        },
+        other => Failure::Lost(chain(&other)),
+    };
+    settled(failed(&target, failure, Effect::Read), Effect::Read)
+}
+
+/// A read whose answer was lost twice is as good as one that was never sent.
+fn settled(error: Error, effect: Effect) -> Error {
+    match (error, effect) {
+        (Error::LostResponse { target, problem }, Effect::Read) => Error::Unreachable {
+            target,
+            problem,
+            remedy: "check that kube-apiserver runs and stays up",
+        },
+        (error, _) => error,
+    }
+}
+
+fn remedy(problem: &str) -> &'static str {
+    if problem.contains("certificate") {
+        "check certificate-authority and tls-server-name in the kubeconfig"
+    } else if problem.contains("refused") {
+        "check that kube-apiserver runs there and the server URL in the kubeconfig"
+    } else if problem.contains("dns error") {
+        "check the host name in the server URL of the kubeconfig"
+    } else {
+        "check the network to the server and the server URL in the kubeconfig"
+    }
+}
