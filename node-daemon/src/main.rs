@@ -2,8 +2,4 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
-mod bgp;
-mod felix;
-mod startup;
-
 fn main() {}

@@ -1,1 +1,114 @@
-//! The tokio shell around the sans-IO speaker of `bgp`.
+//! The sockets and the clock around the BGP speaker, which decides everything (RFC 4271).
+//!
+//! One task runs the speaker; one task for each connection moves bytes; one for
+//! each listening address accepts. No task here knows what a message means.
+//!
+//! Queues are bounded: what a peer sends waits in its socket when the speaker is
+//! busy, what it is sent is bounded by the speaker's account of unwritten bytes,
+//! and what the daemon has not taken yet is merged ([`pending::Pending`]).
+
+mod connection;
+mod listener;
+mod pending;
+mod run;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ::bgp::{BgpIdentifier, PeerStatus, Speaker, SpeakerConfig, State};
+use model::desired::{Advertisements, BgpSession};
+use model::net::Cidr;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// What the speaker is born with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Our BGP identifier, for both families.
+    pub identifier: Ipv4Addr,
+    /// Where peers reach us: an address of each family that is spoken.
+    pub listen: Vec<SocketAddr>,
+    /// Did an earlier life of the daemon leave routes in the kernel (RFC 4724 §4.1)?
+    pub is_restarting: bool,
+    /// Where the jitter of timers starts: a random number.
+    pub seed: u64,
+}
+
+/// What the daemon wants of the speaker.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// These are all the sessions from now on.
+    Configure(Vec<BgpSession>),
+    /// This is all that is announced from now on.
+    Advertise(Advertisements),
+}
+
+/// What the speaker tells the daemon.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// The kernel should hold these routes: gateways by destination, `None` to remove it.
+    RoutesChanged(Vec<(Cidr, Option<BTreeSet<IpAddr>>)>),
+    /// A session is in another state.
+    SessionChanged {
+        /// Its name.
+        name: String,
+        /// The peer's address.
+        peer_addr: IpAddr,
+        /// The new state.
+        state: State,
+        /// Why the last attempt or session ended, if one did.
+        last_error: Option<String>,
+    },
+    /// Learned routes of an earlier life that have not been named since are stale. Said once,
+    /// after all routes that were known by then.
+    Converged,
+}
+
+/// The speaker at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// How things are.
+    pub status: ::bgp::Status,
+    origin: Instant,
+}
+
+impl Snapshot {
+    /// Returns how long `peer` has been in its state.
+    #[must_use]
+    pub fn time_in_state(&self, peer: &PeerStatus) -> Duration {
+        self.origin.elapsed().saturating_sub(peer.since.since_origin())
+    }
+}
+
+/// A running speaker.
+///
+/// It ends when the commands' sender or the events' receiver is dropped: all
+/// connections close without a NOTIFICATION, so that peers keep our routes.
+#[derive(Debug)]
+pub struct Handle {
+    /// What the speaker tells.
+    pub events: mpsc::Receiver<Event>,
+    /// How it is; changes are published at once for sessions, within a second for counts.
+    pub status: watch::Receiver<Snapshot>,
+    /// Ends with the speaker.
+    pub task: JoinHandle<()>,
+}
+
+/// Starts a speaker on the runtime that this is called from, in the network
+/// namespace of its threads.
+#[must_use]
+pub fn spawn(config: Config, commands: mpsc::Receiver<Command>) -> Handle {
+    let (event_sender, events) = mpsc::channel(16);
+    let speaker = Speaker::new(SpeakerConfig {
+        identifier: BgpIdentifier::from(config.identifier),
+        is_restarting: config.is_restarting,
+        seed: config.seed,
+    });
+    let origin = Instant::now();
+    let snapshot = Snapshot { status: speaker.status(), origin };
+    let (status_sender, status) = watch::channel(snapshot);
+    let runner = run::Runner::new(speaker, origin, status_sender);
+    let task = tokio::spawn(runner.run(config.listen, commands, event_sender));
+    Handle { events, status, task }
+}

@@ -1,0 +1,249 @@
+//! The task that runs the speaker: inputs in, outputs carried out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ::bgp::{ConnectionId, Input, Output, Problem, Speaker, State};
+use kernel::socket;
+use model::time::Timestamp;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::pending::Pending;
+use super::{Command, Event, Snapshot, connection, listener};
+
+/// How many messages of connections may wait for the speaker.
+const QUEUE_LEN: usize = 256;
+/// How stale the published counts may be.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one stranger is not reported again.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// How many strangers are remembered for that.
+const MAX_STRANGERS: usize = 1024;
+
+/// What other tasks tell the speaker's.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something that the speaker understands.
+    Input(Input),
+    /// A peer has connected.
+    Accepted { stream: TcpStream, peer: SocketAddr, local: SocketAddr },
+    /// We have connected.
+    Connected { id: ConnectionId, stream: TcpStream },
+}
+
+/// A connection that the speaker has not closed.
+#[derive(Debug)]
+enum Link {
+    Connecting(AbortHandle),
+    Open(mpsc::UnboundedSender<Vec<u8>>),
+}
+
+/// The speaker with everything that its outputs act on.
+#[derive(Debug)]
+pub(super) struct Runner {
+    speaker: Speaker,
+    origin: Instant,
+    links: BTreeMap<ConnectionId, Link>,
+    next_incoming: u64,
+    pending: Pending,
+    status: watch::Sender<Snapshot>,
+    /// When the status must be published, if something has changed since it was.
+    status_due: Option<Instant>,
+    strangers: BTreeMap<IpAddr, Instant>,
+    messages: mpsc::Sender<Message>,
+    inbox: mpsc::Receiver<Message>,
+}
+
+impl Runner {
+    pub(super) fn new(speaker: Speaker, origin: Instant, status: watch::Sender<Snapshot>) -> Self {
+        let (messages, inbox) = mpsc::channel(QUEUE_LEN);
+        Self {
+            speaker,
+            origin,
+            links: BTreeMap::new(),
+            next_incoming: 0,
+            pending: Pending::default(),
+            status,
+            status_due: None,
+            strangers: BTreeMap::new(),
+            messages,
+            inbox,
+        }
+    }
+
+    /// Runs until nobody sends commands or takes events any more.
+    pub(super) async fn run(
+        mut self,
+        listen: Vec<SocketAddr>,
+        mut commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) {
+        for addr in listen {
+            tokio::spawn(listener::run(addr, self.messages.clone()));
+        }
+        loop {
+            let deadline = self.next_deadline();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Configure(sessions)) => self.step(Input::Configure(sessions)),
+                    Some(Command::Advertise(all)) => self.step(Input::Advertise(all)),
+                    None => break,
+                },
+                Some(message) = self.inbox.recv() => self.on_message(message),
+                permit = events.reserve(), if !self.pending.is_empty() => match permit {
+                    Ok(permit) => if let Some(event) = self.pending.take() { permit.send(event) },
+                    Err(_) => break,
+                },
+                () = tokio::time::sleep_until(deadline.into()) => self.on_deadline(),
+                () = events.closed() => break,
+            }
+        }
+        self.step(Input::Stop);
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_origin(self.origin.elapsed())
+    }
+
+    /// Returns when something is due; far away if nothing is.
+    fn next_deadline(&self) -> Instant {
+        let far = Instant::now().checked_add(REPORT_INTERVAL);
+        let speaker = self.speaker.next_deadline();
+        let speaker = speaker.and_then(|at| self.origin.checked_add(at.since_origin()));
+        [speaker, self.status_due, far].into_iter().flatten().min().unwrap_or(self.origin)
+    }
+
+    fn on_deadline(&mut self) {
+        self.step(Input::DeadlineReached);
+        if self.status_due.is_some_and(|due| due <= Instant::now()) {
+            self.publish();
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => {
+                if let Input::Closed { connection, .. } = &input {
+                    self.links.remove(connection);
+                }
+                self.step(input);
+            }
+            Message::Connected { id, stream } => {
+                // The speaker may have closed the attempt while it succeeded.
+                if self.links.contains_key(&id)
+                    && let Ok(local) = stream.local_addr()
+                {
+                    self.open(id, stream);
+                    self.step(Input::Connected { connection: id, local_addr: local.ip() });
+                }
+            }
+            Message::Accepted { stream, peer, local } => {
+                let id = ConnectionId::Incoming(self.next_incoming);
+                self.next_incoming = self.next_incoming.saturating_add(1);
+                self.open(id, stream);
+                self.step(Input::Accepted {
+                    connection: id,
+                    peer_addr: peer.ip(),
+                    local_addr: local.ip(),
+                });
+            }
+        }
+    }
+
+    fn open(&mut self, id: ConnectionId, stream: TcpStream) {
+        let (queue, queued) = mpsc::unbounded_channel();
+        tokio::spawn(connection::run(id, stream, queued, self.messages.clone()));
+        self.links.insert(id, Link::Open(queue));
+    }
+
+    /// Tells the speaker what happened and does what it says.
+    fn step(&mut self, input: Input) {
+        let now = self.now();
+        for output in self.speaker.handle(input, now) {
+            self.carry_out(output);
+        }
+        if self.status_due.is_none() {
+            self.status_due = Instant::now().checked_add(STATUS_INTERVAL);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Connect { connection, to, from } => self.connect(connection, to, from),
+            Output::Send { connection, bytes } => {
+                if let Some(Link::Open(queue)) = self.links.get(&connection) {
+                    // A task that has ended has said so, or is about to.
+                    let _ = queue.send(bytes);
+                }
+            }
+            Output::Close { connection } => {
+                if let Some(Link::Connecting(task)) = self.links.remove(&connection) {
+                    task.abort();
+                }
+            }
+            Output::RoutesChanged(routes) => self.pending.add_routes(routes),
+            Output::Converged => {
+                self.pending.add_converged();
+                self.publish();
+            }
+            Output::SessionChanged { name, peer_addr, state, last_error } => {
+                log_state(&name, state, last_error.as_deref());
+                let event =
+                    Event::SessionChanged { name: name.clone(), peer_addr, state, last_error };
+                self.pending.add_session(name, event);
+                self.publish();
+            }
+            Output::Report(problem) => self.report(&problem),
+        }
+    }
+
+    fn connect(&mut self, id: ConnectionId, to: SocketAddr, from: Option<IpAddr>) {
+        let messages = self.messages.clone();
+        let task = tokio::spawn(async move {
+            let options = socket::Options { local_addr: from, ..socket::Options::default() };
+            let message = match socket::connect(to, &options).await {
+                Ok(stream) => Message::Connected { id, stream },
+                Err(error) => {
+                    Message::Input(Input::Closed { connection: id, why: error.to_string() })
+                }
+            };
+            // Nobody listening means that the speaker has ended.
+            let _ = messages.send(message).await;
+        });
+        self.links.insert(id, Link::Connecting(task.abort_handle()));
+    }
+
+    fn publish(&mut self) {
+        self.status_due = None;
+        self.status.send_replace(Snapshot { status: self.speaker.status(), origin: self.origin });
+    }
+
+    /// Logs a problem; each stranger at most once a minute.
+    fn report(&mut self, problem: &Problem) {
+        if let Problem::UnknownPeer(addr) = problem {
+            let now = Instant::now();
+            let is_recent = |at: &Instant| now.saturating_duration_since(*at) < REPORT_INTERVAL;
+            self.strangers.retain(|_, at| is_recent(at));
+            if self.strangers.contains_key(addr) || self.strangers.len() >= MAX_STRANGERS {
+                return;
+            }
+            self.strangers.insert(*addr, now);
+        }
+        tracing::warn!("{problem}");
+    }
+}
+
+fn log_state(peer: &str, state: State, last_error: Option<&str>) {
+    match state {
+        State::Established => tracing::info!(peer, "BGP session established"),
+        State::Idle => {
+            tracing::warn!(peer, error = last_error.unwrap_or_default(), "BGP session failed");
+        }
+        State::Active | State::Connect | State::OpenSent | State::OpenConfirm => {
+            tracing::debug!(peer, ?state, error = last_error.unwrap_or_default(), "BGP session");
+        }
+    }
+}
