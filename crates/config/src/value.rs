@@ -46,7 +46,6 @@ impl<T: Setting> Setting for Option<T> {
         T::from_text(text).map(Some)
     }
 
-    #[must_use]
     fn from_json(value: &Value) -> Option<Self> {
         T::from_json(value).map(Some)
     }
