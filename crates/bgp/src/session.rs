@@ -6,8 +6,6 @@
 //! of the one which has come furthest.
 
 mod open;
-#[cfg(test)]
-mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
