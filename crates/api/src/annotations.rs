@@ -1,0 +1,45 @@
+//! Names of annotations, as Calico writes them.
+
+/// A pod's first address with its prefix length: `10.244.0.5/32`. Empty: given back.
+pub const POD_IP: &str = "cni.projectcalico.org/podIP";
+/// All of a pod's addresses with their prefix lengths, separated by commas.
+pub const POD_IPS: &str = "cni.projectcalico.org/podIPs";
+/// The container that holds a pod's addresses.
+pub const CONTAINER_ID: &str = "cni.projectcalico.org/containerID";
+/// The pools to take a pod's IPv4 address from: a JSON array of names or CIDRs.
+pub const IPV4_POOLS: &str = "cni.projectcalico.org/ipv4pools";
+/// The same for IPv6.
+pub const IPV6_POOLS: &str = "cni.projectcalico.org/ipv6pools";
+/// The families that a pod wants: a JSON array of `IPv4` and `IPv6`.
+pub const IP_FAMILIES: &str = "cni.projectcalico.org/ipFamilies";
+/// The very addresses that a pod wants: a JSON array, at most one of each family.
+pub const IP_ADDRS: &str = "cni.projectcalico.org/ipAddrs";
+/// The same, taken without asking IPAM.
+pub const IP_ADDRS_NO_IPAM: &str = "cni.projectcalico.org/ipAddrsNoIpam";
+/// Further addresses that are translated to a pod's: a JSON array.
+pub const FLOATING_IPS: &str = "cni.projectcalico.org/floatingIPs";
+/// The Ethernet address of a pod's interface.
+pub const HW_ADDR: &str = "cni.projectcalico.org/hwAddr";
+/// Source prefixes that a pod may use beside its own addresses: a JSON array.
+pub const ALLOWED_SOURCE_PREFIXES: &str = "cni.projectcalico.org/allowedSourcePrefixes";
+
+/// A node's IPv4 address with the length of its subnet's prefix.
+pub const NODE_IPV4: &str = "projectcalico.org/IPv4Address";
+/// A node's IPv6 address with the length of its subnet's prefix.
+pub const NODE_IPV6: &str = "projectcalico.org/IPv6Address";
+/// A node's AS number.
+pub const NODE_ASN: &str = "projectcalico.org/ASNumber";
+/// A route reflector's cluster id.
+pub const NODE_CLUSTER_ID: &str = "projectcalico.org/RouteReflectorClusterID";
+/// The address of a node's `tunl0`.
+pub const NODE_IPIP: &str = "projectcalico.org/IPv4IPIPTunnelAddr";
+/// The address of a node's `vxlan.calico`.
+pub const NODE_VXLAN_V4: &str = "projectcalico.org/IPv4VXLANTunnelAddr";
+/// The address of a node's `vxlan-v6.calico`.
+pub const NODE_VXLAN_V6: &str = "projectcalico.org/IPv6VXLANTunnelAddr";
+/// The address of a node's `wireguard.cali`.
+pub const NODE_WIREGUARD_V4: &str = "projectcalico.org/IPv4WireguardInterfaceAddr";
+/// The address of a node's `wg-v6.cali`.
+pub const NODE_WIREGUARD_V6: &str = "projectcalico.org/IPv6WireguardInterfaceAddr";
+/// Metadata of the object as people see it, in JSON.
+pub const METADATA: &str = "projectcalico.org/metadata";

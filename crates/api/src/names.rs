@@ -1,0 +1,80 @@
+//! Names and labels of objects and interfaces, exactly as Calico forms them.
+
+use std::collections::BTreeMap;
+
+use model::block::Owner;
+use model::id::NodeName;
+use model::net::{Cidr, IfName};
+use sha1::Digest as _;
+
+/// The label that finds a node's block affinities.
+pub const HOSTNAME_HASH_LABEL: &str = "projectcalico.org/hostname-hash";
+/// The label with the kind of a block affinity: `host` or `virtual`.
+pub const AFFINITY_TYPE_LABEL: &str = "projectcalico.org/affinity-type";
+/// The label with the family of a block affinity: `4` or `6`.
+pub const IP_VERSION_LABEL: &str = "projectcalico.org/ip-version";
+
+/// The longest name of an object.
+const MAX_NAME: usize = 253;
+
+/// Returns the name of a block's object.
+#[must_use]
+pub fn block_name(cidr: Cidr) -> String {
+    cidr.object_name()
+}
+
+/// Returns the name of the object that says that `owner` claims the block.
+///
+/// A name that would be too long keeps the block's part, and a hash in place of
+/// the end of the owner's.
+#[must_use]
+pub fn affinity_name(owner: &str, cidr: Cidr) -> String {
+    let block = cidr.object_name();
+    let name = format!("{owner}-{block}");
+    if name.len() < MAX_NAME {
+        return name;
+    }
+    let hash = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(format!("{owner}+{block}")));
+    let room = MAX_NAME.saturating_sub(1).saturating_sub(block.len()).saturating_sub(13);
+    let owner = owner.get(..room).unwrap_or(owner);
+    format!("{owner}-{block}-{}", hash.get(..11).unwrap_or(&hash))
+}
+
+/// Returns the labels of a block affinity.
+#[must_use]
+pub fn affinity_labels(owner: &Owner, cidr: Cidr) -> BTreeMap<String, String> {
+    let (name, kind) = match owner {
+        Owner::Host(node) => (node.as_str(), "host"),
+        Owner::Virtual(name) => (name.as_str(), "virtual"),
+    };
+    [
+        (HOSTNAME_HASH_LABEL, hostname_hash(name)),
+        (AFFINITY_TYPE_LABEL, kind.to_owned()),
+        (IP_VERSION_LABEL, cidr.family().number().to_string()),
+    ]
+    .map(|(label, value)| (label.to_owned(), value))
+    .into()
+}
+
+/// Returns a node's name in a form that fits a label: the SHA3-256 in base 32.
+#[must_use]
+pub fn hostname_hash(name: &str) -> String {
+    data_encoding::BASE32_NOPAD.encode(&sha3::Sha3_256::digest(name.as_bytes()))
+}
+
+/// Returns the name of the host's side of a pod's veth: the prefix, and 11 digits of a hash.
+///
+/// A prefix that leaves no room for them is cut, so that the name always fits.
+#[must_use]
+pub fn host_veth_name(namespace: &str, pod: &str, prefix: &str) -> Option<IfName> {
+    let hash = sha1::Sha1::digest(format!("{namespace}.{pod}"));
+    let hash = data_encoding::HEXLOWER.encode(&hash);
+    format!("{prefix}{}", hash.get(..11)?).parse().ok()
+}
+
+/// Returns the name of a workload endpoint of a pod.
+#[must_use]
+pub fn wep_name(node: &NodeName, pod: &str) -> String {
+    let doubled = |text: &str| text.replace('-', "--");
+    format!("{}-k8s-{}-eth0", doubled(node.as_str()), doubled(pod))
+}

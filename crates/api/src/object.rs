@@ -1,0 +1,122 @@
+//! Any object of the group `crd.projectcalico.org/v1`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::Invalid;
+
+/// What makes a `spec` an object's.
+pub trait Kind {
+    /// The object's kind: `IPPool`.
+    const KIND: &'static str;
+    /// The kind in URLs: `ippools`.
+    const PLURAL: &'static str;
+    /// Whether objects live in namespaces.
+    type Scope: k8s_openapi::ResourceScope;
+}
+
+/// An object of ours, with all that this version does not know of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object<S> {
+    /// Name, labels, resource version and the rest.
+    pub metadata: ObjectMeta,
+    /// What the object says.
+    pub spec: S,
+    /// Other top-level fields, such as `status`.
+    pub unknown: Map<String, Value>,
+}
+
+/// The group of all these objects, with its version.
+pub const API_VERSION: &str = "crd.projectcalico.org/v1";
+
+impl<S: Kind> Object<S> {
+    /// Makes an object with a name.
+    #[must_use]
+    pub fn named(name: impl Into<String>, spec: S) -> Self {
+        let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+        Self { metadata, spec, unknown: Map::new() }
+    }
+
+    /// Returns the name, empty for an object without one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the error for a field of this object.
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass literals and values alike")]
+    pub(crate) fn invalid(
+        &self,
+        field: &str,
+        value: impl ToString,
+        problem: impl ToString,
+    ) -> Invalid {
+        let object = match &self.metadata.namespace {
+            Some(namespace) => format!("{} {namespace}/{}", S::KIND, self.name()),
+            None => format!("{} {}", S::KIND, self.name()),
+        };
+        let (value, problem) = (value.to_string(), problem.to_string());
+        Invalid { object, field: field.to_owned(), value, problem }
+    }
+}
+
+impl<S: Kind> k8s_openapi::Resource for Object<S> {
+    const API_VERSION: &'static str = API_VERSION;
+    const GROUP: &'static str = "crd.projectcalico.org";
+    const KIND: &'static str = S::KIND;
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = S::PLURAL;
+    type Scope = S::Scope;
+}
+
+impl<S: Kind> k8s_openapi::Metadata for Object<S> {
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl<S: Kind + Serialize> Serialize for Object<S> {
+    fn serialize<R: Serializer>(&self, serializer: R) -> Result<R::Ok, R::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire<'a, S> {
+            api_version: &'static str,
+            kind: &'static str,
+            metadata: &'a ObjectMeta,
+            spec: &'a S,
+            #[serde(flatten)]
+            unknown: &'a Map<String, Value>,
+        }
+        let Self { metadata, spec, unknown } = self;
+        Wire { api_version: API_VERSION, kind: S::KIND, metadata, spec, unknown }
+            .serialize(serializer)
+    }
+}
+
+impl<'de, S: Deserialize<'de> + Default> Deserialize<'de> for Object<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(bound = "S: Deserialize<'de> + Default")]
+        struct Wire<S> {
+            #[serde(default, rename = "apiVersion")]
+            _api_version: Option<String>,
+            #[serde(default, rename = "kind")]
+            _kind: Option<String>,
+            #[serde(default)]
+            metadata: ObjectMeta,
+            #[serde(default)]
+            spec: S,
+            #[serde(flatten)]
+            unknown: Map<String, Value>,
+        }
+        let Wire { metadata, spec, unknown, .. } = Wire::deserialize(deserializer)?;
+        Ok(Self { metadata, spec, unknown })
+    }
+}

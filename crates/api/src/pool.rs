@@ -1,0 +1,213 @@
+//! `IPPool`: ranges of addresses to hand out.
+
+use k8s_openapi::ClusterResourceScope;
+use model::net::{Cidr, Family};
+use model::pool::{AllowedUses, AssignmentMode, Encapsulation, EncapsulationScope};
+use selector::Selector;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Invalid, Kind, Object};
+
+/// A range of addresses to hand out.
+pub type IpPool = Object<IpPoolSpec>;
+
+/// The spec of an [`IpPool`]; absent fields have Calico's defaults.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IpPoolSpec {
+    /// The range.
+    pub cidr: String,
+    /// `Never`, `Always` or `CrossSubnet`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipip_mode: Option<String>,
+    /// `Never`, `Always` or `CrossSubnet`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vxlan_mode: Option<String>,
+    /// Whether packets to the world outside the pools are masqueraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat_outgoing: Option<bool>,
+    /// Whether new addresses are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+    /// Whether the pool stays out of BGP.
+    #[serde(rename = "disableBGPExport", skip_serializing_if = "Option::is_none")]
+    pub disable_bgp_export: Option<bool>,
+    /// The prefix length of blocks: 20 to 32, or 116 to 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<i64>,
+    /// The nodes that may claim blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<String>,
+    /// The namespaces whose pods may have addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<String>,
+    /// `Workload`, `Tunnel`, or `LoadBalancer` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_uses: Option<Vec<String>>,
+    /// `Automatic` or `Manual`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assignment_mode: Option<String>,
+    /// What this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+impl Kind for IpPoolSpec {
+    const KIND: &'static str = "IPPool";
+    const PLURAL: &'static str = "ippools";
+    type Scope = ClusterResourceScope;
+}
+
+impl TryFrom<&IpPool> for model::pool::IpPool {
+    type Error = Invalid;
+
+    fn try_from(object: &IpPool) -> Result<Self, Invalid> {
+        let spec = &object.spec;
+        let cidr = cidr(object)?;
+        let node_selector = selector(object, "spec.nodeSelector", spec.node_selector.as_deref())?;
+        let namespaces = spec.namespace_selector.as_deref().filter(|text| !text.trim().is_empty());
+        let namespace_selector = match namespaces {
+            Some(text) => Some(selector(object, "spec.namespaceSelector", Some(text))?),
+            None => None,
+        };
+        let encapsulation = encapsulation(object, cidr.family())?;
+        let allowed_uses = allowed_uses(object)?;
+        check_uses(object, allowed_uses, encapsulation)?;
+        Ok(Self {
+            name: object.name().to_owned(),
+            cidr,
+            block_len: block_len(object, cidr)?,
+            encapsulation,
+            nat_outgoing: spec.nat_outgoing.unwrap_or_default(),
+            is_disabled: spec.disabled.unwrap_or_default(),
+            is_bgp_export_disabled: spec.disable_bgp_export.unwrap_or_default(),
+            node_selector,
+            namespace_selector,
+            allowed_uses,
+            assignment: assignment(object)?,
+        })
+    }
+}
+
+fn cidr(object: &IpPool) -> Result<Cidr, Invalid> {
+    let text = &object.spec.cidr;
+    let wrong = |problem: &dyn ToString| object.invalid("spec.cidr", text, problem.to_string());
+    let cidr: Cidr = text.parse().map_err(|error| wrong(&error))?;
+    let link_local: [Result<Cidr, _>; 2] = ["169.254.0.0/16".parse(), "fe80::/10".parse()];
+    if link_local.into_iter().flatten().any(|range| range.overlaps(&cidr)) {
+        return Err(wrong(&"overlaps the link-local range; use another"));
+    }
+    Ok(cidr)
+}
+
+fn block_len(object: &IpPool, cidr: Cidr) -> Result<u8, Invalid> {
+    let (default, range) = match cidr.family() {
+        Family::V4 => (26, 20..=32),
+        Family::V6 => (122, 116..=128),
+    };
+    let given = object.spec.block_size.filter(|size| *size != 0).unwrap_or(default);
+    let wrong = |problem: String| object.invalid("spec.blockSize", given, problem);
+    let len = u8::try_from(given).ok().filter(|len| range.contains(len));
+    let len = len.ok_or_else(|| {
+        wrong(format!("use {} to {} for {}", range.start(), range.end(), cidr.family()))
+    })?;
+    if len < cidr.prefix_len() {
+        return Err(wrong(format!(
+            "a block would be larger than the pool {cidr}; use {} or more",
+            cidr.prefix_len()
+        )));
+    }
+    Ok(len)
+}
+
+fn selector(object: &IpPool, field: &str, text: Option<&str>) -> Result<Selector, Invalid> {
+    let text = text.unwrap_or_default();
+    text.parse().map_err(|error: selector::InvalidSelector| object.invalid(field, text, error))
+}
+
+fn encapsulation(object: &IpPool, family: Family) -> Result<Encapsulation, Invalid> {
+    let ipip = scope(object, "spec.ipipMode", object.spec.ipip_mode.as_deref())?;
+    let vxlan = scope(object, "spec.vxlanMode", object.spec.vxlan_mode.as_deref())?;
+    let given = object.spec.ipip_mode.clone().unwrap_or_default();
+    match (ipip, vxlan) {
+        (None, None) => Ok(Encapsulation::None),
+        (None, Some(scope)) => Ok(Encapsulation::Vxlan(scope)),
+        (Some(scope), None) if family == Family::V4 => Ok(Encapsulation::Ipip(scope)),
+        (Some(_), None) => {
+            let problem = "IP-in-IP carries IPv4 only; use Never, or vxlanMode";
+            Err(object.invalid("spec.ipipMode", given, problem))
+        }
+        (Some(_), Some(_)) => {
+            let problem = "ipipMode and vxlanMode exclude each other; set one of them to Never";
+            Err(object.invalid("spec.ipipMode", given, problem))
+        }
+    }
+}
+
+fn scope(
+    object: &IpPool,
+    field: &str,
+    mode: Option<&str>,
+) -> Result<Option<EncapsulationScope>, Invalid> {
+    match mode.unwrap_or("Never") {
+        "" | "Never" => Ok(None),
+        "Always" => Ok(Some(EncapsulationScope::Always)),
+        "CrossSubnet" => Ok(Some(EncapsulationScope::CrossSubnet)),
+        other => Err(object.invalid(field, other, "use Never, Always or CrossSubnet")),
+    }
+}
+
+fn allowed_uses(object: &IpPool) -> Result<AllowedUses, Invalid> {
+    let Some(names) = object.spec.allowed_uses.as_ref().filter(|names| !names.is_empty()) else {
+        return Ok(AllowedUses::default());
+    };
+    let mut uses = AllowedUses { workload: false, tunnel: false, load_balancer: false };
+    for name in names {
+        match name.as_str() {
+            "Workload" => uses.workload = true,
+            "Tunnel" => uses.tunnel = true,
+            "LoadBalancer" => uses.load_balancer = true,
+            other => {
+                let problem = "use Workload, Tunnel or LoadBalancer";
+                return Err(object.invalid("spec.allowedUses", other, problem));
+            }
+        }
+    }
+    Ok(uses)
+}
+
+/// Refuses what the uses and the rest of the pool say against each other.
+fn check_uses(
+    object: &IpPool,
+    uses: AllowedUses,
+    encapsulation: Encapsulation,
+) -> Result<(), Invalid> {
+    let names = object.spec.allowed_uses.clone().unwrap_or_default().join(", ");
+    let wrong = |problem: &str| Err(object.invalid("spec.allowedUses", &names, problem));
+    let has_namespaces = object.spec.namespace_selector.as_deref().is_some_and(|s| !s.is_empty());
+    if uses.load_balancer && (uses.workload || uses.tunnel) {
+        return wrong("LoadBalancer excludes other uses; make a pool of its own for it");
+    }
+    if uses.load_balancer && encapsulation != Encapsulation::None {
+        return wrong(
+            "a LoadBalancer pool has no encapsulation; set ipipMode and vxlanMode to Never",
+        );
+    }
+    let nodes = object.spec.node_selector.as_deref().unwrap_or_default();
+    if uses.load_balancer && !nodes.is_empty() && nodes != "all()" {
+        return wrong("a LoadBalancer pool belongs to no node; set nodeSelector to all()");
+    }
+    if uses.tunnel && has_namespaces && object.spec.allowed_uses.is_some() {
+        return wrong("tunnels have no namespace; leave Tunnel out, or the namespaceSelector");
+    }
+    Ok(())
+}
+
+fn assignment(object: &IpPool) -> Result<AssignmentMode, Invalid> {
+    match object.spec.assignment_mode.as_deref().unwrap_or_default() {
+        "" | "Automatic" => Ok(AssignmentMode::Automatic),
+        "Manual" => Ok(AssignmentMode::Manual),
+        other => Err(object.invalid("spec.assignmentMode", other, "use Automatic or Manual")),
+    }
+}
