@@ -346,13 +346,11 @@ impl Session {
         notification: &Notification,
         env: &Environment,
     ) -> Vec<Effect> {
-        let mut effects = vec![Effect::Output(Output::Close { connection: id })];
         if notification.reason == Reason::COLLISION && self.connections.len() > 1 {
             self.connections.retain(|each| each.id != id);
-            return effects;
+            return vec![Effect::Output(Output::Close { connection: id })];
         }
-        effects.extend(self.end_with_error(format!("the peer said: {notification}"), env));
-        effects
+        self.end_with_error(format!("the peer said: {notification}"), env)
     }
 
     /// Sends `notification` and ends the session with the pause that errors cost.

@@ -38,7 +38,11 @@ pub(super) async fn run(addr: SocketAddr, messages: mpsc::Sender<Message>) {
 /// Accepts until the socket fails; `None` if nobody wants connections any more.
 async fn accept(listener: &TcpListener, messages: &mpsc::Sender<Message>) -> Option<()> {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = messages.closed() => return None,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 if let Some(local) = prepared(&stream, peer) {
                     messages.send(Message::Accepted { stream, peer, local }).await.ok()?;

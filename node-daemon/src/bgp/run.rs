@@ -18,10 +18,10 @@ use super::{Command, Event, Snapshot, connection, listener};
 const QUEUE_LEN: usize = 256;
 /// How stale the published counts may be.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one stranger is not reported again.
+/// How long the same problem is not reported again.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// How many strangers are remembered for that.
-const MAX_STRANGERS: usize = 1024;
+/// How many problems are remembered for that; more in a minute are not reported.
+const MAX_REPORTED: usize = 1024;
 
 /// What other tasks tell the speaker's.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct Runner {
     status: watch::Sender<Snapshot>,
     /// When the status must be published, if something has changed since it was.
     status_due: Option<Instant>,
-    strangers: BTreeMap<IpAddr, Instant>,
+    reported: BTreeMap<String, Instant>,
     messages: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
 }
@@ -68,7 +68,7 @@ impl Runner {
             pending: Pending::default(),
             status,
             status_due: None,
-            strangers: BTreeMap::new(),
+            reported: BTreeMap::new(),
             messages,
             inbox,
         }
@@ -221,18 +221,17 @@ impl Runner {
         self.status.send_replace(Snapshot { status: self.speaker.status(), origin: self.origin });
     }
 
-    /// Logs a problem; each stranger at most once a minute.
+    /// Logs a problem, each at most once a minute.
     fn report(&mut self, problem: &Problem) {
-        if let Problem::UnknownPeer(addr) = problem {
-            let now = Instant::now();
-            let is_recent = |at: &Instant| now.saturating_duration_since(*at) < REPORT_INTERVAL;
-            self.strangers.retain(|_, at| is_recent(at));
-            if self.strangers.contains_key(addr) || self.strangers.len() >= MAX_STRANGERS {
-                return;
-            }
-            self.strangers.insert(*addr, now);
+        let now = Instant::now();
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < REPORT_INTERVAL;
+        self.reported.retain(|_, at| is_recent(at));
+        let text = problem.to_string();
+        if self.reported.contains_key(&text) || self.reported.len() >= MAX_REPORTED {
+            return;
         }
-        tracing::warn!("{problem}");
+        tracing::warn!("{text}");
+        self.reported.insert(text, now);
     }
 }
 

@@ -88,3 +88,66 @@ impl AdjRibOut {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Attributes;
+
+    fn path(med: u32) -> Arc<Path> {
+        let attributes = Attributes { med: Some(med), ..Attributes::default() };
+        Arc::new(Path { next_hop: [192, 0, 2, 1].into(), attributes })
+    }
+
+    fn cidrs(count: u8) -> Vec<Cidr> {
+        (0..count).map(|n| format!("10.0.{n}.0/24").parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn destinations_of_one_path_go_together() {
+        let (mut out, all, one, two) = (AdjRibOut::default(), cidrs(4), path(1), path(2));
+        out.mark_all(all.iter().copied());
+        let want = |cidr: &Cidr| Some(if *cidr == all[1] { two.clone() } else { one.clone() });
+        let batch = out.take(10, want);
+        assert_eq!(batch.announced[&one], [all[0], all[2], all[3]]);
+        assert_eq!(batch.announced[&two], [all[1]]);
+        assert!(out.is_settled());
+    }
+
+    #[test]
+    fn only_differences_go_out() {
+        let (mut out, all, one, two) = (AdjRibOut::default(), cidrs(3), path(1), path(2));
+        out.mark_all(all.iter().copied());
+        out.take(10, |_| Some(one.clone()));
+        out.mark_all(all.iter().copied());
+        let want = |cidr: &Cidr| match all.iter().position(|each| each == cidr) {
+            Some(0) => Some(one.clone()),
+            Some(1) => Some(two.clone()),
+            _ => None,
+        };
+        let batch = out.take(10, want);
+        assert_eq!(batch.withdrawn, [all[2]]);
+        assert_eq!(batch.announced.into_iter().collect::<Vec<_>>(), [(two, vec![all[1]])]);
+        assert_eq!(out.len(), 2);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_said_again_or_withdrawn() {
+        let (mut out, all, one) = (AdjRibOut::default(), cidrs(2), path(1));
+        out.mark_all(all.iter().copied());
+        out.take(10, |_| Some(one.clone()));
+        out.forget_paths();
+        out.mark_all(std::iter::empty());
+        let batch = out.take(10, |cidr| (*cidr == all[0]).then(|| one.clone()));
+        assert_eq!(batch.withdrawn, [all[1]]);
+        assert_eq!(batch.announced[&one], [all[0]]);
+    }
+
+    #[test]
+    fn a_batch_takes_no_more_than_its_limit() {
+        let (mut out, one) = (AdjRibOut::default(), path(1));
+        out.mark_all(cidrs(5).into_iter());
+        assert_eq!(out.take(2, |_| Some(one.clone())).announced[&one].len(), 2);
+        assert!(!out.is_settled());
+    }
+}

@@ -74,3 +74,178 @@ fn keep_least_med(candidates: &mut Vec<&Candidate>) {
     }
     candidates.retain(|each| least.get(&neighbour(each)) == Some(&med(each)));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rib::{Path, PeerIndex, Source};
+    use crate::wire::{AsPath, Attributes, Origin, Segment, SegmentKind};
+
+    /// What differs between candidates; the peer's number is the last octet of all its addresses.
+    #[derive(Clone, Debug)]
+    struct Case {
+        peer: u8,
+        local_pref: Option<u32>,
+        path: Vec<u32>,
+        origin: Origin,
+        med: Option<u32>,
+        is_internal: bool,
+        originator: Option<u32>,
+        clusters: usize,
+    }
+
+    const PLAIN: Case = Case {
+        peer: 1,
+        local_pref: None,
+        path: Vec::new(),
+        origin: Origin::Igp,
+        med: None,
+        is_internal: true,
+        originator: None,
+        clusters: 0,
+    };
+
+    fn candidate(case: &Case) -> Candidate {
+        let addr = IpAddr::from([192, 0, 2, case.peer]);
+        let asns: Vec<Asn> = case.path.iter().copied().map(Asn).collect();
+        let segment = Segment { kind: SegmentKind::Sequence, asns };
+        let attributes = Attributes {
+            origin: case.origin,
+            as_path: AsPath(if case.path.is_empty() { Vec::new() } else { vec![segment] }),
+            med: case.med,
+            local_pref: case.local_pref,
+            originator_id: case.originator.map(BgpIdentifier),
+            cluster_list: vec![0; case.clusters],
+            ..Attributes::default()
+        };
+        let source = Source {
+            peer: PeerIndex(case.peer.into()),
+            addr,
+            identifier: BgpIdentifier(case.peer.into()),
+            is_internal: case.is_internal,
+        };
+        let path = Arc::new(Path { next_hop: addr, attributes });
+        Candidate { source: Arc::new(source), path, epoch: 0 }
+    }
+
+    /// Returns the best peer and, in order, all whose next hops are used.
+    fn choose(cases: &[Case]) -> (u32, Vec<u8>) {
+        let candidates: Vec<Candidate> = cases.iter().map(candidate).collect();
+        let selection = select(&candidates).unwrap();
+        let last_octet =
+            |addr: &IpAddr| addr.to_string().rsplit('.').next().unwrap().parse().unwrap();
+        (selection.best.source.peer.0, selection.gateways.iter().map(last_octet).collect())
+    }
+
+    #[test]
+    fn each_step_of_rfc_4271_9_1_2_decides_before_the_next() {
+        // Peer 2 has the better value of each step, and everything that comes later is worse.
+        let worse = Case {
+            path: vec![7, 8],
+            origin: Origin::Incomplete,
+            med: Some(9),
+            originator: Some(9),
+            clusters: 9,
+            ..PLAIN
+        };
+        let steps = [
+            ("LOCAL_PREF", Case { local_pref: Some(101), ..worse.clone() }, PLAIN),
+            (
+                "path length",
+                Case { path: vec![7], ..worse.clone() },
+                Case { path: vec![7, 8], ..PLAIN },
+            ),
+            (
+                "origin",
+                Case { path: vec![7], origin: Origin::Igp, ..worse.clone() },
+                Case { path: vec![7], origin: Origin::Egp, ..PLAIN },
+            ),
+            (
+                "MED",
+                Case { path: vec![7], origin: Origin::Igp, med: Some(1), ..worse.clone() },
+                Case { path: vec![7], med: Some(2), is_internal: false, ..PLAIN },
+            ),
+            (
+                "external",
+                Case { is_internal: false, originator: Some(9), clusters: 9, ..PLAIN },
+                PLAIN,
+            ),
+        ];
+        for (step, better, worse) in steps {
+            let better = Case { peer: 2, ..better };
+            assert_eq!(choose(&[worse.clone(), better.clone()]), (2, vec![2]), "{step}");
+            assert_eq!(choose(&[better, worse]), (2, vec![2]), "{step}");
+        }
+    }
+
+    #[test]
+    fn ties_are_broken_for_peers_but_not_for_gateways() {
+        let ties = [
+            ("identifier", Case { peer: 2, ..PLAIN }, Case { peer: 3, ..PLAIN }),
+            ("originator", Case { peer: 2, originator: Some(0), ..PLAIN }, PLAIN),
+            (
+                "clusters",
+                Case { peer: 2, originator: Some(5), ..PLAIN },
+                Case { originator: Some(5), clusters: 1, ..PLAIN },
+            ),
+        ];
+        for (tie, better, worse) in ties {
+            let (best, gateways) = choose(&[worse, better]);
+            assert_eq!((best, gateways.len()), (2, 2), "{tie}");
+        }
+    }
+
+    #[test]
+    fn med_is_compared_only_within_a_neighbouring_as() {
+        let one = Case { path: vec![7], med: Some(5), ..PLAIN };
+        let two = Case { peer: 2, path: vec![8], med: Some(1), ..PLAIN };
+        let three = Case { peer: 3, path: vec![7], med: Some(4), ..PLAIN };
+        assert_eq!(choose(&[one.clone(), two.clone()]), (1, vec![1, 2]));
+        assert_eq!(choose(&[one, two, three]), (2, vec![2, 3]));
+    }
+
+    #[test]
+    fn a_route_has_at_most_sixteen_gateways_and_the_best_is_among_them() {
+        let cases: Vec<Case> = (1..40).rev().map(|peer| Case { peer, ..PLAIN }).collect();
+        let (best, gateways) = choose(&cases);
+        assert_eq!((best, gateways.len()), (1, MAX_GATEWAYS));
+        assert!(gateways.contains(&1));
+    }
+
+    fn any_case(peer: u8) -> impl Strategy<Value = Case> {
+        let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Incomplete)];
+        let path = proptest::collection::vec(1_u32..3, 0..3);
+        let first = (prop_oneof![Just(None), Just(Some(100)), Just(Some(200))], path, origin);
+        let second =
+            (proptest::option::of(0_u32..3), any::<bool>(), proptest::option::of(0_u32..3));
+        (first, second, 0_usize..2).prop_map(move |(first, second, clusters)| Case {
+            peer,
+            local_pref: first.0,
+            path: first.1,
+            origin: first.2,
+            med: second.0,
+            is_internal: second.1,
+            originator: second.2,
+            clusters,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_candidates_does_not_matter(
+            cases in (any_case(1), any_case(2), any_case(3), any_case(4)),
+            rotation in 0_usize..4,
+        ) {
+            let mut cases = vec![cases.0, cases.1, cases.2, cases.3];
+            let chosen = choose(&cases);
+            cases.rotate_left(rotation);
+            prop_assert_eq!(&choose(&cases), &chosen);
+            cases.reverse();
+            prop_assert_eq!(&choose(&cases), &chosen);
+        }
+    }
+}
