@@ -1,27 +1,24 @@
 //! The client: reads, compare-and-swap writes and watches, by type.
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use futures::Stream;
-use http::{Request, Response, header};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http::Request;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::api::{
     DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
 };
-use kube::client::Body;
-use kube::core::{ObjectList, Status};
+use kube::core::ObjectList;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::{self, Options};
-use crate::error::{Error, Target, chain};
+use crate::error::{Error, Target};
 use crate::item::{self, Item, ObjectKey};
-use crate::transport::{Failure, Shared, Transport};
+use crate::request::{self, Built, Effect};
+use crate::transport::{Shared, Transport};
 use crate::watch::{self, WatchEvent};
 
 /// Objects in one page of a list.
@@ -137,7 +134,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn list<T: Object>(&self, filter: &Filter) -> Result<Vec<T>, Error> {
         let target = self.target::<T>("list", filter.namespace.as_deref().unwrap_or_default());
-        let path = path::<T>(filter.namespace.as_deref());
+        let path = path::<T>(&target, filter.namespace.as_deref())?;
         let mut params = ListParams {
             label_selector: filter.labels.clone(),
             field_selector: filter.fields.clone(),
@@ -173,7 +170,7 @@ impl Client {
     pub async fn create<T: Object>(&self, object: &T) -> Result<T, Error> {
         let key = ObjectKey::of(object.metadata());
         let target = self.target::<T>("create", &key.to_string());
-        let path = path::<T>(key.namespace.as_deref());
+        let path = path::<T>(&target, key.namespace.as_deref())?;
         let request =
             kube::core::Request::new(path).create(&PostParams::default(), body(&target, object)?);
         self.write(&target, request).await
@@ -189,9 +186,9 @@ impl Client {
         let key = ObjectKey::of(object.metadata());
         let target = self.target::<T>("update", &key.to_string());
         version(&target, object.metadata())?;
-        let path = path::<T>(key.namespace.as_deref());
+        let path = path::<T>(&target, key.namespace.as_deref())?;
         let request = kube::core::Request::new(path).replace(
-            &key.name,
+            segment(&target, &key.name)?,
             &PostParams::default(),
             body(&target, object)?,
         );
@@ -212,9 +209,9 @@ impl Client {
             uid: metadata.uid.clone(),
         };
         let params = DeleteParams::default().preconditions(preconditions);
-        let path = path::<T>(key.namespace.as_deref());
-        let request = kube::core::Request::new(path).delete(&key.name, &params);
-        self.answer(&target, request, Effect::Write).await.map(|_| ())
+        let path = path::<T>(&target, key.namespace.as_deref())?;
+        let request = kube::core::Request::new(path).delete(segment(&target, &key.name)?, &params);
+        request::answer(&self.transport, &target, request, Effect::Write).await.map(|_| ())
     }
 
     /// Merges `patch` into the object through its status subresource.
@@ -239,9 +236,9 @@ impl Client {
         } else {
             Patch::Strategic(patch)
         };
-        let request = kube::core::Request::new(path::<T>(namespace)).patch_subresource(
+        let request = kube::core::Request::new(path::<T>(&target, namespace)?).patch_subresource(
             "status",
-            name,
+            segment(&target, name)?,
             &PatchParams::default(),
             &patch,
         );
@@ -291,8 +288,8 @@ impl Client {
 
     async fn get_key<T: Object>(&self, key: &ObjectKey) -> Result<Option<T>, Error> {
         let target = self.target::<T>("get", &key.to_string());
-        let request = kube::core::Request::new(path::<T>(key.namespace.as_deref()))
-            .get(&key.name, &GetParams::default());
+        let request = kube::core::Request::new(path::<T>(&target, key.namespace.as_deref())?)
+            .get(segment(&target, &key.name)?, &GetParams::default());
         match self.read::<Item<T>>(&target, request).await {
             Ok(item) => match item.contents {
                 Ok(object) => Ok(Some(object)),
@@ -304,7 +301,7 @@ impl Client {
     }
 
     async fn read<A: DeserializeOwned>(&self, target: &Target, request: Built) -> Result<A, Error> {
-        let bytes = self.answer(target, request, Effect::Read).await?;
+        let bytes = request::answer(&self.transport, target, request, Effect::Read).await?;
         serde_json::from_slice(&bytes).map_err(|error| Error::Invalid {
             target: Box::new(target.clone()),
             problem: error.to_string(),
@@ -312,96 +309,29 @@ impl Client {
     }
 
     async fn write<T: Object>(&self, target: &Target, request: Built) -> Result<T, Error> {
-        let bytes = self.answer(target, request, Effect::Write).await?;
+        let bytes = request::answer(&self.transport, target, request, Effect::Write).await?;
         let invalid = |problem| Error::Invalid { target: Box::new(target.clone()), problem };
         let value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         item::read(value).map_err(invalid)
     }
-
-    /// Sends a request and returns the body of its good answer, within the time limit.
-    async fn answer(
-        &self,
-        target: &Target,
-        request: Built,
-        effect: Effect,
-    ) -> Result<Vec<u8>, Error> {
-        let unwritable = |problem| Error::Unwritable { target: Box::new(target.clone()), problem };
-        let request =
-            request.map_err(|error| unwritable(format!("{}; correct the name", chain(&error))))?;
-        let timeout = self.transport.timeout();
-        tokio::time::timeout(timeout, self.insist(target, &request, effect))
-            .await
-            .unwrap_or_else(|_| Err(failed(target, Failure::Silent(timeout), effect)))
-    }
-
-    /// Asks again while that is certain to do no harm: the server asked for patience, or a read
-    /// lost its connection.
-    async fn insist(
-        &self,
-        target: &Target,
-        request: &Request<Vec<u8>>,
-        effect: Effect,
-    ) -> Result<Vec<u8>, Error> {
-        let mut lost = 0_u8;
-        loop {
-            let error = match self.attempt(target, request, effect).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => error,
-            };
-            match (&error, effect) {
-                (Error::Throttled { retry_after: Some(delay), .. }, _) => {
-                    tokio::time::sleep(*delay).await;
-                }
-                (Error::LostResponse { .. }, Effect::Read) if lost == 0 => lost = 1,
-                _ => return Err(settled(error, effect)),
-            }
-        }
-    }
-
-    async fn attempt(
-        &self,
-        target: &Target,
-        request: &Request<Vec<u8>>,
-        effect: Effect,
-    ) -> Result<Vec<u8>, Error> {
-        let mut sent = Request::new(Body::from(request.body().clone()));
-        *sent.method_mut() = request.method().clone();
-        *sent.uri_mut() = request.uri().clone();
-        sent.headers_mut().clone_from(request.headers());
-        let answer =
-            self.transport.send(sent).await.map_err(|failure| failed(target, failure, effect))?;
-        let status = answer.status();
-        let retry_after = retry_after(&answer);
-        let bytes = answer
-            .into_body()
-            .collect()
-            .await
-            .map_err(|error| failed(target, Failure::Lost(chain(&error)), effect))?
-            .to_bytes();
-        if status.is_success() {
-            return Ok(bytes.to_vec());
-        }
-        let mut told: Status = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            let text = String::from_utf8_lossy(&bytes);
-            Status::failure(text.trim().get(..200).unwrap_or(text.trim()), "")
-        });
-        told.code = status.as_u16();
-        Err(Error::from_status(target.clone(), &told, retry_after))
-    }
 }
 
-/// A request, or why it cannot be made.
-type Built = Result<Request<Vec<u8>>, kube::core::request::Error>;
-
-/// Whether a request changes something on the server.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Effect {
-    Read,
-    Write,
+/// Returns the path of the kind `T` in `namespace`; a namespace cannot lead out of its segment.
+fn path<T: Object>(target: &Target, namespace: Option<&str>) -> Result<String, Error> {
+    segment(target, namespace.unwrap_or("default"))?;
+    Ok(<Item<T> as kube::Resource>::url_path(&(), namespace))
 }
 
-fn path<T: Object>(namespace: Option<&str>) -> String {
-    <Item<T> as kube::Resource>::url_path(&(), namespace)
+/// Returns `name` if it can stand in a path as it is (RFC 3986 §3.3).
+fn segment<'name>(target: &Target, name: &'name str) -> Result<&'name str, Error> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    if name.bytes().all(is_plain) && !matches!(name, "" | "." | "..") {
+        return Ok(name);
+    }
+    Err(Error::Unwritable {
+        target: Box::new(target.clone()),
+        problem: format!("{name:?} is not a name; use letters, digits, dots and dashes"),
+    })
 }
 
 fn body<T: Object>(target: &Target, object: &T) -> Result<Vec<u8>, Error> {
@@ -426,63 +356,4 @@ fn readable<T: Object>(target: &Target, item: Item<T>) -> Option<T> {
     item.contents
         .map_err(|problem| tracing::warn!(kind = target.kind, %key, problem, "ignoring an object that is not valid"))
         .ok()
-}
-
-fn retry_after(answer: &Response<Incoming>) -> Option<Duration> {
-    let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn failed(target: &Target, failure: Failure, effect: Effect) -> Error {
-    let target = Box::new(target.clone());
-    match (failure, effect) {
-        (Failure::Unreachable(problem), _) => {
-            let remedy = remedy(&problem);
-            Error::Unreachable { target, problem, remedy }
-        }
-        (Failure::Silent(timeout), Effect::Read) => Error::Timeout { target, timeout },
-        (Failure::Silent(timeout), Effect::Write) => {
-            let problem = Failure::Silent(timeout).to_string();
-            Error::LostResponse { target, problem }
-        }
-        (Failure::Lost(problem), _) => Error::LostResponse { target, problem },
-    }
-}
-
-/// Translates an error of kube's watcher; no cause of it is quoted that may hold an object.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a broken answer, however it broke")]
-pub(crate) fn from_kube(target: Target, error: kube::Error) -> Error {
-    let failure = match error {
-        kube::Error::Api(status) => return Error::from_status(target, &status, None),
-        kube::Error::Service(cause) => match cause.downcast::<Failure>() {
-            Ok(failure) => *failure,
-            Err(cause) => Failure::Lost(chain(cause.as_ref())),
-        },
-        other => Failure::Lost(chain(&other)),
-    };
-    settled(failed(&target, failure, Effect::Read), Effect::Read)
-}
-
-/// A read whose answer was lost twice is as good as one that was never sent.
-fn settled(error: Error, effect: Effect) -> Error {
-    match (error, effect) {
-        (Error::LostResponse { target, problem }, Effect::Read) => Error::Unreachable {
-            target,
-            problem,
-            remedy: "check that kube-apiserver runs and stays up",
-        },
-        (error, _) => error,
-    }
-}
-
-fn remedy(problem: &str) -> &'static str {
-    if problem.contains("certificate") {
-        "check certificate-authority and tls-server-name in the kubeconfig"
-    } else if problem.contains("refused") {
-        "check that kube-apiserver runs there and the server URL in the kubeconfig"
-    } else if problem.contains("dns error") {
-        "check the host name in the server URL of the kubeconfig"
-    } else {
-        "check the network to the server and the server URL in the kubeconfig"
-    }
 }

@@ -24,6 +24,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How long a connection may take to open; never longer than `timeout`.
     pub connect_timeout: Duration,
+    /// How long a connection may be silent, probes included, before it is given up for dead.
+    pub dead_after: Duration,
     /// What the server's audit log calls us.
     pub user_agent: String,
 }
@@ -60,6 +62,7 @@ impl Default for Options {
             source: Source::Infer,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            dead_after: Duration::from_secs(30),
             user_agent: concat!("calico/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

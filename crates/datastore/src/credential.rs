@@ -64,6 +64,11 @@ impl Credential {
         }
     }
 
+    /// Returns whether a new token may be found by reading a file again.
+    pub(crate) fn may_renew(&self) -> bool {
+        matches!(self.0, Some(Kind::File(_)))
+    }
+
     /// Makes the next [`Credential::header`] read the token file, because the server said 401.
     pub(crate) fn refuse(&self) {
         if let Some(Kind::File(file)) = &self.0 {

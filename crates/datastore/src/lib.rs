@@ -29,6 +29,7 @@ mod credential;
 mod error;
 mod item;
 mod mirror;
+mod request;
 mod transport;
 mod watch;
 

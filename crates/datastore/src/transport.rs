@@ -5,7 +5,7 @@
 //! served through a pool of connections instead.
 //!
 //! A dead peer is found by HTTP/2 PING, and on HTTP/1.1 by TCP keepalive, within
-//! [`DETECTION_TIME`].
+//! [`Options::dead_after`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,12 +25,6 @@ use tower::ServiceExt as _;
 
 use crate::config::{Options, Server};
 use crate::error::chain;
-
-/// How long a silent connection stays unnoticed, at most.
-const DETECTION_TIME: Duration = Duration::from_secs(30);
-
-/// A quiet connection is probed this often.
-const PROBE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +46,7 @@ pub(crate) struct Transport {
     user_agent: HeaderValue,
     timeout: Duration,
     connect_timeout: Duration,
+    dead_after: Duration,
     connector: HttpsConnector<HttpConnector>,
     shared: Mutex<Option<http2::SendRequest<Body>>>,
     pool: legacy::Client<HttpsConnector<HttpConnector>, Body>,
@@ -64,18 +59,20 @@ impl Transport {
     /// Prepares a transport to `server`; opens nothing.
     pub(crate) fn new(server: Server, options: &Options) -> Self {
         let connect_timeout = options.connect_timeout.min(options.timeout);
+        let dead_after = options.dead_after;
         let user_agent = HeaderValue::try_from(&options.user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static("calico"));
         let is_plain = server.url.scheme() == Some(&http::uri::Scheme::HTTP);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .build(connector(&server, connect_timeout, Protocols::Http1));
+            .build(connector(&server, options, Protocols::Http1));
         Self {
-            connector: connector(&server, connect_timeout, Protocols::Both),
+            connector: connector(&server, options, Protocols::Both),
             server,
             user_agent,
             timeout: options.timeout,
             connect_timeout,
+            dead_after,
             shared: Mutex::new(None),
             pool,
             is_http1_only: AtomicBool::new(is_plain),
@@ -92,6 +89,11 @@ impl Transport {
     /// Returns how long one operation may take.
     pub(crate) const fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Returns whether the token comes from a file, so that a refused one may be replaced by now.
+    pub(crate) fn may_renew_token(&self) -> bool {
+        self.server.credential.may_renew()
     }
 
     /// Returns how many requests were sent.
@@ -219,8 +221,8 @@ impl Transport {
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(PROBE_PERIOD)
-            .keep_alive_timeout(DETECTION_TIME.saturating_sub(PROBE_PERIOD))
+            .keep_alive_interval(probe_period(self.dead_after))
+            .keep_alive_timeout(self.dead_after.saturating_sub(probe_period(self.dead_after)))
             .keep_alive_while_idle(true)
             .handshake(stream)
             .await
@@ -251,18 +253,18 @@ enum Protocols {
 
 fn connector(
     server: &Server,
-    connect_timeout: Duration,
+    options: &Options,
     protocols: Protocols,
 ) -> HttpsConnector<HttpConnector> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     // Without it, the second packet of a request waits 40 ms for the server's delayed ACK.
     http.set_nodelay(true);
-    http.set_connect_timeout(Some(connect_timeout));
-    http.set_keepalive(Some(PROBE_PERIOD));
-    http.set_keepalive_interval(Some(PROBE_PERIOD));
+    http.set_connect_timeout(Some(options.connect_timeout.min(options.timeout)));
+    http.set_keepalive(Some(probe_period(options.dead_after)));
+    http.set_keepalive_interval(Some(probe_period(options.dead_after)));
     http.set_keepalive_retries(Some(2));
-    http.set_tcp_user_timeout(Some(DETECTION_TIME));
+    http.set_tcp_user_timeout(Some(options.dead_after));
     let builder =
         HttpsConnectorBuilder::new().with_tls_config(server.tls.as_ref().clone()).https_or_http();
     let builder = match &server.tls_name {
@@ -273,6 +275,11 @@ fn connector(
         Protocols::Both => builder.enable_all_versions().wrap_connector(http),
         Protocols::Http1 => builder.enable_http1().wrap_connector(http),
     }
+}
+
+/// Returns how often to probe a quiet connection: two probes may be lost before it is given up.
+fn probe_period(dead_after: Duration) -> Duration {
+    dead_after.checked_div(3).unwrap_or(dead_after)
 }
 
 /// Returns `server` with the path and query of `request` after its own path.

@@ -11,9 +11,10 @@ use futures::stream::{BoxStream, Stream, StreamExt as _};
 use kube::runtime::watcher;
 use tokio::sync::Mutex;
 
-use crate::client::{Client, Filter, Object, from_kube};
+use crate::client::{Client, Filter, Object};
 use crate::error::{Error, Target};
 use crate::item::{Item, ObjectKey};
+use crate::request::from_kube;
 use crate::transport::{Failure, Shared};
 
 /// The wait after the first failure.
@@ -30,7 +31,7 @@ const WATCH_SECONDS: u32 = 290;
 const RESUME_ATTEMPTS: u32 = 5;
 
 /// The least time between two starts of one watch, in case a proxy ends each at once.
-const START_PERIOD: Duration = Duration::from_secs(1);
+const START_PERIOD: Duration = Duration::from_millis(500);
 
 /// What a watch reports, in the order in which it happened.
 #[derive(Clone, Debug)]
