@@ -1,1 +1,11 @@
-//! Felix: this node's routes.
+//! Felix: this node's routes, from the datastore and BGP to the kernel.
+//!
+//! [`engine`] decides without IO; [`event`] is everything that it hears and
+//! says; [`run`] is the loop around it, [`table`] its view of the kernel and
+//! [`watch`] its view of the datastore.
+
+pub(crate) mod engine;
+pub(crate) mod event;
+mod retry;
+pub(crate) mod run;
+pub(crate) mod table;

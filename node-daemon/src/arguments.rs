@@ -1,0 +1,138 @@
+//! The command line of `calico-node`, with the single dashes that Calico's manifests use.
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+/// The daemon of one node: start-up, routes, BGP.
+///
+/// Without arguments it runs until SIGTERM, and then leaves routes and peers
+/// as they are. Its settings are environment variables and FelixConfiguration
+/// objects.
+#[derive(Debug, Default, Parser)]
+#[command(name = "calico-node", version, after_help = "Flags may be written with one dash, as in -felix-ready.")]
+pub(crate) struct Arguments {
+    /// Exit with 0 if routes and policy are being served.
+    #[arg(long)]
+    pub(crate) felix_live: bool,
+    /// Exit with 0 if routes and policy are in sync with the datastore.
+    #[arg(long)]
+    pub(crate) felix_ready: bool,
+    /// Exit with 0 if the BGP speaker runs.
+    #[arg(long)]
+    pub(crate) bird_live: bool,
+    /// Exit with 0 if the BGP peers are connected.
+    #[arg(long)]
+    pub(crate) bird_ready: bool,
+    /// The same as --bird-live, for IPv6.
+    #[arg(long)]
+    pub(crate) bird6_live: bool,
+    /// The same as --bird-ready, for IPv6.
+    #[arg(long)]
+    pub(crate) bird6_ready: bool,
+    /// Tell Kubernetes that this node's network is about to stop.
+    #[arg(long)]
+    pub(crate) shutdown: bool,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do instead of running.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the running daemon about BGP.
+    Bgp {
+        #[command(subcommand)]
+        query: BgpQuery,
+    },
+}
+
+/// What to ask about BGP.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BgpQuery {
+    /// Show the sessions: peer, state, since when, routes, last error.
+    Status {
+        /// As JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A health question of the command line, in the words of the health endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Probe {
+    /// Does it run?
+    Liveness,
+    /// Does it serve?
+    Readiness,
+}
+
+impl Arguments {
+    /// Parses `arguments`, the program's name first.
+    ///
+    /// # Errors
+    ///
+    /// What to print, and the exit code to end with; also for `--help` and `--version`.
+    pub(crate) fn parse_from(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments.into_iter().map(with_two_dashes))
+    }
+
+    /// Returns the health questions that were asked.
+    pub(crate) fn probes(&self) -> Vec<Probe> {
+        let is_live = self.felix_live || self.bird_live || self.bird6_live;
+        let is_ready = self.felix_ready || self.bird_ready || self.bird6_ready;
+        [(is_live, Probe::Liveness), (is_ready, Probe::Readiness)]
+            .into_iter()
+            .filter_map(|(is_asked, probe)| is_asked.then_some(probe))
+            .collect()
+    }
+}
+
+/// Turns `-felix-ready` into `--felix-ready`; short flags such as `-v` stay.
+///
+/// `-v` is the version, as in Calico; clap's own short form is `-V`.
+fn with_two_dashes(argument: OsString) -> OsString {
+    match argument.to_str() {
+        Some("-v") => "--version".into(),
+        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => {
+            format!("-{text}").into()
+        }
+        _ => argument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        let words = line.split_whitespace().map(OsString::from);
+        Arguments::parse_from([OsString::from("calico-node")].into_iter().chain(words))
+    }
+
+    #[test]
+    fn the_flags_of_calicos_manifests_are_understood() {
+        let arguments = parse("-felix-live -bird-live").unwrap();
+        assert_eq!(arguments.probes(), [Probe::Liveness]);
+        let arguments = parse("-felix-ready -bird-ready").unwrap();
+        assert_eq!(arguments.probes(), [Probe::Readiness]);
+        assert!(parse("-shutdown").unwrap().shutdown);
+        assert_eq!(parse("-v").unwrap_err().kind(), clap::error::ErrorKind::DisplayVersion);
+    }
+
+    #[test]
+    fn without_arguments_it_runs() {
+        let arguments = parse("").unwrap();
+        assert!(arguments.probes().is_empty() && arguments.command.is_none());
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
+        for wrong in ["-felix-reddy", "run", "bgp", "bgp statu"] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What the engine does, told as events and the effects that follow.
+
+use calc::next_hop::{Underlay, UnderlayTable};
+use model::block::{Affinity, AffinityState, Owner};
+use model::endpoint::WorkloadEndpoint;
+use model::id::NamespacedName;
+use model::node::{Node, TunnelAddrs};
+use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use selector::Selector;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::ZERO;
+
+fn later(seconds: u64) -> Timestamp {
+    NOW + Duration::from_secs(seconds)
+}
+
+fn node(name: &str, addr: &str) -> Event {
+    let node = Node {
+        name: name.parse().unwrap(),
+        labels: BTreeMap::new(),
+        ipv4: Some(addr.parse().unwrap()),
+        ipv6: None,
+        asn: None,
+        route_reflector_cluster_id: None,
+        tunnel_addrs: TunnelAddrs::default(),
+        pod_cidrs: Vec::new(),
+    };
+    Event::Store(Change::Node(node.name.clone(), Some(Box::new(node))))
+}
+
+fn pool() -> Event {
+    let pool = IpPool {
+        name: "default".to_owned(),
+        cidr: "10.244.0.0/16".parse().unwrap(),
+        block_len: 26,
+        encapsulation: Encapsulation::None,
+        nat_outgoing: true,
+        is_disabled: false,
+        is_bgp_export_disabled: false,
+        node_selector: Selector::all(),
+        namespace_selector: None,
+        allowed_uses: AllowedUses::default(),
+        assignment: AssignmentMode::Automatic,
+    };
+    Event::Store(Change::Pool(pool.name.clone(), Some(Box::new(pool))))
+}
+
+fn block(cidr: &str) -> Event {
+    let affinity = Affinity {
+        owner: Owner::Host("a".parse().unwrap()),
+        cidr: cidr.parse().unwrap(),
+        state: AffinityState::Confirmed,
+        is_deleted: false,
+    };
+    Event::Store(Change::Affinity(format!("a-{}", affinity.cidr.object_name()), Some(affinity)))
+}
+
+fn pod(name: &str, addr: &str) -> Event {
+    let pod = NamespacedName { namespace: "default".to_owned(), name: name.to_owned() };
+    let endpoint = WorkloadEndpoint {
+        pod: pod.clone(),
+        node: "a".parse().unwrap(),
+        if_name: format!("cali{name}").parse().unwrap(),
+        addrs: vec![addr.parse().unwrap()],
+        mac: None,
+        container_id: None,
+        labels: BTreeMap::new(),
+        profiles: Vec::new(),
+        ports: Vec::new(),
+    };
+    Event::Store(Change::Endpoint(pod, Some(Box::new(endpoint))))
+}
+
+fn route(text: &str) -> (Cidr, Route) {
+    let (dst, target) = text.split_once(' ').unwrap();
+    let (target, protocol) = match target.split_once(' ') {
+        None => (RouteTarget::Blackhole, RouteProtocol::CALICO),
+        Some(("dev", name)) => (RouteTarget::Link(name.parse().unwrap()), RouteProtocol::BOOT),
+        Some((_, gateways)) => {
+            let gateways = gateways.split(' ').map(|gateway| gateway.parse().unwrap()).collect();
+            (RouteTarget::Via(gateways), RouteProtocol::CALICO)
+        }
+    };
+    (dst.parse().unwrap(), Route { target, protocol })
+}
+
+/// A kernel with the fabric 10.0.0.0/24, these of our routes and these workload interfaces.
+fn kernel(routes: &[&str], links: &[&str]) -> Event {
+    Event::Kernel(Box::new(KernelState {
+        routes: routes.iter().map(|text| route(text)).collect(),
+        underlay: UnderlayTable::new([("10.0.0.0/24".parse().unwrap(), Underlay::OnLink)]),
+        workload_links: links.iter().map(|name| name.parse().unwrap()).collect(),
+    }))
+}
+
+fn learned(dst: &str, next_hops: &[&str]) -> Event {
+    let next_hops = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
+    Event::Learned(vec![(dst.parse().unwrap(), next_hops)])
+}
+
+fn synced() -> Vec<Event> {
+    Kind::ALL.map(Event::Synced).into()
+}
+
+/// An engine of node `a` at 10.0.0.1 that has seen `events` and is in sync.
+fn engine(events: Vec<Event>) -> Engine {
+    let mut engine = Engine::new("a".parse().unwrap());
+    let base = [node("a", "10.0.0.1/24"), pool()];
+    for event in base.into_iter().chain(events).chain(synced()) {
+        engine.handle(event, NOW);
+    }
+    engine
+}
+
+/// The route changes of a flush in words.
+fn changes(engine: &mut Engine, now: Timestamp) -> Vec<String> {
+    let mut words = Vec::new();
+    for effect in engine.flush(now) {
+        if let Effect::Routes(changes) = effect {
+            words.extend(changes.deletes.iter().map(|(dst, route)| format!("- {dst} {route}")));
+            words.extend(changes.upserts.iter().map(|(dst, route)| format!("+ {dst} {route}")));
+        }
+    }
+    words
+}
+
+#[test]
+fn nothing_is_done_before_every_kind_is_in_sync() {
+    let mut engine = Engine::new("a".parse().unwrap());
+    engine.handle(node("a", "10.0.0.1/24"), NOW);
+    engine.handle(pool(), NOW);
+    engine.handle(block("10.244.0.0/26"), NOW);
+    engine.handle(kernel(&["10.244.9.0/26 blackhole"], &[]), NOW);
+    for kind in Kind::ALL {
+        assert_eq!(engine.flush(NOW), Vec::new(), "{kind:?} is not in sync");
+        engine.handle(Event::Synced(kind), NOW);
+    }
+    assert_eq!(
+        changes(&mut engine, NOW),
+        ["- 10.244.9.0/26 blackhole proto 80", "+ 10.244.0.0/26 blackhole proto 80"]
+    );
+}
+
+#[test]
+fn the_kernel_is_listed_before_it_is_changed() {
+    let mut engine = engine(vec![block("10.244.0.0/26")]);
+    assert!(engine.flush(NOW).contains(&Effect::ListKernel));
+}
+
+#[test]
+fn what_is_right_already_is_not_touched() {
+    let mut engine = engine(vec![
+        block("10.244.0.0/26"),
+        pod("web", "10.244.0.5"),
+        kernel(&["10.244.0.0/26 blackhole", "10.244.0.5/32 dev caliweb"], &["caliweb"]),
+    ]);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new());
+}
+
+#[test]
+fn a_pods_route_waits_for_its_interface() {
+    let mut engine = engine(vec![pod("web", "10.244.0.5"), kernel(&[], &[])]);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new());
+    engine.handle(kernel(&[], &["caliweb"]), NOW);
+    assert_eq!(changes(&mut engine, NOW), ["+ 10.244.0.5/32 dev caliweb scope link proto 3"]);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new(), "it is done once");
+}
+
+#[test]
+fn a_route_that_the_plugin_has_just_made_is_left_to_it() {
+    let mut engine = engine(vec![kernel(&["10.244.0.5/32 dev calinew"], &["calinew"])]);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new());
+    assert_eq!(engine.next_deadline(), Some(NOW + ADD_GRACE));
+    assert_eq!(changes(&mut engine, later(119)), Vec::<String>::new());
+    assert_eq!(
+        changes(&mut engine, later(120)),
+        ["- 10.244.0.5/32 dev calinew scope link proto 3"],
+        "no pod came: it is stale"
+    );
+}
+
+#[test]
+fn routes_of_an_earlier_life_stay_until_bgp_has_converged() {
+    let old = ["10.244.1.0/26 via 10.0.0.2", "10.244.2.0/26 via 10.0.0.3"];
+    let mut engine = engine(vec![kernel(&old, &[])]);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new());
+    engine.handle(learned("10.244.1.0/26", &["10.0.0.2"]), NOW);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new(), "it is there already");
+    engine.handle(Event::BgpConverged, NOW);
+    assert_eq!(changes(&mut engine, NOW), ["- 10.244.2.0/26 via 10.0.0.3 proto 80"]);
+}
+
+#[test]
+fn a_learned_route_changes_and_goes_with_its_next_hops() {
+    let mut engine = engine(vec![kernel(&[], &[]), Event::BgpConverged]);
+    engine.handle(learned("10.244.1.0/26", &["10.0.0.2"]), NOW);
+    assert_eq!(changes(&mut engine, NOW), ["+ 10.244.1.0/26 via 10.0.0.2 proto 80"]);
+    engine.handle(learned("10.244.1.0/26", &["10.0.0.2", "10.0.0.3"]), NOW);
+    assert_eq!(
+        changes(&mut engine, NOW),
+        ["+ 10.244.1.0/26 via 10.0.0.2 via 10.0.0.3 proto 80"],
+        "equal paths are used together"
+    );
+    engine.handle(learned("10.244.1.0/26", &["192.0.2.1"]), NOW);
+    assert_eq!(
+        changes(&mut engine, NOW),
+        ["- 10.244.1.0/26 via 10.0.0.2 via 10.0.0.3 proto 80"],
+        "a next hop that cannot be reached is none"
+    );
+}
+
+#[test]
+fn nobody_can_take_over_our_own_block_by_bgp() {
+    let mut engine = engine(vec![block("10.244.0.0/26"), kernel(&[], &[])]);
+    engine.handle(learned("10.244.0.0/26", &["10.0.0.66"]), NOW);
+    assert_eq!(changes(&mut engine, NOW), ["+ 10.244.0.0/26 blackhole proto 80"]);
+}
+
+#[test]
+fn a_refused_route_is_tried_again_later_and_later() {
+    let mut engine = engine(vec![pod("web", "10.244.0.5"), kernel(&[], &["caliweb"])]);
+    let wanted = "+ 10.244.0.5/32 dev caliweb scope link proto 3";
+    let refused = || {
+        Event::Applied(vec![("10.244.0.5/32".parse().unwrap(), Err("no such device".to_owned()))])
+    };
+    assert_eq!(changes(&mut engine, NOW), [wanted]);
+    engine.handle(refused(), NOW);
+    assert_eq!(engine.flush(NOW), [Effect::ListKernel], "who knows what the kernel holds now");
+    engine.handle(kernel(&[], &["caliweb"]), NOW);
+    assert_eq!(changes(&mut engine, NOW), Vec::<String>::new());
+    assert_eq!(engine.failing_routes(), 1);
+
+    let due = engine.next_deadline().unwrap();
+    assert_eq!(due, NOW + Duration::from_millis(100));
+    assert_eq!(changes(&mut engine, due), [wanted]);
+    engine.handle(refused(), due);
+    engine.handle(kernel(&[], &["caliweb"]), due);
+    assert_eq!(engine.next_deadline(), Some(due + Duration::from_millis(200)));
+}
+
+#[test]
+fn peers_hear_of_everything_before_sessions_open() {
+    let mut engine =
+        engine(vec![node("b", "10.0.0.2/24"), block("10.244.0.0/26"), kernel(&[], &[])]);
+    let effects: Vec<&str> = engine
+        .flush(NOW)
+        .iter()
+        .map(|effect| match effect {
+            Effect::ListKernel => "list",
+            Effect::Routes(_) => "routes",
+            Effect::Advertise(_) => "advertise",
+            Effect::Sessions(_) => "sessions",
+            Effect::Problems(_) => "problems",
+        })
+        .collect();
+    assert_eq!(effects, ["routes", "advertise", "sessions"]);
+}
+
+#[test]
+fn sessions_are_left_alone_when_only_a_pod_changes() {
+    let mut engine = engine(vec![block("10.244.0.0/26"), kernel(&[], &[])]);
+    engine.flush(NOW);
+    engine.handle(pod("web", "10.244.0.5"), NOW);
+    assert_eq!(engine.flush(NOW), Vec::new());
+}

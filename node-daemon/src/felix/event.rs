@@ -1,0 +1,102 @@
+//! Everything that can change what Felix does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use calc::next_hop::UnderlayTable;
+use calc::{Change, Problem};
+use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
+use model::net::{Cidr, IfName};
+
+/// An input of the [`Engine`](super::engine::Engine).
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An object of the datastore has a new value, or none.
+    Store(Change),
+    /// All objects of a kind have been seen once.
+    Synced(Kind),
+    /// The protocol number of local workloads' routes has changed.
+    DeviceRouteProtocol(RouteProtocol),
+    /// What the kernel holds now.
+    Kernel(Box<KernelState>),
+    /// Routes that BGP learned with their next hops, or lost where there is none.
+    Learned(Vec<(Cidr, BTreeSet<IpAddr>)>),
+    /// BGP knows what its reachable peers know; what it has not learned by now is stale.
+    BgpConverged,
+    /// How the changes of the last [`Effect::Routes`] went, per destination.
+    Applied(Vec<(Cidr, Result<(), String>)>),
+}
+
+/// The kinds of objects that must be in sync before anything is applied.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Kind {
+    /// Nodes.
+    Nodes,
+    /// Pools.
+    Pools,
+    /// Claims on blocks.
+    Affinities,
+    /// This node's pods.
+    Endpoints,
+    /// `BGPConfiguration`.
+    BgpConfigurations,
+    /// `BGPPeer`.
+    BgpPeers,
+    /// `FelixConfiguration`.
+    FelixConfigurations,
+}
+
+impl Kind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Nodes,
+        Self::Pools,
+        Self::Affinities,
+        Self::Endpoints,
+        Self::BgpConfigurations,
+        Self::BgpPeers,
+        Self::FelixConfigurations,
+    ];
+}
+
+/// What the kernel holds, as far as it concerns us.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct KernelState {
+    /// Routes that are ours by their protocol number and interface (ADR 3).
+    pub(crate) routes: BTreeMap<Cidr, Route>,
+    /// Everybody else's routes, by which next hops are reached.
+    pub(crate) underlay: UnderlayTable,
+    /// Workload interfaces that are up.
+    pub(crate) workload_links: BTreeSet<IfName>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Effect {
+    /// Look what the kernel holds and report it as [`Event::Kernel`].
+    ListKernel,
+    /// Change these routes and report each as [`Event::Applied`].
+    Routes(RouteChanges),
+    /// Announce this, and nothing else.
+    Advertise(Advertisements),
+    /// Have these sessions, and no others.
+    Sessions(Vec<BgpSession>),
+    /// Tell people what in the datastore cannot be followed; empty when all is well again.
+    Problems(Vec<Problem>),
+}
+
+/// Changes to the kernel's routes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct RouteChanges {
+    /// Destinations whose route goes, with the route as the kernel has it.
+    pub(crate) deletes: Vec<(Cidr, Route)>,
+    /// Destinations whose route is made or replaced.
+    pub(crate) upserts: Vec<(Cidr, Route)>,
+}
+
+impl RouteChanges {
+    /// Is there nothing to do?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.deletes.is_empty() && self.upserts.is_empty()
+    }
+}

@@ -1,0 +1,212 @@
+//! Between the kernel's numbers and the engine's names: listing routes and changing them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use calc::next_hop::{Underlay, UnderlayTable};
+use kernel::Netlink;
+use kernel::netlink::{Error, Link, RouteEntry, RouteFilter, Target, default_metric};
+use kernel::route_table::{Change, KernelRoutes, RouteTable as _};
+use model::desired::{Route, RouteProtocol, RouteTarget};
+use model::net::{Cidr, IfIndex, IfName};
+
+use super::event::{KernelState, RouteChanges};
+
+/// Which of the kernel's routes are ours (ADR 3).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ownership {
+    /// How the names of workload interfaces start.
+    pub(crate) interface_prefix: String,
+    /// What local workloads' routes carry.
+    pub(crate) device_route_protocol: RouteProtocol,
+}
+
+/// The links of this node by number and by name.
+#[derive(Clone, Debug, Default)]
+struct Links {
+    by_index: BTreeMap<IfIndex, IfName>,
+    workloads: BTreeSet<IfName>,
+}
+
+/// Lists what the kernel holds, as far as it concerns us.
+///
+/// # Errors
+///
+/// [`Error`] if the kernel cannot be asked; the state is unknown then.
+pub(crate) async fn list(netlink: &Netlink, ownership: &Ownership) -> Result<KernelState, Error> {
+    let (links, routes) = tokio::join!(netlink.links(), async {
+        netlink.routes(&RouteFilter::of_protocols([])).await
+    });
+    let links = Links::new(links?, &ownership.interface_prefix);
+    Ok(sorted_out(routes?, &links, ownership))
+}
+
+/// Makes `changes`, and returns what came of each.
+///
+/// # Errors
+///
+/// [`Error`] if the kernel cannot be asked; the state is unknown then.
+pub(crate) async fn apply(
+    netlink: &Netlink,
+    changes: &RouteChanges,
+) -> Result<Vec<(Cidr, Result<(), String>)>, Error> {
+    let deletes = changes.deletes.iter().cloned().map(|(dst, route)| Change::Delete(dst, route));
+    let upserts = changes.upserts.iter().cloned().map(|(dst, route)| Change::Upsert(dst, route));
+    let all: Vec<Change> = deletes.chain(upserts).collect();
+    let table = KernelRoutes::new(netlink.clone(), RouteFilter::of_protocols([]));
+    let results = table.apply(&all).await?;
+    let results = results.into_iter().map(|result| result.map_err(|error| error.to_string()));
+    Ok(all.iter().map(Change::dst).zip(results).collect())
+}
+
+impl Links {
+    fn new(links: Vec<Link>, interface_prefix: &str) -> Self {
+        let is_workload =
+            |link: &&Link| link.is_up && link.name.as_str().starts_with(interface_prefix);
+        let workloads = links.iter().filter(is_workload).map(|link| link.name.clone()).collect();
+        let by_index = links.into_iter().map(|link| (link.index, link.name)).collect();
+        Self { by_index, workloads }
+    }
+}
+
+/// Separates our routes from everybody else's.
+fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> KernelState {
+    let mut own = BTreeMap::new();
+    let mut underlay = Vec::new();
+    for entry in routes {
+        match own_route(&entry, links, ownership) {
+            Some(route) => {
+                own.insert(entry.dst, route);
+            }
+            None => {
+                underlay.extend(underlay_of(&entry).map(|found| (entry.metric, entry.dst, found)))
+            }
+        }
+    }
+    // Of several routes to one network the kernel takes the one with the lowest metric.
+    underlay.sort_by_key(|(metric, dst, _)| (*metric, *dst));
+    let underlay = UnderlayTable::new(underlay.into_iter().map(|(_, dst, found)| (dst, found)));
+    KernelState { routes: own, underlay, workload_links: links.workloads.clone() }
+}
+
+/// Returns the route in the engine's terms if it is ours; we write no metric but the default.
+fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option<Route> {
+    if entry.metric != default_metric(entry.dst.family()) {
+        return None;
+    }
+    let target = match &entry.target {
+        Target::Link(index) => {
+            let name = links.by_index.get(index)?;
+            let is_workload = name.as_str().starts_with(&ownership.interface_prefix);
+            let is_device_route = entry.protocol == ownership.device_route_protocol;
+            let is_ours = is_workload && (is_device_route || is_calico(entry));
+            is_ours.then(|| RouteTarget::Link(name.clone()))?
+        }
+        Target::Via(hops) if is_calico(entry) => {
+            RouteTarget::Via(hops.iter().map(|hop| hop.gateway).collect())
+        }
+        Target::Blackhole if is_calico(entry) => RouteTarget::Blackhole,
+        Target::Via(_) | Target::Blackhole | Target::Other(_) => return None,
+    };
+    Some(Route { target, protocol: entry.protocol })
+}
+
+fn is_calico(entry: &RouteEntry) -> bool {
+    entry.protocol == RouteProtocol::CALICO
+}
+
+/// Returns what the route says of reaching next hops, if it says anything.
+fn underlay_of(entry: &RouteEntry) -> Option<Underlay> {
+    match &entry.target {
+        Target::Link(_) => Some(Underlay::OnLink),
+        Target::Via(hops) => hops.first().map(|hop| Underlay::Via(hop.gateway)),
+        Target::Blackhole | Target::Other(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernel::netlink::NextHop;
+
+    use super::*;
+
+    const UPLINK: IfIndex = IfIndex(2);
+    const WORKLOAD: IfIndex = IfIndex(7);
+
+    fn links() -> Links {
+        let named = |index: IfIndex, name: &str| (index, name.parse::<IfName>().unwrap());
+        Links {
+            by_index: [named(UPLINK, "eth0"), named(WORKLOAD, "cali123")].into(),
+            workloads: ["cali123".parse().unwrap()].into(),
+        }
+    }
+
+    fn ownership() -> Ownership {
+        Ownership {
+            interface_prefix: "cali".to_owned(),
+            device_route_protocol: RouteProtocol::BOOT,
+        }
+    }
+
+    fn via(gateway: &str) -> Target {
+        Target::Via(vec![NextHop::on(UPLINK, gateway.parse().unwrap())])
+    }
+
+    fn sorted(routes: &[(&str, Target, u8)]) -> KernelState {
+        let routes = routes.iter().map(|(dst, target, protocol)| {
+            RouteEntry::new(dst.parse().unwrap(), target.clone(), RouteProtocol(*protocol))
+        });
+        sorted_out(routes.collect(), &links(), &ownership())
+    }
+
+    #[test]
+    fn ours_are_known_by_protocol_and_interface() {
+        let state = sorted(&[
+            ("0.0.0.0/0", via("10.0.0.254"), 3),
+            ("10.0.0.0/24", Target::Link(UPLINK), 2),
+            ("10.9.0.0/24", Target::Link(UPLINK), 80),
+            ("10.244.0.0/26", Target::Blackhole, 80),
+            ("10.244.1.0/26", via("10.0.0.2"), 80),
+            ("10.244.2.0/26", via("10.0.0.3"), 12),
+            ("10.244.0.5/32", Target::Link(WORKLOAD), 3),
+            ("192.0.2.0/24", Target::Blackhole, 4),
+        ]);
+        let ours: Vec<String> =
+            state.routes.iter().map(|(dst, route)| format!("{dst} {route}")).collect();
+        assert_eq!(
+            ours,
+            [
+                "10.244.0.0/26 blackhole proto 80",
+                "10.244.0.5/32 dev cali123 scope link proto 3",
+                "10.244.1.0/26 via 10.0.0.2 proto 80",
+            ]
+        );
+    }
+
+    #[test]
+    fn next_hops_are_reached_by_others_routes_only() {
+        let state = sorted(&[
+            ("0.0.0.0/0", via("10.0.0.254"), 3),
+            ("10.0.0.0/24", Target::Link(UPLINK), 2),
+            ("10.244.1.0/26", via("10.0.0.2"), 80),
+        ]);
+        let gateway = |next_hop: &str| state.underlay.gateway(next_hop.parse().unwrap());
+        assert_eq!(gateway("10.0.0.2"), Some("10.0.0.2".parse().unwrap()));
+        assert_eq!(gateway("10.244.1.1"), Some("10.0.0.254".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_lowest_metric_reaches_a_next_hop() {
+        let mut worse =
+            RouteEntry::new("0.0.0.0/0".parse().unwrap(), via("10.0.0.253"), RouteProtocol(3));
+        worse.metric = 100;
+        let better =
+            RouteEntry::new("0.0.0.0/0".parse().unwrap(), via("10.0.0.254"), RouteProtocol(3));
+        let fabric =
+            RouteEntry::new("10.0.0.0/24".parse().unwrap(), Target::Link(UPLINK), RouteProtocol(2));
+        let state = sorted_out(vec![worse, better, fabric], &links(), &ownership());
+        assert_eq!(
+            state.underlay.gateway("192.0.2.9".parse().unwrap()),
+            Some("10.0.0.254".parse().unwrap())
+        );
+    }
+}
