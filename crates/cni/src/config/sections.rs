@@ -101,10 +101,12 @@ pub(super) fn is_kubernetes(policy: Option<&Fields<'_>>) -> Result<bool, Invalid
 /// `nodename…`: what this node is called; the first that says it counts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Nodename {
-    /// `nodename`, or else the older `hostname`.
+    /// `nodename`.
     pub configured: Option<String>,
     /// `nodename_file`, which the node daemon writes when it is ready.
     pub file: PathBuf,
+    /// `hostname`, the older key.
+    pub hostname: Option<String>,
     /// `nodename_file_optional`: do without the file.
     pub is_file_optional: bool,
 }
@@ -117,9 +119,9 @@ impl Nodename {
             }
             name => Ok(name.map(str::to_owned)),
         };
-        let older = name("hostname")?;
         Ok(Self {
-            configured: name("nodename")?.or(older),
+            configured: name("nodename")?,
+            hostname: name("hostname")?,
             file: fields.text("nodename_file")?.unwrap_or("/var/lib/calico/nodename").into(),
             is_file_optional: fields.truth("nodename_file_optional")?.unwrap_or(false),
         })

@@ -1,5 +1,6 @@
 //! `CNI_ARGS`: what the runtime knows beyond the specification.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -35,6 +36,15 @@ impl Args {
     pub fn get(&self, key: &str) -> Option<&str> {
         let is_it = |pair: &&(String, String)| pair.0 == key;
         self.pairs.iter().rfind(is_it).map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Display for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.pairs.iter().enumerate() {
+            write!(f, "{}{key}={value}", if index == 0 { "" } else { ";" })?;
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,7 @@ fn the_pod_comes_from_the_arguments() {
     let pod = attachment.args.pod.clone().unwrap();
     assert_eq!(pod.name.to_string(), "ns/web-0.x");
     assert_eq!(pod.uid.as_deref(), Some("u-1"));
+    assert_eq!(format!("ARGS={}", attachment.args), args);
     assert_eq!(attachment.args.get("K8S_POD_INFRA_CONTAINER_ID"), Some("c1"));
     let addrs: Vec<IpAddr> = vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
     assert_eq!(attachment.args.addrs, addrs);

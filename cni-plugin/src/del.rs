@@ -1,0 +1,110 @@
+//! DEL: undo an ADD, however much of it there is.
+//!
+//! It succeeds for containers that never were, keeps going after errors and
+//! reports the first: what could be freed is freed.
+
+use cni::{Error, ErrorCode};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::call::Call;
+use crate::delegate;
+use crate::store::{Store, holding};
+use crate::wire::{self, Ends};
+use crate::wishes::delegate_config_to_release;
+
+/// How often to read the pod again if somebody else changes it meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Detaches the container.
+///
+/// # Errors
+///
+/// The first [`Error`]; everything else was tried.
+pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
+    let (pod, link) = tokio::join!(release_pod(call), delete_link(call));
+    call.trace.end_phase("datastore_and_link");
+    let (pod, is_locked) = match pod {
+        Ok(Pods::Released) => (Ok(()), false),
+        Ok(Pods::Locked(error)) => (Err(error), true),
+        Err(error) => (Err(error), false),
+    };
+    // A locked datastore must not be written to, nor may the addresses be given back
+    // before the link that carries them is gone.
+    let addresses = if is_locked || link.is_err() { Ok(()) } else { release_addresses(call).await };
+    call.trace.end_phase("addresses");
+    link.and(pod).and(addresses)
+}
+
+/// What came of writing the pod's annotations.
+enum Pods {
+    /// The container does not hold the pod's addresses (any more).
+    Released,
+    /// The datastore is locked; nothing was written.
+    Locked(Error),
+}
+
+/// Writes that the container no longer holds the pod's addresses, if it does.
+async fn release_pod(call: &Call<'_>) -> Result<Pods, Error> {
+    let store = Store::connect(call.config, call.trace)?;
+    let host_side =
+        if call.netns.is_none() { wire::host_side(&call.host_name).await? } else { None };
+    let facts = store.read(call.pod(), None, None).await?;
+    let mut pod = facts.pod.clone().filter(|pod| is_holder(call, pod));
+    // Without a namespace only the name tells which link to delete, and a newer
+    // container of the same pod may have it by now.
+    let is_ours = facts.pod.is_none() || pod.is_some();
+    if let Some(link) = host_side.filter(|_| is_ours) {
+        let now = wire::host_side(&call.host_name).await?;
+        if now.is_some_and(|now| now.index == link.index) {
+            wire::delete_on_host(&call.host_name).await?;
+        }
+    }
+    if let (true, Err(error)) = (facts.is_locked(), facts.require_ready()) {
+        return Ok(Pods::Locked(error));
+    }
+    for _ in 0..ATTEMPTS {
+        let Some(current) = pod.filter(|pod| is_holder(call, pod)) else {
+            return Ok(Pods::Released);
+        };
+        match store.clear(&current).await {
+            Err(error) if error.code == ErrorCode::TryAgainLater => {
+                pod = store.read_again(&current).await?;
+            }
+            Err(error) => {
+                // The pod may have gone between reading and writing.
+                let is_gone = store.read_again(&current).await?.is_none();
+                return if is_gone { Ok(Pods::Released) } else { Err(error) };
+            }
+            Ok(()) => return Ok(Pods::Released),
+        }
+    }
+    let message = "the pod changes all the time: the runtime should try again";
+    Err(Error::new(ErrorCode::TryAgainLater, message))
+}
+
+/// Is this container the one that holds the pod's addresses, so far as is known?
+fn is_holder(call: &Call<'_>, pod: &Pod) -> bool {
+    holding(pod).is_some_and(|holding| {
+        holding.container_id == call.attachment.container_id.as_str() && !holding.pod_ips.is_empty()
+    })
+}
+
+/// Deletes the container's interface, if there is still a namespace to have one.
+async fn delete_link(call: &Call<'_>) -> Result<(), Error> {
+    let Some(netns) = call.netns else { return Ok(()) };
+    match Ends::open(netns) {
+        Ok(ends) => ends.delete_in_container(&call.attachment.if_name).await.map(drop),
+        // The pair has gone with the namespace.
+        Err(error) if error.code == ErrorCode::InvalidNetns => {
+            tracing::debug!(%error, "no namespace to clean up");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn release_addresses(call: &Call<'_>) -> Result<(), Error> {
+    let Some(name) = call.ipam_type() else { return Ok(()) };
+    let config = delegate_config_to_release(call.config.raw().expose());
+    delegate::tell(name, &call.delegate("DEL"), &config).await
+}
