@@ -310,9 +310,13 @@ impl Client {
 
     async fn write<T: Object>(&self, target: &Target, request: Built) -> Result<T, Error> {
         let bytes = request::answer(&self.transport, target, request, Effect::Write).await?;
-        let invalid = |problem| Error::Invalid { target: Box::new(target.clone()), problem };
-        let value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        item::read(value).map_err(invalid)
+        // The write is done, so this must not look like one that the server refused.
+        let unread = |problem: String| Error::LostResponse {
+            target: Box::new(target.clone()),
+            problem: format!("the answer cannot be read: {problem}"),
+        };
+        let value = serde_json::from_slice(&bytes).map_err(|error| unread(error.to_string()))?;
+        item::read(value).map_err(unread)
     }
 }
 

@@ -26,6 +26,13 @@ use tower::ServiceExt as _;
 use crate::config::{Options, Server};
 use crate::error::chain;
 
+/// What one answer may send ahead of its reader; enough to fill a local network.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// What all answers together may send ahead, so large that a watch whose reader is slow cannot
+/// hold up the other requests.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -221,6 +228,8 @@ impl Transport {
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(probe_period(self.dead_after))
             .keep_alive_timeout(self.dead_after.saturating_sub(probe_period(self.dead_after)))
             .keep_alive_while_idle(true)

@@ -83,6 +83,13 @@ async fn a_write_whose_answer_is_lost_is_neither_good_nor_bad() {
 }
 
 #[tokio::test]
+async fn a_write_whose_answer_cannot_be_read_is_not_a_refusal() {
+    let server = Server::start(|_, _| Reply::Answer(201, "", broken_map("b", 7))).await;
+    let error = server.client().create(&read_map("b")).await.unwrap_err();
+    assert!(error.may_be_applied(), "{error}");
+}
+
+#[tokio::test]
 async fn a_read_whose_answer_is_lost_is_repeated_once() {
     let server = Server::start(|number, _| match number {
         0 => Reply::Cut,
