@@ -21,10 +21,19 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod fake;
+pub mod files;
+pub mod lock;
+pub mod monitor;
 pub mod netlink;
 pub mod netns;
+pub mod process;
+pub mod route_table;
 pub mod socket;
 pub mod sysctl;
 
+pub use monitor::Monitor;
 pub use netlink::Netlink;
 pub use netns::Netns;
+pub use nix::errno::Errno;
+pub use route_table::RouteTable;

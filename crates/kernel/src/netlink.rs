@@ -21,6 +21,10 @@ pub use route::{
 
 use std::sync::Arc;
 
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+
+use crate::monitor::Event;
 use crate::netns::Netns;
 use transport::Transport;
 
@@ -55,5 +59,37 @@ impl Netlink {
             let _entered = runtime.enter();
             Self::open()
         })?
+    }
+}
+
+/// Splits what a socket returned into messages; `None` if it makes no sense.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<NetlinkPayload<RouteNetlinkMessage>>> {
+    let received = transport::decode(bytes).ok()?;
+    Some(received.into_iter().map(|(_, payload)| payload).collect())
+}
+
+/// Reads what a multicast message tells; `None` if it is none of our topics.
+pub(crate) fn read_event(message: &RouteNetlinkMessage) -> Option<Event> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => {
+            link::of_link_message(message).ok().map(Event::Link)
+        }
+        RouteNetlinkMessage::DelLink(message) => {
+            let link = link::of_link_message(message).ok()?;
+            Some(Event::LinkGone { index: link.index, name: link.name })
+        }
+        RouteNetlinkMessage::NewAddress(message) => {
+            addr::of_address_message(message).map(Event::Addr)
+        }
+        RouteNetlinkMessage::DelAddress(message) => {
+            addr::of_address_message(message).map(Event::AddrGone)
+        }
+        RouteNetlinkMessage::NewRoute(message) => {
+            route::of_route_message(message).map(Event::Route)
+        }
+        RouteNetlinkMessage::DelRoute(message) => {
+            route::of_route_message(message).map(Event::RouteGone)
+        }
+        _ => None,
     }
 }

@@ -118,6 +118,9 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener, Error> {
     if addr.is_ipv6() {
         socket.set_only_v6(true).map_err(setup("IPV6_V6ONLY"))?;
     }
+    // A peer that takes only neighbours' packets must take our answer to its first one,
+    // which is sent before we know which peer it is.
+    set_ttl(&socket, addr, &Options { ttl: Some(u8::MAX), ..Options::default() })?;
     socket.bind(&addr.into()).map_err(|source| Error::Bind { addr, source })?;
     socket.listen(BACKLOG).map_err(|source| Error::Bind { addr, source })?;
     TcpListener::from_std(socket.into()).map_err(setup("registering it with the runtime"))
@@ -251,7 +254,11 @@ fn sockaddr(addr: IpAddr) -> [u8; 128] {
 
 /// Sets one socket option to a plain value (setsockopt(2)).
 #[expect(unsafe_code, reason = "nix and socket2 know neither the least TTL nor MD5 keys")]
-fn set_option<T>(socket: &impl AsRawFd, (level, name): (i32, i32), value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T>(
+    socket: &impl AsRawFd,
+    (level, name): (i32, i32),
+    value: &T,
+) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<T>())
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: `value` is valid for reads of `len` bytes for the length of the call,

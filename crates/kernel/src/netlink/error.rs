@@ -138,6 +138,15 @@ impl Error {
         }
     }
 
+    /// Names the object of a refusal anew.
+    #[must_use]
+    pub(crate) fn about(mut self, object: String) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            refusal.object = object;
+        }
+        self
+    }
+
     /// Is the object there already?
     #[must_use]
     pub fn is_exists(&self) -> bool {

@@ -104,6 +104,12 @@ impl RouteEntry {
     pub fn new(dst: Cidr, target: Target, protocol: RouteProtocol) -> Self {
         Self { dst, target, protocol, table: MAIN_TABLE, metric: default_metric(dst.family()) }
     }
+
+    /// Does it lead straight out of a link?
+    #[must_use]
+    pub const fn is_to_link(&self) -> bool {
+        matches!(self.target, Target::Link(_))
+    }
 }
 
 impl NextHop {

@@ -1,0 +1,203 @@
+//! One route table as a map from destination to [`model::desired::Route`].
+//!
+//! [`KernelRoutes`] is the kernel's own, [`crate::fake::Routes`] a working one in
+//! memory; both pass the tests in `tests/route_table.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::IpAddr;
+
+use model::desired::{Route, RouteTarget};
+use model::net::{Cidr, IfIndex, IfName};
+
+use crate::netlink::{
+    Error, Link, Netlink, NextHop, RouteChange, RouteEntry, RouteFilter, Target, default_metric,
+};
+
+/// A table of routes, seen through a filter.
+pub trait RouteTable {
+    /// Lists the routes that pass the filter.
+    fn list(&self) -> impl Future<Output = Result<BTreeMap<Cidr, Route>, Error>> + Send;
+
+    /// Makes changes in their order; returns what came of each.
+    ///
+    /// The outer error means that it is unknown what was done: list again.
+    fn apply(
+        &self,
+        changes: &[Change],
+    ) -> impl Future<Output = Result<Vec<Result<(), Error>>, Error>> + Send;
+}
+
+/// A change of one route.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// Write the route in place of any other to that destination.
+    Upsert(Cidr, Route),
+    /// Delete the route to that destination if it has the same protocol; it may be
+    /// gone already.
+    Delete(Cidr, Route),
+}
+
+/// A table of the kernel's, in the namespace of a [`Netlink`].
+///
+/// Only routes with their family's default metric are seen and written.
+#[derive(Clone, Debug)]
+pub struct KernelRoutes {
+    netlink: Netlink,
+    filter: RouteFilter,
+}
+
+/// Up to so many interfaces are asked for one by one; beyond, all are listed.
+const FEW: usize = 4;
+
+impl KernelRoutes {
+    /// Makes the view of the routes that `filter` asks for.
+    #[must_use]
+    pub const fn new(netlink: Netlink, filter: RouteFilter) -> Self {
+        Self { netlink, filter }
+    }
+
+    /// Returns the numbers of the interfaces that routes are to lead out of.
+    async fn indexes(&self, changes: &[Change]) -> Result<BTreeMap<IfName, IfIndex>, Error> {
+        let names: BTreeSet<&IfName> = changes.iter().filter_map(Change::if_name).collect();
+        let mut found = BTreeMap::new();
+        if names.len() > FEW {
+            found.extend(self.netlink.links().await?.into_iter().map(name_and_index));
+        } else {
+            for name in names {
+                found.extend(self.netlink.link(name).await?.map(name_and_index));
+            }
+        }
+        Ok(found)
+    }
+
+    fn entry(
+        &self,
+        (dst, route): (&Cidr, &Route),
+        indexes: &BTreeMap<IfName, IfIndex>,
+    ) -> Result<RouteEntry, Error> {
+        let target = match &route.target {
+            RouteTarget::Blackhole => Target::Blackhole,
+            RouteTarget::Via(gateways) => {
+                Target::Via(gateways.iter().copied().map(NextHop::new).collect())
+            }
+            RouteTarget::Link(if_name) => {
+                let missing = || Error::NoSuchLink { if_name: if_name.clone() };
+                Target::Link(*indexes.get(if_name).ok_or_else(missing)?)
+            }
+        };
+        Ok(self.entry_to(*dst, target, route))
+    }
+
+    fn entry_to(&self, dst: Cidr, target: Target, route: &Route) -> RouteEntry {
+        let mut entry = RouteEntry::new(dst, target, route.protocol);
+        entry.table = self.filter.table;
+        entry
+    }
+
+    fn change(
+        &self,
+        change: &Change,
+        indexes: &BTreeMap<IfName, IfIndex>,
+    ) -> Result<RouteChange, Error> {
+        match change {
+            Change::Upsert(dst, route) => {
+                Ok(RouteChange::Upsert(self.entry((dst, route), indexes)?))
+            }
+            Change::Delete(dst, route) => {
+                // A deletion names no interface, which may be gone.
+                let target = match &route.target {
+                    RouteTarget::Blackhole => Target::Blackhole,
+                    RouteTarget::Link(_) | RouteTarget::Via(_) => Target::Via(Vec::new()),
+                };
+                Ok(RouteChange::Delete(self.entry_to(*dst, target, route)))
+            }
+        }
+    }
+}
+
+impl RouteTable for KernelRoutes {
+    async fn list(&self) -> Result<BTreeMap<Cidr, Route>, Error> {
+        let entries = self.netlink.routes(&self.filter).await?;
+        let names: BTreeMap<IfIndex, IfName> = if entries.iter().any(RouteEntry::is_to_link) {
+            self.netlink.links().await?.into_iter().map(|link| (link.index, link.name)).collect()
+        } else {
+            BTreeMap::new()
+        };
+        let mut routes = BTreeMap::new();
+        for entry in entries {
+            if entry.metric != default_metric(entry.dst.family()) {
+                continue;
+            }
+            let Some(target) = target(entry.target, &names) else { continue };
+            // Of several the kernel uses the first.
+            routes.entry(entry.dst).or_insert(Route { target, protocol: entry.protocol });
+        }
+        Ok(routes)
+    }
+
+    async fn apply(&self, changes: &[Change]) -> Result<Vec<Result<(), Error>>, Error> {
+        let indexes = self.indexes(changes).await?;
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let (mut sent, mut places) = (Vec::new(), Vec::new());
+        for (place, change) in changes.iter().enumerate() {
+            match self.change(change, &indexes) {
+                Ok(change) => {
+                    sent.push(change);
+                    places.push(place);
+                    outcomes.push(Ok(()));
+                }
+                Err(error) => outcomes.push(Err(error)),
+            }
+        }
+        for (result, place) in self.netlink.apply_routes(&sent).await?.into_iter().zip(places) {
+            if let (Some(outcome), Some(change)) = (outcomes.get_mut(place), changes.get(place)) {
+                *outcome = result.map_err(|error| error.about(format!("route {change}")));
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Change {
+    /// Returns the destination.
+    #[must_use]
+    pub const fn dst(&self) -> Cidr {
+        match self {
+            Self::Upsert(dst, _) | Self::Delete(dst, _) => *dst,
+        }
+    }
+
+    fn if_name(&self) -> Option<&IfName> {
+        match self {
+            Self::Upsert(_, Route { target: RouteTarget::Link(if_name), .. }) => Some(if_name),
+            Self::Upsert(..) | Self::Delete(..) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Upsert(dst, route) | Self::Delete(dst, route) => write!(f, "{dst} {route}"),
+        }
+    }
+}
+
+fn name_and_index(link: Link) -> (IfName, IfIndex) {
+    (link.name, link.index)
+}
+
+/// Puts a kernel's target in `model`'s words; `None` if it has none there, or if its
+/// link has gone since, and the route with it.
+fn target(target: Target, names: &BTreeMap<IfIndex, IfName>) -> Option<RouteTarget> {
+    match target {
+        Target::Blackhole => Some(RouteTarget::Blackhole),
+        Target::Link(index) => names.get(&index).cloned().map(RouteTarget::Link),
+        Target::Via(hops) => {
+            let gateways: BTreeSet<IpAddr> = hops.into_iter().map(|hop| hop.gateway).collect();
+            Some(RouteTarget::Via(gateways))
+        }
+        Target::Other(_) => None,
+    }
+}
