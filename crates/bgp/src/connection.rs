@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     /// Bytes given to the shell that it has not written yet.
     pub(crate) unsent: usize,
     buffer: Vec<u8>,
+    /// How much of the buffer has been taken; it is cut off when no whole message is left.
+    taken: usize,
     hold: Option<Duration>,
     /// When silence, or a TCP connect without an end, has lasted too long.
     expires: Option<Timestamp>,
@@ -95,6 +97,7 @@ impl Connection {
             peer_open: None,
             unsent: 0,
             buffer: Vec::new(),
+            taken: 0,
             hold: None,
             expires: None,
             keepalive: None,
@@ -144,7 +147,12 @@ impl Connection {
 
     /// Takes the next whole message, if there is one.
     pub(crate) fn next_message(&mut self, now: Timestamp) -> Result<Option<Message>, Notification> {
-        let Some((frame, rest)) = wire::split_frame(&self.buffer)? else { return Ok(None) };
+        let untaken = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((frame, rest)) = wire::split_frame(untaken)? else {
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            return Ok(None);
+        };
         let message = match frame.kind {
             Kind::Open => Message::Open(Open::decode(frame.body)?),
             Kind::Update => Message::Update(frame.body.to_vec()),
@@ -152,8 +160,7 @@ impl Connection {
             Kind::Keepalive => Message::Keepalive,
             Kind::RouteRefresh => Message::RouteRefresh(RouteRefresh::decode(frame.body)?),
         };
-        let consumed = self.buffer.len().saturating_sub(rest.len());
-        self.buffer.drain(..consumed);
+        self.taken = self.buffer.len().saturating_sub(rest.len());
         if let Some(hold) = self.hold {
             self.expires = Some(now + hold);
         }

@@ -13,6 +13,7 @@ mod prefix;
 mod reader;
 mod refresh;
 mod update;
+mod update_decode;
 mod update_encode;
 
 pub use as_path::{AsPath, Segment, SegmentKind};

@@ -290,7 +290,9 @@ impl Ours {
     }
 
     /// Ends the speaker, which tells nobody.
-    pub(crate) fn stop(self) {}
+    pub(crate) fn stop(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Ours {

@@ -27,7 +27,7 @@ pub struct Table(BTreeMap<Cidr, Destination>);
 #[derive(Debug, Default)]
 struct Destination {
     candidates: Vec<Candidate>,
-    selection: Option<Selection>,
+    best: Option<Candidate>,
 }
 
 impl Table {
@@ -75,23 +75,26 @@ impl Table {
     /// Chooses again for `cidr`; returns the gateways, none if it is not reachable.
     pub fn reselect(&mut self, cidr: &Cidr) -> BTreeSet<IpAddr> {
         let Some(destination) = self.0.get_mut(cidr) else { return BTreeSet::new() };
-        destination.selection = select(&destination.candidates);
+        let (best, gateways) = match select(&destination.candidates) {
+            Some(Selection { best, gateways }) => (Some(best), gateways),
+            None => (None, BTreeSet::new()),
+        };
+        destination.best = best;
         if destination.candidates.is_empty() {
             self.0.remove(cidr);
-            return BTreeSet::new();
         }
-        destination.selection.as_ref().map(|each| each.gateways.clone()).unwrap_or_default()
+        gateways
     }
 
-    /// Returns what was chosen for `cidr`.
+    /// Returns the best path to `cidr`.
     #[must_use]
-    pub fn selected(&self, cidr: &Cidr) -> Option<&Selection> {
-        self.0.get(cidr)?.selection.as_ref()
+    pub fn best(&self, cidr: &Cidr) -> Option<&Candidate> {
+        self.0.get(cidr)?.best.as_ref()
     }
 
-    /// Returns all destinations with what was chosen, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Cidr, &Selection)> {
-        self.0.iter().filter_map(|(cidr, each)| Some((cidr, each.selection.as_ref()?)))
+    /// Returns all destinations that have a best path, in order.
+    pub fn destinations(&self) -> impl Iterator<Item = &Cidr> {
+        self.0.iter().filter(|(_, each)| each.best.is_some()).map(|(cidr, _)| cidr)
     }
 
     /// Counts the destinations that each peer told of.

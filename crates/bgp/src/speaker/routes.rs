@@ -52,8 +52,7 @@ impl Speaker {
             return;
         }
         let family = peer.session.family();
-        let learned = self.table.iter().map(|(cidr, _)| cidr);
-        let all = learned.chain(&self.advertisements.originated);
+        let all = self.table.destinations().chain(&self.advertisements.originated);
         peer.adj_out.mark_all(all.filter(|cidr| cidr.family() == family).copied());
     }
 
@@ -271,7 +270,7 @@ impl Wording<'_> {
                 .get_or_insert_with(|| self.interner.intern(export::originate(&self.target)));
             return Some(Arc::clone(own));
         }
-        let best = &self.view.table.selected(cidr)?.best;
+        let best = self.view.table.best(cidr)?;
         if !export::is_exportable(cidr, best, self.view.advertisements) {
             return None;
         }

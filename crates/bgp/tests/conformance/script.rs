@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use bgp::wire::{
@@ -16,16 +14,6 @@ use model::desired::{Advertisements, BgpSession};
 use model::net::{Asn, Cidr, Family};
 use model::peer::NextHopMode;
 use model::time::Timestamp;
-
-/// Writes a transcript back.
-pub(crate) fn write(path: &Path, text: &str) {
-    std::fs::OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .unwrap();
-}
 
 /// Plays the inputs of a transcript and returns it with what the speaker does now.
 pub(crate) fn replay(recorded: &str) -> String {

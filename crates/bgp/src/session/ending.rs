@@ -1,0 +1,116 @@
+//! How connections and sessions end, and what pause that costs (RFC 4271 §6, §8.2.2).
+
+use std::time::Duration;
+
+use super::{
+    CONNECT_DELAY, CONNECT_RETRY, ERROR_FORGET, ERROR_WAIT, Effect, Environment, Loss, Session,
+};
+use crate::connection::{ConnectionId, Stage};
+use crate::speaker::Output;
+use crate::wire::{Notification, Reason};
+
+impl Session {
+    /// Ends a connection that lost to another one, which is no error of the session.
+    pub(super) fn close_collided(&mut self, id: ConnectionId) -> Vec<Effect> {
+        let is_open = self.connection_mut(id).is_some_and(|each| each.stage > Stage::Connecting);
+        let mut effects = Vec::new();
+        if is_open {
+            effects = self.send(id, Notification::new(Reason::COLLISION).encode());
+        }
+        self.connections.retain(|each| each.id != id);
+        effects.push(Effect::Output(Output::Close { connection: id }));
+        effects
+    }
+
+    pub(super) fn on_notification(
+        &mut self,
+        id: ConnectionId,
+        notification: &Notification,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        if notification.reason == Reason::COLLISION && self.connections.len() > 1 {
+            self.connections.retain(|each| each.id != id);
+            return vec![Effect::Output(Output::Close { connection: id })];
+        }
+        self.end_with_error(format!("the peer said: {notification}"), env)
+    }
+
+    /// Sends `notification` and ends the session with the pause that errors cost.
+    pub(super) fn fail(
+        &mut self,
+        id: ConnectionId,
+        notification: &Notification,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let mut effects = self.send(id, notification.encode());
+        effects.extend(self.end_with_error(format!("we said: {notification}"), env));
+        effects
+    }
+
+    /// Closes all connections after a protocol error.
+    fn end_with_error(&mut self, error: String, env: &Environment) -> Vec<Effect> {
+        let was_established = self.established().is_some();
+        let lasted = self.established_at.map(|since| since.until(env.now)).unwrap_or_default();
+        if was_established && lasted >= ERROR_FORGET {
+            self.error_wait = ERROR_WAIT.0;
+        }
+        let mut effects: Vec<Effect> = self.close_all().map(Effect::Output).collect();
+        self.last_error = Some(error);
+        self.has_failed = true;
+        self.idle_until = Some(env.now + self.jitter.shorten(self.error_wait));
+        self.error_wait = self.error_wait.saturating_mul(2).min(ERROR_WAIT.1);
+        if was_established {
+            effects.push(Effect::Down(Loss::Hard));
+        }
+        effects
+    }
+
+    /// Forgets all connections without a word to the peer.
+    pub(crate) fn close_all(&mut self) -> impl Iterator<Item = Output> + use<> {
+        let connections = std::mem::take(&mut self.connections);
+        connections.into_iter().map(|each| Output::Close { connection: each.id })
+    }
+
+    /// Ends the session because of us: tells the peer why, then closes.
+    pub(crate) fn stop(&mut self, notification: &Notification) -> Vec<Effect> {
+        let was_established = self.established().is_some();
+        let open = self.connections.iter().filter(|each| each.stage > Stage::Connecting);
+        let ids: Vec<ConnectionId> = open.map(|each| each.id).collect();
+        let mut effects = Vec::new();
+        for id in ids {
+            effects.extend(self.send(id, notification.encode()));
+        }
+        effects.extend(self.close_all().map(Effect::Output));
+        if was_established {
+            effects.push(Effect::Down(Loss::Hard));
+        }
+        effects
+    }
+
+    /// Notes that a connection is gone or never came.
+    pub(crate) fn on_closed(
+        &mut self,
+        id: ConnectionId,
+        why: &str,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return Vec::new() };
+        let loss = self
+            .graceful_restart()
+            .map_or(Loss::Hard, |restart| Loss::Graceful(restart.restart_time()));
+        self.connections.retain(|each| each.id != id);
+        self.last_error = Some(why.to_owned());
+        if stage == Stage::Established {
+            self.retry_at = Some(env.now + self.jitter.up_to(CONNECT_DELAY));
+            return vec![Effect::Down(loss)];
+        }
+        self.has_failed = true;
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
+        // Differs from Calico: the first pauses are 1 s and 2 s, so that nodes which start
+        // together do not wait 5 s for whoever listens a moment later.
+        let doubled = 1_u64.checked_shl(self.failed_attempts.min(4).saturating_sub(1));
+        let pause = Duration::from_secs(doubled.unwrap_or(1)).min(CONNECT_RETRY);
+        self.retry_at = Some(env.now + self.jitter.shorten(pause));
+        Vec::new()
+    }
+}
