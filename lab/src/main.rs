@@ -1,0 +1,2 @@
+//! The lab on the command line.
+fn main() {}
