@@ -75,7 +75,7 @@ async fn an_unknown_kind_is_not_a_missing_object() {
 async fn a_write_whose_answer_is_lost_is_neither_good_nor_bad() {
     for reply in [|| Reply::Cut, || Reply::Silence] {
         let server = Server::start(move |_, _| reply()).await;
-        let error = server.client().create(&read_map("b")).await.unwrap_err();
+        let error = server.impatient_client().create(&read_map("b")).await.unwrap_err();
         assert!(matches!(error, Error::LostResponse { .. }), "{error}");
         assert!(error.may_be_applied() && error.is_retryable());
         assert_eq!(server.asked().len(), 1, "a write is never repeated behind the caller's back");
@@ -108,8 +108,8 @@ async fn a_read_whose_answer_is_lost_is_repeated_once() {
 #[tokio::test]
 async fn a_silent_server_fails_a_read_in_time() {
     let server = Server::start(|_, _| Reply::Silence).await;
-    let error = server.client().get_in::<ConfigMap>("a", "b").await.unwrap_err();
-    assert!(error.to_string().contains("no answer within 0.5 s"), "{error}");
+    let error = server.impatient_client().get_in::<ConfigMap>("a", "b").await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 1 s"), "{error}");
 }
 
 #[tokio::test]

@@ -86,7 +86,15 @@ impl Server {
     }
 
     pub fn client(&self) -> Client {
-        let timeout = Duration::from_millis(500);
+        self.client_with(Duration::from_secs(20))
+    }
+
+    /// Returns a client for servers that never answer.
+    pub fn impatient_client(&self) -> Client {
+        self.client_with(Duration::from_secs(1))
+    }
+
+    fn client_with(&self, timeout: Duration) -> Client {
         let options = Options { timeout, ..Options::kubeconfig(self.kubeconfig("{}")) };
         Client::connect(&options).unwrap()
     }
