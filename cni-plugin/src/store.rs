@@ -218,5 +218,11 @@ fn user_agent() -> String {
 fn failed(error: &datastore::Error) -> Error {
     let is_later = error.is_retryable() || error.is_contention();
     let code = if is_later { ErrorCode::TryAgainLater } else { ErrorCode::Datastore };
-    Error::new(code, error.to_string())
+    let details = if matches!(error, datastore::Error::Unauthorized { .. }) {
+        "calico-node renews the token in the file that `kubernetes.kubeconfig` names: check that \
+         it runs on this node and that the clocks agree"
+    } else {
+        ""
+    };
+    Error::new(code, error.to_string()).with_details(details)
 }

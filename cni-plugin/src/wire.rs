@@ -116,7 +116,12 @@ impl Ends {
             self.host.require_link(host_name),
             self.container.require_link(if_name)
         );
-        let (host, container) = links.map_err(|error| refused(&error))?;
+        let (mut host, container) = links.map_err(|error| refused(&error))?;
+        if host.mac != Some(MacAddr::WORKLOAD_HOST_SIDE) {
+            let set = self.host.set_link_mac(host.index, MacAddr::WORKLOAD_HOST_SIDE).await;
+            set.map_err(|error| refused(&error))?;
+            host.mac = Some(MacAddr::WORKLOAD_HOST_SIDE);
+        }
         Ok(Pair { host, container })
     }
 

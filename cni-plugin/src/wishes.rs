@@ -71,8 +71,13 @@ impl Wishes {
         } else if get(pod, IP_ADDRS_NO_IPAM).is_some() {
             self.ignored.push(off(IP_ADDRS_NO_IPAM, "ip_addrs_no_ipam"));
         }
-        if get(pod, FLOATING_IPS).is_some() && !features.allows_floating_ips {
-            self.ignored.push(off(FLOATING_IPS, "floating_ips"));
+        match (get(pod, FLOATING_IPS), features.allows_floating_ips) {
+            (None, _) => {}
+            (Some(_), false) => self.ignored.push(off(FLOATING_IPS, "floating_ips")),
+            (Some(_), true) => {
+                let reason = "this version translates no addresses";
+                self.ignored.push(format!("annotation `{FLOATING_IPS}` is ignored: {reason}"));
+            }
         }
         Ok(())
     }

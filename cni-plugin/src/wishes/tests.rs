@@ -88,7 +88,11 @@ fn guarded_wishes_are_ignored_unless_allowed() {
     let features = FeatureControl { allows_addrs_without_ipam: true, allows_floating_ips: true };
     let allowed = Wishes::read(&annotations(&asked), &Annotations::new(), features).unwrap();
     assert_eq!(allowed.addrs_without_ipam, ["10.9.9.9".parse::<IpAddr>().unwrap()]);
-    assert!(allowed.ignored.is_empty());
+    assert_eq!(
+        allowed.ignored,
+        ["annotation `cni.projectcalico.org/floatingIPs` is ignored: \
+          this version translates no addresses"]
+    );
 }
 
 #[test]
