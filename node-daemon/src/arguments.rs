@@ -10,7 +10,11 @@ use clap::{Parser, Subcommand};
 /// as they are. Its settings are environment variables and FelixConfiguration
 /// objects.
 #[derive(Debug, Default, Parser)]
-#[command(name = "calico-node", version, after_help = "Flags may be written with one dash, as in -felix-ready.")]
+#[command(
+    name = "calico-node",
+    version,
+    after_help = "Flags may be written with one dash, as in -felix-ready."
+)]
 pub(crate) struct Arguments {
     /// Exit with 0 if routes and policy are being served.
     #[arg(long)]

@@ -1,7 +1,17 @@
 //! The parts of `calico-node`, so that tests can run them.
+//!
+//! [`daemon`] puts them together. [`startup`] runs once; [`felix`] brings the
+//! datastore's and BGP's routes into the kernel; [`bgp`] is the shell around
+//! the speaker.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod admin;
+mod arguments;
 pub mod bgp;
-pub mod felix;
+pub mod cli;
+pub mod daemon;
+mod felix;
+mod health;
+mod metrics;
 pub mod startup;

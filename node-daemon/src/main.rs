@@ -1,5 +1,7 @@
 //! `calico-node`: the daemon of one node.
 
-#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+use std::process::ExitCode;
 
-fn main() {}
+fn main() -> ExitCode {
+    node_daemon::cli::run(std::env::args_os())
+}

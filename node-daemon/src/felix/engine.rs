@@ -18,15 +18,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use calc::next_hop::UnderlayTable;
 use calc::{Change, Cluster, Desired, Problem};
 use model::desired::{Route, RouteProtocol, RouteTarget};
 use model::id::NodeName;
-use model::net::Cidr;
+use model::net::{Cidr, IfName};
 use model::time::Timestamp;
-use reconcile::Plan;
+use reconcile::{Backoff, Table};
 
-use super::event::{Effect, Event, KernelState, Kind, RouteChanges};
-use super::retry::Retries;
+use super::event::{Applied, Effect, Event, KernelState, Kind};
 
 /// How long a workload's route may be there without its workload.
 ///
@@ -39,29 +39,34 @@ pub(crate) const ADD_GRACE: Duration = Duration::from_secs(120);
 pub(crate) struct Engine {
     cluster: Cluster,
     unsynced: BTreeSet<Kind>,
-    kernel: Option<KernelState>,
+    refresh_interval: Duration,
+    routes: Table<Cidr, Route>,
+    underlay: UnderlayTable,
+    workload_links: BTreeSet<IfName>,
     learned: BTreeMap<Cidr, BTreeSet<IpAddr>>,
     has_bgp_converged: bool,
     /// What was last calculated, and the problems found; `None` until in sync.
     calculated: Option<(Desired, Vec<Problem>)>,
     is_store_changed: bool,
+    /// Since when workloads' routes are there without a workload.
     unknown_since: BTreeMap<Cidr, Timestamp>,
-    retries: Retries,
 }
 
 impl Engine {
-    /// Starts with nothing known.
-    pub(crate) fn new(this_node: NodeName) -> Self {
+    /// Starts with nothing known; the kernel is listed every `refresh_interval` at least.
+    pub(crate) fn new(this_node: NodeName, refresh_interval: Duration) -> Self {
         Self {
             cluster: Cluster::new(this_node),
             unsynced: Kind::ALL.into(),
-            kernel: None,
+            refresh_interval,
+            routes: Table::new(Backoff::KERNEL),
+            underlay: UnderlayTable::default(),
+            workload_links: BTreeSet::new(),
             learned: BTreeMap::new(),
             has_bgp_converged: false,
             calculated: None,
             is_store_changed: false,
             unknown_since: BTreeMap::new(),
-            retries: Retries::default(),
         }
     }
 
@@ -74,28 +79,30 @@ impl Engine {
                 self.is_store_changed |= self.cluster.device_route_protocol != protocol;
                 self.cluster.device_route_protocol = protocol;
             }
-            Event::Kernel(state) => self.kernel = Some(*state),
+            Event::Kernel(state) => self.take_kernel(*state, now),
             Event::Learned(changes) => self.learn(changes),
             Event::BgpConverged => self.has_bgp_converged = true,
-            Event::Applied(results) => self.note_applied(&results, now),
+            Event::Applied(results) => self.note_applied(results, now),
         }
     }
 
     /// Returns what to do now; empty if all is as it should be.
     ///
-    /// Routes that it returns are taken for done until the caller reports each
-    /// with [`Event::Applied`].
+    /// The caller does it and reports routes with [`Event::Applied`] before it asks again.
     pub(crate) fn flush(&mut self, now: Timestamp) -> Vec<Effect> {
         if !self.unsynced.is_empty() {
             return Vec::new();
         }
         let mut effects = self.recalculate();
-        if self.kernel.is_none() {
+        if self.routes.needs_list(now) {
             effects.push(Effect::ListKernel);
             return effects;
         }
-        if let Some(changes) = self.route_changes(now).filter(|changes| !changes.is_empty()) {
-            self.assume_done(&changes);
+        let desired = self.desired_routes();
+        let wanted = self.with_kept(desired, now);
+        self.routes.want_all(wanted);
+        let changes = self.routes.due(now);
+        if !changes.is_empty() {
             // Routes come first: peers must not send packets that would find none.
             effects.insert(0, Effect::Routes(changes));
         }
@@ -105,7 +112,7 @@ impl Engine {
     /// Returns when [`Engine::flush`] has something to do although nothing happens until then.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let grace = self.unknown_since.values().map(|since| *since + ADD_GRACE).min();
-        [grace, self.retries.next_due()].into_iter().flatten().min()
+        [grace, self.routes.next_deadline()].into_iter().flatten().min()
     }
 
     /// Is every kind of object in sync?
@@ -120,7 +127,7 @@ impl Engine {
 
     /// Returns the number of routes that could not be written and will be tried again.
     pub(crate) fn failing_routes(&self) -> usize {
-        self.retries.len()
+        self.routes.failing().count()
     }
 
     /// Returns what is known of the datastore.
@@ -143,13 +150,25 @@ impl Engine {
         }
     }
 
+    fn take_kernel(&mut self, state: KernelState, now: Timestamp) {
+        self.underlay = state.underlay;
+        self.workload_links = state.workload_links;
+        self.routes.listed(state.routes, now + self.refresh_interval);
+    }
+
     /// Takes note of how changes went. After a failure nobody knows what the kernel holds.
-    fn note_applied(&mut self, results: &[(Cidr, Result<(), String>)], now: Timestamp) {
-        for (dst, result) in results {
-            self.retries.note(*dst, result.is_ok(), now);
+    fn note_applied(&mut self, results: Vec<Applied>, now: Timestamp) {
+        let mut is_lost = false;
+        for (change, result) in results {
+            if result.is_ok() {
+                self.routes.succeeded(change);
+            } else {
+                self.routes.failed(*change.key(), now);
+                is_lost = true;
+            }
         }
-        if results.iter().any(|(_, result)| result.is_err()) {
-            self.kernel = None;
+        if is_lost {
+            self.routes.lose();
         }
     }
 
@@ -177,83 +196,57 @@ impl Engine {
         effects
     }
 
-    /// Returns the changes that take the kernel's routes to what they should be.
-    fn route_changes(&mut self, now: Timestamp) -> Option<RouteChanges> {
-        let kernel = self.kernel.take()?;
-        let changes = self.changes_from(&kernel, now);
-        self.kernel = Some(kernel);
-        changes
-    }
-
-    fn changes_from(&mut self, kernel: &KernelState, now: Timestamp) -> Option<RouteChanges> {
-        let desired = self.desired_routes(kernel)?;
-        let plan = Plan::between(&desired, &kernel.routes);
-        self.note_unknown(&plan, kernel, now);
-        self.retries.keep_only(|dst| desired.get(dst) != kernel.routes.get(dst));
-        let deletes = plan
-            .deletes
-            .into_iter()
-            .filter_map(|dst| kernel.routes.get(&dst).map(|route| (dst, route.clone())))
-            .filter(|(dst, route)| self.may_go(*dst, route, now))
-            .collect();
-        let upserts =
-            plan.upserts.into_iter().filter(|(dst, _)| self.retries.is_due(*dst, now)).collect();
-        Some(RouteChanges { deletes, upserts })
-    }
-
-    /// Returns the routes that should be there; `None` until something has been calculated.
+    /// Returns the routes that should be there.
     ///
     /// A workload's route waits for its interface. A learned route never
     /// replaces one of our own to the same destination, and one whose next
     /// hops are all unreachable is left out until one of them is.
-    fn desired_routes(&self, kernel: &KernelState) -> Option<BTreeMap<Cidr, Route>> {
-        let (desired, _) = self.calculated.as_ref()?;
+    fn desired_routes(&self) -> BTreeMap<Cidr, Route> {
         let learned = self.learned.iter().filter_map(|(dst, next_hops)| {
-            let gateways = kernel.underlay.gateways(next_hops);
-            let target = RouteTarget::Via(gateways);
-            let is_reachable = !matches!(&target, RouteTarget::Via(all) if all.is_empty());
-            is_reachable.then_some((*dst, Route { target, protocol: RouteProtocol::CALICO }))
+            let gateways = self.underlay.gateways(next_hops);
+            let target = (!gateways.is_empty()).then_some(RouteTarget::Via(gateways))?;
+            Some((*dst, Route { target, protocol: RouteProtocol::CALICO }))
         });
         let is_ready = |route: &Route| match &route.target {
-            RouteTarget::Link(if_name) => kernel.workload_links.contains(if_name),
+            RouteTarget::Link(if_name) => self.workload_links.contains(if_name),
             RouteTarget::Blackhole | RouteTarget::Via(_) => true,
         };
-        let own = desired.routes.iter().filter(|(_, route)| is_ready(route));
-        Some(learned.chain(own.map(|(dst, route)| (*dst, route.clone()))).collect())
+        let own = self.calculated.iter().flat_map(|(desired, _)| &desired.routes);
+        let own = own.filter(|(_, route)| is_ready(route));
+        learned.chain(own.map(|(dst, route)| (*dst, route.clone()))).collect()
     }
 
-    /// Notes since when workloads' routes are there without a workload.
-    fn note_unknown(&mut self, plan: &Plan<Cidr, Route>, kernel: &KernelState, now: Timestamp) {
-        let is_workload = |dst: &&Cidr| {
-            let route = kernel.routes.get(*dst);
-            route.is_some_and(|route| matches!(route.target, RouteTarget::Link(_)))
+    /// Returns `desired` with those routes besides that are there and may not go yet.
+    fn with_kept(
+        &mut self,
+        desired: BTreeMap<Cidr, Route>,
+        now: Timestamp,
+    ) -> BTreeMap<Cidr, Route> {
+        let actual = self.routes.actual().into_iter().flatten();
+        let unwanted: BTreeMap<Cidr, Route> = actual
+            .filter(|(dst, _)| !desired.contains_key(*dst))
+            .map(|(dst, route)| (*dst, route.clone()))
+            .collect();
+        let is_unknown = |dst: &Cidr| {
+            unwanted.get(dst).is_some_and(|route| matches!(route.target, RouteTarget::Link(_)))
         };
-        let unknown: BTreeSet<Cidr> = plan.deletes.iter().filter(is_workload).copied().collect();
-        self.unknown_since.retain(|dst, _| unknown.contains(dst));
-        for dst in unknown {
-            self.unknown_since.entry(dst).or_insert(now);
+        self.unknown_since.retain(|dst, _| is_unknown(dst));
+        for dst in unwanted.keys().filter(|dst| is_unknown(dst)) {
+            self.unknown_since.entry(*dst).or_insert(now);
         }
+        let kept = unwanted.into_iter().filter(|(dst, route)| !self.may_go(*dst, route, now));
+        desired.into_iter().chain(kept).collect()
     }
 
     /// May this unwanted route of ours go now?
     fn may_go(&self, dst: Cidr, route: &Route, now: Timestamp) -> bool {
-        let is_allowed = match route.target {
+        match route.target {
             RouteTarget::Link(_) => {
                 self.unknown_since.get(&dst).is_some_and(|since| since.until(now) >= ADD_GRACE)
             }
             RouteTarget::Via(_) => self.has_bgp_converged,
             RouteTarget::Blackhole => true,
-        };
-        is_allowed && self.retries.is_due(dst, now)
-    }
-
-    /// Takes `changes` for done, until the kernel is listed again.
-    fn assume_done(&mut self, changes: &RouteChanges) {
-        let Some(kernel) = &mut self.kernel else { return };
-        for (dst, _) in &changes.deletes {
-            kernel.routes.remove(dst);
         }
-        kernel.routes.extend(changes.upserts.iter().cloned());
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) enum Event {
     Learned(Vec<(Cidr, BTreeSet<IpAddr>)>),
     /// BGP knows what its reachable peers know; what it has not learned by now is stale.
     BgpConverged,
-    /// How the changes of the last [`Effect::Routes`] went, per destination.
-    Applied(Vec<(Cidr, Result<(), String>)>),
+    /// How the changes of the last [`Effect::Routes`] went.
+    Applied(Vec<Applied>),
 }
 
 /// The kinds of objects that must be in sync before anything is applied.
@@ -75,8 +75,8 @@ pub(crate) struct KernelState {
 pub(crate) enum Effect {
     /// Look what the kernel holds and report it as [`Event::Kernel`].
     ListKernel,
-    /// Change these routes and report each as [`Event::Applied`].
-    Routes(RouteChanges),
+    /// Make these changes of routes and report each in [`Event::Applied`].
+    Routes(Vec<RouteChange>),
     /// Announce this, and nothing else.
     Advertise(Advertisements),
     /// Have these sessions, and no others.
@@ -85,18 +85,8 @@ pub(crate) enum Effect {
     Problems(Vec<Problem>),
 }
 
-/// Changes to the kernel's routes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct RouteChanges {
-    /// Destinations whose route goes, with the route as the kernel has it.
-    pub(crate) deletes: Vec<(Cidr, Route)>,
-    /// Destinations whose route is made or replaced.
-    pub(crate) upserts: Vec<(Cidr, Route)>,
-}
+/// A change of one of the kernel's routes.
+pub(crate) type RouteChange = reconcile::Change<Cidr, Route>;
 
-impl RouteChanges {
-    /// Is there nothing to do?
-    pub(crate) fn is_empty(&self) -> bool {
-        self.deletes.is_empty() && self.upserts.is_empty()
-    }
-}
+/// What came of a change: nothing more to say, or what the kernel said.
+pub(crate) type Applied = (RouteChange, Result<(), String>);

@@ -6,6 +6,7 @@
 
 pub(crate) mod engine;
 pub(crate) mod event;
-mod retry;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod table;
+pub(crate) mod watch;

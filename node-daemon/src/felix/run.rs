@@ -8,7 +8,7 @@ use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::Engine;
-use super::event::{Effect, Event, KernelState, RouteChanges};
+use super::event::{Effect, Event, RouteChange};
 use super::table::{self, Ownership};
 use crate::bgp;
 
@@ -16,6 +16,8 @@ use crate::bgp;
 const SETTLE: Duration = Duration::from_millis(20);
 /// How soon a kernel that could not be listed is listed again.
 const LIST_RETRY: Duration = Duration::from_secs(1);
+/// How often the loop shows that it lives though there is nothing to do.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How many events are taken in before the engine compares.
 const BATCH: usize = 4096;
 
@@ -30,8 +32,6 @@ pub(crate) struct Felix {
     pub(crate) monitor: Monitor,
     /// Which routes are ours.
     pub(crate) ownership: Ownership,
-    /// How often everything is listed although nothing seems to have changed.
-    pub(crate) refresh_interval: Duration,
     /// What the datastore tells.
     pub(crate) store: mpsc::Receiver<Event>,
     /// What BGP is told; `None` if this node speaks none.
@@ -73,7 +73,7 @@ impl Felix {
     /// Runs until the datastore's events end.
     pub(crate) async fn run(mut self) {
         let origin = Instant::now();
-        let mut list_at: Option<Instant> = Some(origin);
+        let mut list_at: Option<Instant> = None;
         let mut progress = Status::default();
         loop {
             let wake = self.wake(origin, list_at);
@@ -106,7 +106,7 @@ impl Felix {
     fn wake(&self, origin: Instant, list_at: Option<Instant>) -> Instant {
         let deadline = self.engine.next_deadline();
         let deadline = deadline.and_then(|at| origin.checked_add(at.since_origin()));
-        let far = Instant::now().checked_add(self.refresh_interval);
+        let far = Instant::now().checked_add(HEARTBEAT);
         [deadline, list_at, far].into_iter().flatten().min().unwrap_or(origin)
     }
 
@@ -143,24 +143,20 @@ impl Felix {
         }
     }
 
-    /// Lists the kernel; returns when to list again.
+    /// Lists the kernel; returns when to try again if that failed.
     async fn list(&mut self, origin: Instant, progress: &mut Status) -> Option<Instant> {
         match table::list(&self.netlink, &self.ownership).await {
             Ok(state) => {
                 progress.resyncs = progress.resyncs.saturating_add(1);
                 progress.routes = state.routes.len();
-                self.take_kernel(state, origin);
-                Instant::now().checked_add(self.refresh_interval)
+                self.engine.handle(Event::Kernel(Box::new(state)), now(origin));
+                None
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot list the kernel's routes");
                 Instant::now().checked_add(LIST_RETRY)
             }
         }
-    }
-
-    fn take_kernel(&mut self, state: KernelState, origin: Instant) {
-        self.engine.handle(Event::Kernel(Box::new(state)), now(origin));
     }
 
     /// Carries out what the engine wants; returns whether the kernel must be listed now.
@@ -170,7 +166,7 @@ impl Felix {
             match effect {
                 Effect::ListKernel => must_list = true,
                 Effect::Routes(changes) => {
-                    must_list |= !self.change(&changes, origin, progress).await;
+                    must_list |= !self.change(changes, origin, progress).await;
                 }
                 Effect::Advertise(all) => self.tell_bgp(bgp::Command::Advertise(all)).await,
                 Effect::Sessions(all) => self.tell_bgp(bgp::Command::Configure(all)).await,
@@ -188,20 +184,15 @@ impl Felix {
     /// Changes routes; returns whether all went well.
     async fn change(
         &mut self,
-        changes: &RouteChanges,
+        changes: Vec<RouteChange>,
         origin: Instant,
         progress: &mut Status,
     ) -> bool {
         let started = Instant::now();
-        let results = match table::apply(&self.netlink, changes).await {
-            Ok(results) => results,
-            Err(error) => {
-                let all = changes.deletes.iter().chain(&changes.upserts);
-                all.map(|(dst, _)| (*dst, Err(error.to_string()))).collect()
-            }
-        };
+        let results = table::apply(&self.netlink, changes).await;
         let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-        for (dst, result) in &results {
+        for (change, result) in &results {
+            let dst = change.key();
             match result {
                 Ok(()) => tracing::debug!(%dst, "route changed"),
                 Err(error) => tracing::warn!(%dst, %error, "route not changed, will be retried"),

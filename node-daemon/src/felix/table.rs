@@ -7,9 +7,9 @@ use kernel::Netlink;
 use kernel::netlink::{Error, Link, RouteEntry, RouteFilter, Target, default_metric};
 use kernel::route_table::{Change, KernelRoutes, RouteTable as _};
 use model::desired::{Route, RouteProtocol, RouteTarget};
-use model::net::{Cidr, IfIndex, IfName};
+use model::net::{IfIndex, IfName};
 
-use super::event::{KernelState, RouteChanges};
+use super::event::{Applied, KernelState, RouteChange};
 
 /// Which of the kernel's routes are ours (ADR 3).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,22 +40,24 @@ pub(crate) async fn list(netlink: &Netlink, ownership: &Ownership) -> Result<Ker
     Ok(sorted_out(routes?, &links, ownership))
 }
 
-/// Makes `changes`, and returns what came of each.
-///
-/// # Errors
-///
-/// [`Error`] if the kernel cannot be asked; the state is unknown then.
-pub(crate) async fn apply(
-    netlink: &Netlink,
-    changes: &RouteChanges,
-) -> Result<Vec<(Cidr, Result<(), String>)>, Error> {
-    let deletes = changes.deletes.iter().cloned().map(|(dst, route)| Change::Delete(dst, route));
-    let upserts = changes.upserts.iter().cloned().map(|(dst, route)| Change::Upsert(dst, route));
-    let all: Vec<Change> = deletes.chain(upserts).collect();
+/// Makes `changes` in their order, and returns what came of each.
+pub(crate) async fn apply(netlink: &Netlink, changes: Vec<RouteChange>) -> Vec<Applied> {
     let table = KernelRoutes::new(netlink.clone(), RouteFilter::of_protocols([]));
-    let results = table.apply(&all).await?;
-    let results = results.into_iter().map(|result| result.map_err(|error| error.to_string()));
-    Ok(all.iter().map(Change::dst).zip(results).collect())
+    let requests: Vec<Change> = changes
+        .iter()
+        .cloned()
+        .map(|change| match change {
+            RouteChange::Upsert(dst, route) => Change::Upsert(dst, route),
+            RouteChange::Delete(dst, route) => Change::Delete(dst, route),
+        })
+        .collect();
+    match table.apply(&requests).await {
+        Ok(results) => {
+            let results = results.into_iter().map(|done| done.map_err(|error| error.to_string()));
+            changes.into_iter().zip(results).collect()
+        }
+        Err(error) => changes.into_iter().map(|change| (change, Err(error.to_string()))).collect(),
+    }
 }
 
 impl Links {
@@ -78,7 +80,7 @@ fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> 
                 own.insert(entry.dst, route);
             }
             None => {
-                underlay.extend(underlay_of(&entry).map(|found| (entry.metric, entry.dst, found)))
+                underlay.extend(underlay_of(&entry).map(|found| (entry.metric, entry.dst, found)));
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::event::{Event, Kind};
+use super::settings::Settings;
 
 /// What of the datastore concerns one node.
 #[derive(Clone, Debug)]
@@ -24,11 +25,14 @@ pub(crate) struct Scope {
 /// Starts a watch for every [`Kind`]; their events arrive in `events`.
 ///
 /// The watches end when the returned set is dropped.
-pub(crate) fn all(client: &Client, scope: &Scope, events: &mpsc::Sender<Event>) -> JoinSet<()> {
-    let own_pods = Filter {
-        fields: Some(format!("spec.nodeName={}", scope.node)),
-        ..Filter::default()
-    };
+pub(crate) fn all(
+    client: &Client,
+    scope: &Scope,
+    mut settings: Settings,
+    events: &mpsc::Sender<Event>,
+) -> JoinSet<()> {
+    let own_pods =
+        Filter { fields: Some(format!("spec.nodeName={}", scope.node)), ..Filter::default() };
     let own_affinities = Filter {
         labels: Some(format!(
             "{}={}",
@@ -40,15 +44,15 @@ pub(crate) fn all(client: &Client, scope: &Scope, events: &mpsc::Sender<Event>) 
     let everything = Filter::default();
     let mut watches = Watches { client, events, tasks: JoinSet::new() };
     watches.start(Kind::Nodes, &everything, node);
-    watches.start(Kind::Pools, &everything, pool);
-    watches.start(Kind::Affinities, &own_affinities, affinity);
+    watches.start(Kind::Pools, &everything, |key, object| Some(pool(key, object)));
+    watches.start(Kind::Affinities, &own_affinities, |key, object| Some(affinity(key, object)));
     let prefix = scope.interface_prefix.clone();
-    watches.start(Kind::Endpoints, &own_pods, move |key, pod| endpoint(key, pod, &prefix));
+    watches
+        .start(Kind::Endpoints, &own_pods, move |key, object| Some(endpoint(key, object, &prefix)));
     watches.start(Kind::BgpConfigurations, &everything, bgp_configuration);
-    watches.start(Kind::BgpPeers, &everything, bgp_peer);
-    let node = scope.node.clone();
+    watches.start(Kind::BgpPeers, &everything, |key, object| Some(bgp_peer(key, object)));
     watches.start(Kind::FelixConfigurations, &everything, move |key, object| {
-        super::settings::event(key, object, &node)
+        settings.take(key, object)
     });
     watches.tasks
 }
@@ -61,10 +65,10 @@ struct Watches<'a> {
 
 impl Watches<'_> {
     /// Starts a watch of `T`, whose objects `read` turns into events.
-    fn start<T, R>(&mut self, kind: Kind, filter: &Filter, read: R)
+    fn start<T, R>(&mut self, kind: Kind, filter: &Filter, mut read: R)
     where
         T: Object,
-        R: Fn(&ObjectKey, Option<&T>) -> Option<Event> + Send + 'static,
+        R: FnMut(&ObjectKey, Option<&T>) -> Option<Event> + Send + 'static,
     {
         let stream = self.client.watch::<T>(filter);
         let events = self.events.clone();
@@ -121,22 +125,22 @@ fn node(key: &ObjectKey, object: Option<&Node>) -> Option<Event> {
     Some(Event::Store(Change::Node(name, node.map(Box::new))))
 }
 
-fn pool(key: &ObjectKey, object: Option<&api::IpPool>) -> Option<Event> {
+fn pool(key: &ObjectKey, object: Option<&api::IpPool>) -> Event {
     let pool = object.and_then(|object| accepted(object.try_into()));
-    Some(Event::Store(Change::Pool(key.name.clone(), pool.map(Box::new))))
+    Event::Store(Change::Pool(key.name.clone(), pool.map(Box::new)))
 }
 
-fn affinity(key: &ObjectKey, object: Option<&api::BlockAffinity>) -> Option<Event> {
+fn affinity(key: &ObjectKey, object: Option<&api::BlockAffinity>) -> Event {
     let affinity = object.and_then(|object| accepted(object.try_into()));
-    Some(Event::Store(Change::Affinity(key.name.clone(), affinity)))
+    Event::Store(Change::Affinity(key.name.clone(), affinity))
 }
 
-fn endpoint(key: &ObjectKey, object: Option<&Pod>, interface_prefix: &str) -> Option<Event> {
+fn endpoint(key: &ObjectKey, object: Option<&Pod>, interface_prefix: &str) -> Event {
     let read = |pod: &Pod| accepted(api::kubernetes::workload_endpoint(pod, interface_prefix));
     let endpoint = object.and_then(read).flatten();
     let namespace = key.namespace.clone().unwrap_or_default();
     let pod = NamespacedName { namespace, name: key.name.clone() };
-    Some(Event::Store(Change::Endpoint(pod, endpoint.map(Box::new))))
+    Event::Store(Change::Endpoint(pod, endpoint.map(Box::new)))
 }
 
 /// Only the object named `default` is the cluster's.
@@ -146,7 +150,7 @@ fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfiguration>) ->
     (key.name == "default").then_some(Event::Store(change))
 }
 
-fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Option<Event> {
+fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Event {
     let peer = object.and_then(|object| accepted(object.try_into()));
-    Some(Event::Store(Change::Peer(key.name.clone(), peer.map(Box::new))))
+    Event::Store(Change::Peer(key.name.clone(), peer.map(Box::new)))
 }

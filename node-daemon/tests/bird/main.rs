@@ -2,6 +2,8 @@
 //!
 //! Needs root, iproute2 and Debian's `bird2`; fails without them.
 
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
 #[cfg(test)]
 mod lab;
 

@@ -8,9 +8,11 @@ use model::node::{Node, TunnelAddrs};
 use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
 use selector::Selector;
 
+use super::super::event::RouteChange;
 use super::*;
 
 const NOW: Timestamp = Timestamp::ZERO;
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn later(seconds: u64) -> Timestamp {
     NOW + Duration::from_secs(seconds)
@@ -106,7 +108,7 @@ fn synced() -> Vec<Event> {
 
 /// An engine of node `a` at 10.0.0.1 that has seen `events` and is in sync.
 fn engine(events: Vec<Event>) -> Engine {
-    let mut engine = Engine::new("a".parse().unwrap());
+    let mut engine = Engine::new("a".parse().unwrap(), HOUR);
     let base = [node("a", "10.0.0.1/24"), pool()];
     for event in base.into_iter().chain(events).chain(synced()) {
         engine.handle(event, NOW);
@@ -114,13 +116,22 @@ fn engine(events: Vec<Event>) -> Engine {
     engine
 }
 
-/// The route changes of a flush in words.
+/// The route changes of a flush in words; all of them succeed.
 fn changes(engine: &mut Engine, now: Timestamp) -> Vec<String> {
+    changes_that(engine, now, &Ok(()))
+}
+
+/// The route changes of a flush in words; `result` comes of all of them.
+fn changes_that(engine: &mut Engine, now: Timestamp, result: &Result<(), String>) -> Vec<String> {
     let mut words = Vec::new();
     for effect in engine.flush(now) {
         if let Effect::Routes(changes) = effect {
-            words.extend(changes.deletes.iter().map(|(dst, route)| format!("- {dst} {route}")));
-            words.extend(changes.upserts.iter().map(|(dst, route)| format!("+ {dst} {route}")));
+            words.extend(changes.iter().map(|change| match change {
+                RouteChange::Delete(dst, route) => format!("- {dst} {route}"),
+                RouteChange::Upsert(dst, route) => format!("+ {dst} {route}"),
+            }));
+            let results = changes.into_iter().map(|change| (change, result.clone()));
+            engine.handle(Event::Applied(results.collect()), now);
         }
     }
     words
@@ -128,7 +139,7 @@ fn changes(engine: &mut Engine, now: Timestamp) -> Vec<String> {
 
 #[test]
 fn nothing_is_done_before_every_kind_is_in_sync() {
-    let mut engine = Engine::new("a".parse().unwrap());
+    let mut engine = Engine::new("a".parse().unwrap(), HOUR);
     engine.handle(node("a", "10.0.0.1/24"), NOW);
     engine.handle(pool(), NOW);
     engine.handle(block("10.244.0.0/26"), NOW);
@@ -222,11 +233,8 @@ fn nobody_can_take_over_our_own_block_by_bgp() {
 fn a_refused_route_is_tried_again_later_and_later() {
     let mut engine = engine(vec![pod("web", "10.244.0.5"), kernel(&[], &["caliweb"])]);
     let wanted = "+ 10.244.0.5/32 dev caliweb scope link proto 3";
-    let refused = || {
-        Event::Applied(vec![("10.244.0.5/32".parse().unwrap(), Err("no such device".to_owned()))])
-    };
-    assert_eq!(changes(&mut engine, NOW), [wanted]);
-    engine.handle(refused(), NOW);
+    let refused = Err("no such device".to_owned());
+    assert_eq!(changes_that(&mut engine, NOW, &refused), [wanted]);
     assert_eq!(engine.flush(NOW), [Effect::ListKernel], "who knows what the kernel holds now");
     engine.handle(kernel(&[], &["caliweb"]), NOW);
     assert_eq!(changes(&mut engine, NOW), Vec::<String>::new());
@@ -234,10 +242,17 @@ fn a_refused_route_is_tried_again_later_and_later() {
 
     let due = engine.next_deadline().unwrap();
     assert_eq!(due, NOW + Duration::from_millis(100));
-    assert_eq!(changes(&mut engine, due), [wanted]);
-    engine.handle(refused(), due);
+    assert_eq!(changes_that(&mut engine, due, &refused), [wanted]);
     engine.handle(kernel(&[], &["caliweb"]), due);
     assert_eq!(engine.next_deadline(), Some(due + Duration::from_millis(200)));
+}
+
+#[test]
+fn the_kernel_is_listed_again_after_a_while() {
+    let mut engine = engine(vec![kernel(&[], &[])]);
+    engine.flush(NOW);
+    assert_eq!(engine.flush(later(3599)), Vec::new());
+    assert_eq!(engine.flush(later(3600)), [Effect::ListKernel]);
 }
 
 #[test]
@@ -261,7 +276,7 @@ fn peers_hear_of_everything_before_sessions_open() {
 #[test]
 fn sessions_are_left_alone_when_only_a_pod_changes() {
     let mut engine = engine(vec![block("10.244.0.0/26"), kernel(&[], &[])]);
-    engine.flush(NOW);
+    changes(&mut engine, NOW);
     engine.handle(pod("web", "10.244.0.5"), NOW);
     assert_eq!(engine.flush(NOW), Vec::new());
 }

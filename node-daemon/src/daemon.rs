@@ -1,0 +1,295 @@
+//! The daemon, put together: start-up, then routes, BGP, health and metrics until the end.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::value::{Backend, LogSeverity};
+use config::{FelixConfig, Sources, StartupConfig};
+use datastore::{Client, Options, Source};
+use model::net::Family;
+use telemetry::health::Aggregator;
+use telemetry::logging;
+use telemetry::metrics::Registry;
+use telemetry::server::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::felix::engine::Engine;
+use crate::felix::event::Kind;
+use crate::felix::run::{Felix, Status, open_kernel};
+use crate::felix::settings::{self, Settings};
+use crate::felix::table::{self, Ownership};
+use crate::felix::watch::{Scope, all};
+use crate::startup::{self, Availability, StartedNode};
+use crate::{admin, bgp, health, metrics};
+
+/// Felix's own settings file.
+const FELIX_FILE: &str = "/etc/calico/felix.cfg";
+/// Where the CNI plugin reads the MTU of pods.
+const MTU_FILE: &str = "/var/lib/calico/mtu";
+/// Events of the datastore that may wait.
+const STORE_QUEUE: usize = 1024;
+/// What stands for "never" where a setting is zero.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Why the daemon cannot run, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Settings or start-up.
+    #[error(transparent)]
+    Startup(#[from] startup::StartupError),
+    /// Logging.
+    #[error(transparent)]
+    Logging(#[from] logging::Error),
+    /// The datastore.
+    #[error(transparent)]
+    Datastore(#[from] datastore::Error),
+    /// The kernel.
+    #[error("no netlink socket: {0}; calico-node needs CAP_NET_ADMIN")]
+    Kernel(#[from] ::kernel::netlink::Error),
+    /// The health or metrics endpoint.
+    #[error(transparent)]
+    Server(#[from] telemetry::server::Error),
+    /// Signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// A part that should run for ever has ended; its log says why.
+    #[error("{0} has ended, so the daemon must be restarted")]
+    Ended(&'static str),
+}
+
+/// Runs until SIGTERM or SIGINT; routes and peers are left as they are.
+///
+/// # Errors
+///
+/// [`DaemonError`] with the cause and, where it is known, the remedy.
+pub async fn run() -> Result<(), DaemonError> {
+    let sources = sources();
+    let startup = startup::configure(&sources)?;
+    start_logging(&sources, &startup)?;
+    let client = connect(&startup)?;
+    let (netlink, monitor) = open_kernel()?;
+    let inputs = startup::Inputs {
+        client: &client,
+        netlink: &netlink,
+        startup: &startup,
+        sources: &sources,
+        mtu_file: PathBuf::from(MTU_FILE),
+    };
+    let started = Box::pin(startup::run(&inputs)).await?;
+    for problem in &started.problems {
+        tracing::warn!(%problem, "setting not followed");
+    }
+    let mut parts = Parts::default();
+    let _servers = parts.serve(&started.felix).await?;
+    let ownership = Ownership {
+        interface_prefix: interface_prefix(&started.felix),
+        device_route_protocol: settings::device_protocol(&started.felix),
+    };
+    let mut speaker = match startup.node.backend {
+        Backend::Bird => Some(start_bgp(&client, &netlink, &started, &ownership).await?),
+        Backend::Vxlan | Backend::None => None,
+    };
+    let (store_sender, store) = mpsc::channel(STORE_QUEUE);
+    let (status_sender, status) = watch::channel(Status::default());
+    parts.follow(&client, &started, &status, speaker.as_ref());
+    let bgp_task = speaker.as_mut().map(|speaker| {
+        std::mem::replace(&mut speaker.handle.task, tokio::spawn(std::future::pending()))
+    });
+    let felix = Felix {
+        engine: Engine::new(started.name.clone(), refresh_interval(&started.felix)),
+        netlink,
+        monitor,
+        store,
+        bgp_commands: speaker.as_ref().map(|speaker| speaker.commands.clone()),
+        bgp_events: speaker.map(|speaker| speaker.handle.events),
+        status: status_sender,
+        ownership: ownership.clone(),
+    };
+    let scope = Scope { node: started.name.clone(), interface_prefix: ownership.interface_prefix };
+    let settings = Settings::new(sources, &started.name, started.felix.clone());
+    let _watches = all(&client, &scope, settings, &store_sender);
+    tracing::info!(node = %started.name, kinds = Kind::ALL.len(), "started");
+    until_the_end(felix, bgp_task).await
+}
+
+/// Waits for a signal, or for a part that ends although it should not.
+async fn until_the_end(
+    felix: Felix,
+    bgp: Option<tokio::task::JoinHandle<()>>,
+) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let bgp_end = async {
+        match bgp {
+            Some(task) => drop(task.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = felix.run() => Err(DaemonError::Ended("the loop that programs routes")),
+        () = bgp_end => Err(DaemonError::Ended("the BGP speaker")),
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: ending; routes stay, peers keep ours");
+            Ok(())
+        }
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// Tells Kubernetes that this node's network is about to stop, as the manifest's preStop hook does.
+///
+/// # Errors
+///
+/// [`DaemonError`] if Kubernetes cannot be told.
+pub async fn announce_shutdown() -> Result<(), DaemonError> {
+    let startup = startup::configure(&sources())?;
+    let name = startup::node_name(&startup.node)?;
+    let name = startup.node.kubernetes_node.clone().unwrap_or(name);
+    let client = connect(&startup)?;
+    startup::announce(&client, name.as_str(), Availability::Down).await?;
+    Ok(())
+}
+
+/// Returns where the health endpoint is, as far as the environment says.
+#[must_use]
+pub fn health_endpoint() -> (String, u16) {
+    let (felix, _) = FelixConfig::resolve(&sources());
+    let port = u16::try_from(felix.health.port.get()).unwrap_or(u16::MAX);
+    (felix.health.host, port)
+}
+
+fn sources() -> Sources {
+    let path = std::env::var("FELIX_CONFIGFILE").unwrap_or_else(|_| FELIX_FILE.to_owned());
+    let text = std::fs::read_to_string(Path::new(&path)).unwrap_or_default();
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Sources::from_environment(variables).with_file(&text)
+}
+
+/// Starts logging with the level of the environment: the datastore is not there yet.
+fn start_logging(sources: &Sources, startup: &StartupConfig) -> Result<(), DaemonError> {
+    let (felix, _) = FelixConfig::resolve(sources);
+    let default = FelixConfig::default().logging.severity_screen;
+    let of_felix = felix.logging.severity_screen;
+    let severity = if of_felix == default { startup.node.log_severity } else { of_felix };
+    let screen = match severity {
+        LogSeverity::None => logging::Level::None,
+        LogSeverity::Trace => logging::Level::Trace,
+        LogSeverity::Debug => logging::Level::Debug,
+        LogSeverity::Info => logging::Level::Info,
+        LogSeverity::Warning => logging::Level::Warning,
+        LogSeverity::Error => logging::Level::Error,
+        LogSeverity::Fatal => logging::Level::Fatal,
+    };
+    logging::init(&logging::Options { screen, ..logging::Options::default() })?;
+    Ok(())
+}
+
+fn connect(startup: &StartupConfig) -> Result<Client, DaemonError> {
+    let file = startup.datastore.kubeconfig.as_ref().map(PathBuf::from);
+    let source = file.map_or(Source::Infer, Source::Kubeconfig);
+    let user_agent = concat!("calico-node/", env!("CARGO_PKG_VERSION")).to_owned();
+    Ok(Client::connect(&Options { source, user_agent, ..Options::default() })?)
+}
+
+fn interface_prefix(felix: &FelixConfig) -> String {
+    let prefix = felix.interfaces.prefix.first().map(|prefix| prefix.as_str().to_owned());
+    prefix.unwrap_or_else(|| "cali".to_owned())
+}
+
+/// Returns how often the kernel is listed: some nodes a little earlier than others.
+fn refresh_interval(felix: &FelixConfig) -> Duration {
+    let interval = felix.routes.refresh_interval;
+    if interval.is_zero() {
+        return NEVER;
+    }
+    let tenths = getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX));
+    interval.mul_f64(tenths.mul_add(-0.1, 1.0))
+}
+
+/// A speaker, and the way to command it.
+struct RunningSpeaker {
+    commands: mpsc::Sender<bgp::Command>,
+    handle: bgp::Handle,
+}
+
+async fn start_bgp(
+    client: &Client,
+    netlink: &::kernel::Netlink,
+    started: &StartedNode,
+    ownership: &Ownership,
+) -> Result<RunningSpeaker, DaemonError> {
+    let object: Option<api::BgpConfiguration> = client.get("default").await?;
+    let configuration = object.as_ref().map(model::peer::BgpConfiguration::try_from);
+    let configuration = configuration.and_then(Result::ok).unwrap_or_default();
+    let listen = Family::ALL.into_iter().filter(|family| started.node.addr(*family).is_some());
+    let listen = listen.map(|family| {
+        let any: IpAddr = match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(any, configuration.listen_port)
+    });
+    let left = table::list(netlink, ownership).await?;
+    let is_restarting = left
+        .routes
+        .values()
+        .any(|route| matches!(route.target, model::desired::RouteTarget::Via(_)));
+    let (commands, receiver) = mpsc::channel(16);
+    let config = bgp::Config {
+        identifier: started.router_id,
+        listen: listen.collect(),
+        is_restarting,
+        seed: getrandom::u64().unwrap_or_default(),
+    };
+    Ok(RunningSpeaker { commands, handle: bgp::spawn(config, receiver) })
+}
+
+/// The tasks that only tell how things are.
+#[derive(Debug, Default)]
+struct Parts {
+    aggregator: Aggregator,
+    registry: Registry,
+    tasks: JoinSet<()>,
+}
+
+impl Parts {
+    /// Starts the endpoints that are enabled.
+    async fn serve(&self, felix: &FelixConfig) -> Result<Vec<Server>, DaemonError> {
+        let mut servers = Vec::new();
+        let port = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        if felix.health.is_enabled {
+            let (host, port) = (&felix.health.host, port(felix.health.port.get()));
+            servers.push(Server::health(host, port, self.aggregator.clone()).await?);
+        }
+        if felix.metrics.is_enabled {
+            let (host, port) = (&felix.metrics.host, port(felix.metrics.port.get()));
+            servers.push(Server::metrics(host, port, self.registry.clone()).await?);
+        }
+        Ok(servers)
+    }
+
+    /// Starts what follows the status of routes and BGP.
+    fn follow(
+        &mut self,
+        client: &Client,
+        started: &StartedNode,
+        status: &watch::Receiver<Status>,
+        speaker: Option<&RunningSpeaker>,
+    ) {
+        let (aggregator, registry) = (&self.aggregator, &self.registry);
+        self.tasks.spawn(health::of_felix(aggregator.clone(), status.clone()));
+        self.tasks.spawn(metrics::of_felix(registry.clone(), status.clone()));
+        let name = started.kubernetes_name.clone();
+        self.tasks.spawn(health::announce_up(client.clone(), name, status.clone()));
+        if let Some(speaker) = speaker {
+            let status = &speaker.handle.status;
+            self.tasks.spawn(health::of_bgp(aggregator.clone(), status.clone()));
+            self.tasks.spawn(metrics::of_bgp(registry.clone(), status.clone()));
+            self.tasks.spawn(admin::serve(status.clone()));
+        }
+    }
+}

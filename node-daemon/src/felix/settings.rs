@@ -1,0 +1,67 @@
+//! Settings that change while the daemon runs: the two FelixConfigurations that concern this node.
+
+use std::collections::BTreeMap;
+
+use api::FelixConfiguration;
+use config::{FelixConfig, Sources};
+use datastore::ObjectKey;
+use model::desired::RouteProtocol;
+use model::id::NodeName;
+use serde_json::Value;
+
+use super::event::Event;
+
+/// The settings as they are now, from the environment and the datastore.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    sources: Sources,
+    own_name: String,
+    cluster: BTreeMap<String, Value>,
+    node: BTreeMap<String, Value>,
+    current: FelixConfig,
+}
+
+impl Settings {
+    /// Starts with what was in force when the daemon started.
+    pub(crate) fn new(sources: Sources, node: &NodeName, current: FelixConfig) -> Self {
+        let own_name = format!("node.{node}");
+        let (cluster, node) = (BTreeMap::new(), BTreeMap::new());
+        Self { sources, own_name, cluster, node, current }
+    }
+
+    /// Takes note of an object, and returns what that changes for the engine.
+    ///
+    /// Only the protocol number of routes changes while the daemon runs; for
+    /// everything else it says that a restart is needed.
+    pub(crate) fn take(
+        &mut self,
+        key: &ObjectKey,
+        object: Option<&FelixConfiguration>,
+    ) -> Option<Event> {
+        let fields = object.into_iter().flat_map(FelixConfiguration::fields);
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        match key.name.as_str() {
+            "default" => self.cluster = fields,
+            name if name == self.own_name => self.node = fields,
+            _ => return None,
+        }
+        let sources = self.sources.clone().with_cluster(self.cluster.clone());
+        let (new, problems) = FelixConfig::resolve(&sources.with_node(self.node.clone()));
+        for problem in problems {
+            tracing::warn!(%problem, "setting not followed");
+        }
+        let old = std::mem::replace(&mut self.current, new);
+        let mut expected = old;
+        expected.routes.device_protocol = self.current.routes.device_protocol;
+        if expected != self.current {
+            tracing::warn!(object = %key.name, "FelixConfiguration changed: restart calico-node on this node to apply it");
+        }
+        Some(Event::DeviceRouteProtocol(device_protocol(&self.current)))
+    }
+}
+
+/// Returns the protocol number of local workloads' routes.
+pub(crate) fn device_protocol(settings: &FelixConfig) -> RouteProtocol {
+    let number = u8::try_from(settings.routes.device_protocol.get());
+    number.map_or(RouteProtocol::BOOT, RouteProtocol)
+}
