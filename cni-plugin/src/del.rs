@@ -21,7 +21,10 @@ const ATTEMPTS: usize = 5;
 ///
 /// The first [`Error`]; everything else was tried.
 pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
-    let (pod, link) = tokio::join!(release_pod(call), delete_link(call));
+    let ends = open(call);
+    let has_ends = matches!(ends, Ok(Some(_)));
+    let by_name = if has_ends { LinkByName::Leave } else { LinkByName::Delete };
+    let (pod, link) = tokio::join!(release_pod(call, by_name), delete_link(call, ends));
     call.trace.end_phase("datastore_and_link");
     let (pod, is_locked) = match pod {
         Ok(Pods::Released) => (Ok(()), false),
@@ -35,6 +38,16 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     link.and(pod).and(addresses)
 }
 
+/// What to do with the host's side, which only its name tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LinkByName {
+    /// It goes with the container's side.
+    Leave,
+    /// There is no namespace to find the container's side in. The kernel takes links
+    /// down some time after their namespace, and until then this one has its routes.
+    Delete,
+}
+
 /// What came of writing the pod's annotations.
 enum Pods {
     /// The container does not hold the pod's addresses (any more).
@@ -44,10 +57,12 @@ enum Pods {
 }
 
 /// Writes that the container no longer holds the pod's addresses, if it does.
-async fn release_pod(call: &Call<'_>) -> Result<Pods, Error> {
+async fn release_pod(call: &Call<'_>, by_name: LinkByName) -> Result<Pods, Error> {
     let store = Store::connect(call.config, call.trace)?;
-    let host_side =
-        if call.netns.is_none() { wire::host_side(&call.host_name).await? } else { None };
+    let host_side = match by_name {
+        LinkByName::Leave => None,
+        LinkByName::Delete => wire::host_side(&call.host_name).await?,
+    };
     let facts = store.read(call.pod(), None, None).await?;
     let mut pod = facts.pod.clone().filter(|pod| is_holder(call, pod));
     // Without a namespace only the name tells which link to delete, and a newer
@@ -89,17 +104,22 @@ fn is_holder(call: &Call<'_>, pod: &Pod) -> bool {
     })
 }
 
-/// Deletes the container's interface, if there is still a namespace to have one.
-async fn delete_link(call: &Call<'_>) -> Result<(), Error> {
-    let Some(netns) = call.netns else { return Ok(()) };
-    match Ends::open(netns) {
-        Ok(ends) => ends.delete_in_container(&call.attachment.if_name).await.map(drop),
-        // The pair has gone with the namespace.
+/// Opens the container's namespace, if there still is one.
+fn open(call: &Call<'_>) -> Result<Option<Ends>, Error> {
+    match call.netns.map(Ends::open).transpose() {
         Err(error) if error.code == ErrorCode::InvalidNetns => {
             tracing::debug!(%error, "no namespace to clean up");
-            Ok(())
+            Ok(None)
         }
-        Err(error) => Err(error),
+        opened => opened,
+    }
+}
+
+/// Deletes the container's interface, if there is still a namespace to have one.
+async fn delete_link(call: &Call<'_>, ends: Result<Option<Ends>, Error>) -> Result<(), Error> {
+    match ends? {
+        Some(ends) => ends.delete_in_container(&call.attachment.if_name).await.map(drop),
+        None => Ok(()),
     }
 }
 
