@@ -138,8 +138,8 @@ group! {
         cidr: Option<PoolSource> = None, Variable("CALICO_IPV4POOL_CIDR"), Used;
         /// The prefix length of its blocks.
         block_size: Number<20, 32> = Number::clamped(26), Variable("CALICO_IPV4POOL_BLOCK_SIZE"), Used;
-        /// When packets travel in IP-in-IP.
-        ipip: EncapsulationMode = EncapsulationMode::Always, Variable("CALICO_IPV4POOL_IPIP"), Used;
+        /// When packets travel in IP-in-IP; not set is `Always`, or `Never` where VXLAN is used.
+        ipip: Option<EncapsulationMode> = None, Variable("CALICO_IPV4POOL_IPIP"), Used;
         /// When packets travel in VXLAN.
         vxlan: EncapsulationMode = EncapsulationMode::Never, Variable("CALICO_IPV4POOL_VXLAN"), Used;
         /// Whether packets to the outside are masqueraded.

@@ -118,7 +118,7 @@ fn the_manifests_environment_is_read() {
     assert_eq!(messages(&problems), Vec::<String>::new());
     assert_eq!(startup.node.ipv4, Some(AddressSource::Autodetect));
     assert_eq!(startup.node.cluster_type, ["k8s", "bgp"]);
-    assert_eq!(startup.ipv4_pool.ipip, EncapsulationMode::Always);
+    assert_eq!(startup.ipv4_pool.ipip, Some(EncapsulationMode::Always));
     assert!(startup.datastore.is_waited_for);
 }
 
