@@ -1,2 +1,122 @@
-//! placeholder
-fn main() {}
+//! calico-ipam: the CNI plugin that assigns and releases addresses.
+//!
+//! A runtime's CNI plugin calls it with `CNI_…` variables and a network
+//! configuration on standard input (CNI spec §4 "Plugin Delegation"). Besides:
+//!
+//! * `calico-ipam -v` prints the version.
+//! * `calico-ipam -upgrade` labels the affinities that old releases wrote.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+use std::{env, io};
+
+use cni::config::{self, LogLevel, Logging, Nodename};
+use cni::{Environment, ErrorCode, NetworkConfig, Request, Version};
+use ipam_plugin::{node_name, plugin, upgrade};
+use serde_json::Value;
+use telemetry::logging::{self, Level};
+
+/// Larger ones are refused by [`NetworkConfig::parse`].
+const MAX_STDIN: u64 = config::MAX_LEN as u64 + 1;
+
+fn main() -> ExitCode {
+    let argument = env::args().nth(1);
+    let outcome = match argument.as_deref().map(|argument| argument.trim_start_matches('-')) {
+        None => return answer(),
+        Some("v" | "version") => print(env!("CARGO_PKG_VERSION")),
+        Some("upgrade") => label_affinities(),
+        Some(other) => Err(format!(
+            "calico-ipam: unknown argument `{other}`: use -v, -upgrade, or none and CNI_COMMAND"
+        )),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Speaks CNI: one command, one answer.
+fn answer() -> ExitCode {
+    let mut stdin = Vec::new();
+    let read = io::stdin().take(MAX_STDIN).read_to_end(&mut stdin);
+    let version = config::version_to_answer(&stdin);
+    let answer = match read {
+        Ok(_) => carry_out(&stdin, version),
+        Err(error) => Err(cni::Error::new(
+            ErrorCode::Io,
+            format!("cannot read standard input: {error}; send the network configuration there"),
+        )),
+    };
+    let (value, code) = match answer {
+        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(value)) => (value, ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(code = error.code.number(), "{}", error.message);
+            (error.to_json(version), ExitCode::FAILURE)
+        }
+    };
+    if print(&value.to_string()).is_err() { ExitCode::FAILURE } else { code }
+}
+
+fn carry_out(stdin: &[u8], version: Version) -> Result<Option<Value>, cni::Error> {
+    let environment = Environment::read(|name| env::var_os(name))?;
+    if environment.request == Request::Version {
+        return Ok(Some(cni::version::version_info(version)));
+    }
+    let config = NetworkConfig::parse(stdin)?;
+    start_log(&config.logging);
+    runtime()?.block_on(plugin::run(&environment, &config))
+}
+
+/// Logs to standard error and to the configured file, never to standard output.
+///
+/// A file that cannot be used is done without: no container should lack an
+/// address because of a log. The calico plugin sets long files aside.
+fn start_log(config: &Logging) {
+    let level = match config.level {
+        LogLevel::Error => Level::Error,
+        LogLevel::Warning => Level::Warning,
+        LogLevel::Info => Level::Info,
+        LogLevel::Debug => Level::Debug,
+    };
+    let file = config.file.clone().map(|path| (path, level));
+    let options = logging::Options { screen: level, file, ..logging::Options::default() };
+    if let Err(error) = logging::init(&options) {
+        let screen_only = logging::Options { file: None, ..options };
+        if logging::init(&screen_only).is_ok() {
+            tracing::warn!(%error, "logging to standard error only");
+        }
+    }
+}
+
+fn label_affinities() -> Result<(), String> {
+    let text = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
+    let wanted = Nodename {
+        configured: text("KUBERNETES_NODE_NAME").or_else(|| text("NODENAME")),
+        file: "/var/lib/calico/nodename".into(),
+        hostname: None,
+        is_file_optional: true,
+    };
+    let node = node_name::find(&wanted).map_err(|error| error.to_string())?;
+    let work = async {
+        let client = datastore::Client::connect(&datastore::Options::default())?;
+        upgrade::upgrade(&client, &node).await?;
+        upgrade::mark(upgrade::MARKER.as_ref())
+    };
+    let runtime = runtime().map_err(|error| error.message)?;
+    runtime.block_on(work).map_err(|error| format!("calico-ipam: {error}"))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, cni::Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        let text = format!("cannot start: {error}; raise the limits of open files and processes");
+        cni::Error::new(ErrorCode::Io, text)
+    })
+}
+
+fn print(text: &str) -> Result<(), String> {
+    writeln!(io::stdout(), "{text}").map_err(|error| format!("cannot write the answer: {error}"))
+}

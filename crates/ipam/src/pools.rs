@@ -26,7 +26,9 @@ impl PoolReference {
         text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Range)
     }
 
-    fn names(&self, pool: &IpPool) -> bool {
+    /// Is it `pool` that is meant?
+    #[must_use]
+    pub fn names(&self, pool: &IpPool) -> bool {
         match self {
             Self::Name(name) => pool.name == *name,
             Self::Range(cidr) => pool.cidr == *cidr,

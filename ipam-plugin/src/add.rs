@@ -1,0 +1,177 @@
+//! ADD: addresses for one container.
+
+use std::net::IpAddr;
+
+use ipam::{
+    Assigned, Assignment, Candidates, Failure, PoolReference, Release, Request, Scene, View,
+    pools_for, pools_holding, seed_of,
+};
+use model::id::NodeName;
+use model::net::{Cidr, Family, InterfaceAddr};
+use model::pool::{IpPool, Use};
+use model::time::WallTime;
+use tracing::{info, warn};
+
+use crate::Error;
+use crate::driver::Driver;
+use crate::holder::{self, Holder};
+use crate::scene::Surroundings;
+
+/// What one container wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AddRequest {
+    /// The node.
+    pub node: NodeName,
+    /// The container.
+    pub holder: Holder,
+    /// Its addresses, one each.
+    pub wanted: Vec<Wanted>,
+}
+
+/// One address that is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wanted {
+    /// Any of this family, from these pools if any are named.
+    Any(Family, Vec<PoolReference>),
+    /// This one.
+    This(IpAddr),
+}
+
+impl Wanted {
+    const fn family(&self) -> Family {
+        match self {
+            Self::Any(family, _) => *family,
+            Self::This(addr) => Family::of(*addr),
+        }
+    }
+}
+
+/// Assigns all that `request` wants, or nothing.
+///
+/// The result has the prefix length of the block, or of the address itself if
+/// it was asked for by name; the caller narrows the former.
+///
+/// # Errors
+///
+/// See [`Error`]. What was assigned before the failure has been released.
+pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<InterfaceAddr>, Error> {
+    let namespace = request.holder.pod.as_ref().map(|pod| pod.namespace.as_str());
+    let (around, mut view) = Box::pin(Surroundings::read(driver, &request.node, namespace)).await?;
+    let now = holder::now();
+    let mut addrs = Vec::new();
+    for wanted in &request.wanted {
+        match assign(driver, request, &around, (wanted, now), view).await {
+            Ok((assigned, after)) => {
+                info!(addr = %assigned.addr, block = %assigned.block, "assigned");
+                addrs.push(result_of(wanted, assigned)?);
+                view = after;
+            }
+            Err(error) => {
+                if !addrs.is_empty() {
+                    give_back(driver, request, &around, now).await;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(addrs)
+}
+
+async fn assign(
+    driver: &mut Driver,
+    request: &AddRequest,
+    around: &Surroundings,
+    (wanted, now): (&Wanted, WallTime),
+    view: View,
+) -> Result<(Assigned, View), Error> {
+    let scene = Scene {
+        config: around.config,
+        reserved: around.reserved.clone(),
+        pools: pools(request, around, wanted)?,
+        selected: selected(request, around, wanted.family()),
+        now,
+    };
+    let order = Request {
+        node: request.node.clone(),
+        handle: request.holder.handle(),
+        owner: request.holder.attributes(&request.node, now),
+        family: wanted.family(),
+        addr: match wanted {
+            Wanted::Any(..) => None,
+            Wanted::This(addr) => Some(*addr),
+        },
+        max_blocks: None,
+        seed: seed_of(&request.node),
+    };
+    let mut machine = Assignment::new(order, scene, view);
+    let assigned = driver.run(&mut machine).await?;
+    Ok((assigned, machine.into_view()))
+}
+
+fn pools(
+    request: &AddRequest,
+    around: &Surroundings,
+    wanted: &Wanted,
+) -> Result<Vec<IpPool>, Failure> {
+    match wanted {
+        Wanted::This(addr) => Ok(pools_holding(&around.pools, *addr, Use::Workload)),
+        Wanted::Any(family, requested) => {
+            pools_for(&around.pools, *family, &candidates(request, around, requested))
+        }
+    }
+}
+
+/// Returns the ranges of the pools whose blocks this node may keep.
+fn selected(request: &AddRequest, around: &Surroundings, family: Family) -> Vec<Cidr> {
+    let keeps = |pool: &&IpPool| {
+        pool.family() == family
+            && !pool.is_disabled
+            && pool.node_selector.matches(&around.node_labels)
+    };
+    let ranges = around.pools.iter().filter(keeps).map(|pool| pool.cidr);
+    let requested = request.wanted.iter().flat_map(|wanted| match wanted {
+        Wanted::Any(_, requested) => requested.as_slice(),
+        Wanted::This(_) => &[],
+    });
+    let requested = requested.filter_map(|reference| {
+        around.pools.iter().find(|pool| reference.names(pool)).map(|pool| pool.cidr)
+    });
+    ranges.chain(requested).collect()
+}
+
+fn candidates<'a>(
+    request: &'a AddRequest,
+    around: &'a Surroundings,
+    requested: &'a [PoolReference],
+) -> Candidates<'a> {
+    Candidates {
+        requested,
+        node: &request.node,
+        node_labels: &around.node_labels,
+        namespace_labels: around.namespace_labels.as_ref(),
+        intended: Use::Workload,
+    }
+}
+
+fn result_of(wanted: &Wanted, assigned: Assigned) -> Result<InterfaceAddr, Error> {
+    let len = match wanted {
+        Wanted::Any(..) => assigned.block.prefix_len(),
+        Wanted::This(addr) => Family::of(*addr).bits(),
+    };
+    InterfaceAddr::new(assigned.addr, len).map_err(|error| Error::InvalidRequest(error.to_string()))
+}
+
+/// Releases what a failed request got so far.
+async fn give_back(
+    driver: &mut Driver,
+    request: &AddRequest,
+    around: &Surroundings,
+    now: WallTime,
+) {
+    let handle = request.holder.handle();
+    let mut machine = Release::new(handle.clone(), &around.config, now);
+    match driver.run(&mut machine).await {
+        Ok(released) => info!(%handle, addrs = ?released.addrs, "released after a failure"),
+        Err(error) => warn!(%handle, %error, "cannot release after a failure; DEL will"),
+    }
+}

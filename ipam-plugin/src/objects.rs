@@ -1,0 +1,198 @@
+//! The API objects behind what a machine knows: what it writes is based on these.
+
+use std::collections::BTreeMap;
+
+use datastore::{Client, Error as StoreError, Filter};
+use ipam::{Key, Op, Outcome, Record};
+use model::block::Owner;
+use tracing::warn;
+
+use crate::Error;
+
+/// Objects as they were last read or written, with their revisions and with
+/// the fields that we do not know.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    known: BTreeMap<Key, Stored>,
+}
+
+/// One object as the API server has it.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    Block(Box<api::IpamBlock>),
+    Affinity(Box<api::BlockAffinity>),
+    Handle(Box<api::IpamHandle>),
+}
+
+/// What a request brought: its outcome, and the objects to remember.
+pub(crate) type Answer = (Outcome, Vec<(Key, Option<Stored>)>);
+
+impl Objects {
+    /// Remembers what requests brought.
+    pub(crate) fn learn(&mut self, news: Vec<(Key, Option<Stored>)>) {
+        for (key, stored) in news {
+            match stored {
+                Some(stored) => self.known.insert(key, stored),
+                None => self.known.remove(&key),
+            };
+        }
+    }
+
+    /// Carries out one request.
+    pub(crate) async fn request(&self, client: &Client, op: &Op) -> Result<Answer, Error> {
+        match op {
+            Op::Read(key) => read(client, key).await,
+            Op::ListBlocks => list_blocks(client).await,
+            Op::ListAffinities => Ok(affinities(client.list(&Filter::default()).await?)),
+            Op::Create(record) => {
+                let created = create(client, record).await;
+                written(record.key(), created.map(Some))
+            }
+            Op::Update(record) => match self.known.get(&record.key()) {
+                Some(stored) => {
+                    let updated = update(client, stored.clone(), record).await;
+                    written(record.key(), updated.map(Some))
+                }
+                // The machine writes only what it was told; if that was taken back, so is this.
+                None => Ok((Outcome::Conflict, Vec::new())),
+            },
+            Op::Delete(key) => match self.known.get(key) {
+                Some(stored) => {
+                    let deleted = delete(client, stored).await;
+                    written(key.clone(), deleted.map(|()| None))
+                }
+                None => Ok((Outcome::Conflict, Vec::new())),
+            },
+        }
+    }
+}
+
+/// Reads the affinities that `filter` selects, as they were a moment ago.
+pub(crate) async fn list_recent_affinities(
+    client: &Client,
+    filter: &Filter,
+) -> Result<Answer, Error> {
+    Ok(affinities(client.list_recent(filter).await?))
+}
+
+fn affinities(objects: Vec<api::BlockAffinity>) -> Answer {
+    let mut affinities = Vec::new();
+    let mut news = Vec::new();
+    for object in objects {
+        match model::block::Affinity::try_from(&object) {
+            Ok(affinity) => {
+                let key = Key::Affinity(affinity.owner.clone(), affinity.cidr);
+                news.push((key, Some(Stored::Affinity(Box::new(object)))));
+                affinities.push(affinity);
+            }
+            Err(error) => warn!(%error, "ignoring a BlockAffinity"),
+        }
+    }
+    (Outcome::Affinities(affinities), news)
+}
+
+async fn list_blocks(client: &Client) -> Result<Answer, Error> {
+    let objects = client.list::<api::IpamBlock>(&Filter::default()).await?;
+    let mut blocks = Vec::new();
+    let mut news = Vec::new();
+    for object in objects {
+        match model::block::Block::try_from(&object) {
+            Ok(block) => {
+                news.push((Key::Block(block.cidr), Some(Stored::Block(Box::new(object)))));
+                blocks.push(block);
+            }
+            Err(error) => warn!(%error, "ignoring an IPAMBlock"),
+        }
+    }
+    Ok((Outcome::Blocks(blocks), news))
+}
+
+async fn read(client: &Client, key: &Key) -> Result<Answer, Error> {
+    let name = object_name(key);
+    let stored = match key {
+        Key::Block(_) => client.get(&name).await?.map(|one| Stored::Block(Box::new(one))),
+        Key::Affinity(..) => client.get(&name).await?.map(|one| Stored::Affinity(Box::new(one))),
+        Key::Handle(_) => client.get(&name).await?.map(|one| Stored::Handle(Box::new(one))),
+    };
+    let Some(stored) = stored else {
+        return Ok((Outcome::Absent, vec![(key.clone(), None)]));
+    };
+    let record = stored.record()?;
+    Ok((Outcome::Found(record), vec![(key.clone(), Some(stored))]))
+}
+
+async fn create(client: &Client, record: &Record) -> Result<Stored, StoreError> {
+    Ok(match record {
+        Record::Block(block) => {
+            Stored::Block(Box::new(client.create(&api::IpamBlock::from_model(block)).await?))
+        }
+        Record::Affinity(claim) => {
+            Stored::Affinity(Box::new(client.create(&api::BlockAffinity::from_model(claim)).await?))
+        }
+        Record::Handle(handle) => {
+            Stored::Handle(Box::new(client.create(&api::IpamHandle::from_model(handle)).await?))
+        }
+    })
+}
+
+async fn update(client: &Client, stored: Stored, record: &Record) -> Result<Stored, StoreError> {
+    Ok(match (stored, record) {
+        (Stored::Block(mut object), Record::Block(block)) => {
+            object.set(block);
+            Stored::Block(Box::new(client.update(&*object).await?))
+        }
+        (Stored::Affinity(mut object), Record::Affinity(claim)) => {
+            object.set(claim);
+            Stored::Affinity(Box::new(client.update(&*object).await?))
+        }
+        (Stored::Handle(mut object), Record::Handle(handle)) => {
+            object.set(handle);
+            Stored::Handle(Box::new(client.update(&*object).await?))
+        }
+        // Objects are kept under their record's key, so the kinds agree.
+        (stored, _) => stored,
+    })
+}
+
+async fn delete(client: &Client, stored: &Stored) -> Result<(), StoreError> {
+    match stored {
+        Stored::Block(object) => client.delete(&**object).await,
+        Stored::Affinity(object) => client.delete(&**object).await,
+        Stored::Handle(object) => client.delete(&**object).await,
+    }
+}
+
+/// Tells the outcomes that a decision depends on from failures.
+fn written(key: Key, result: Result<Option<Stored>, StoreError>) -> Result<Answer, Error> {
+    let outcome = match result {
+        Ok(stored) => return Ok((Outcome::Written, vec![(key, stored)])),
+        Err(StoreError::NotFound { .. }) => Outcome::Absent,
+        Err(StoreError::AlreadyExists { .. }) => Outcome::AlreadyExists,
+        Err(StoreError::Conflict { .. }) => Outcome::Conflict,
+        Err(error) if error.may_be_applied() => {
+            warn!(%error, "will read again");
+            Outcome::Lost
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok((outcome, vec![(key, None)]))
+}
+
+impl Stored {
+    fn record(&self) -> Result<Record, api::Invalid> {
+        Ok(match self {
+            Self::Block(object) => Record::Block((&**object).try_into()?),
+            Self::Affinity(object) => Record::Affinity((&**object).try_into()?),
+            Self::Handle(object) => Record::Handle((&**object).try_into()?),
+        })
+    }
+}
+
+fn object_name(key: &Key) -> String {
+    match key {
+        Key::Block(cidr) => api::names::block_name(*cidr),
+        Key::Affinity(Owner::Host(node), cidr) => api::names::affinity_name(node.as_str(), *cidr),
+        Key::Affinity(Owner::Virtual(name), cidr) => api::names::affinity_name(name, *cidr),
+        Key::Handle(id) => id.object_name(),
+    }
+}

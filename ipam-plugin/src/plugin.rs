@@ -1,0 +1,138 @@
+//! The IPAM plugin as the caller sees it: a command in, JSON out.
+
+use std::path::Path;
+
+use cni::config::Ipam;
+use cni::environment::Attachment;
+use cni::result::Ip;
+use cni::{Environment, ErrorCode, NetworkConfig, Request, Success};
+use datastore::{Client, Options, Source};
+use ipam::PoolReference;
+use model::id::NodeName;
+use model::net::{Family, InterfaceAddr};
+use serde_json::Value;
+use tracing::debug;
+
+use crate::add::{AddRequest, Wanted, add};
+use crate::driver::Driver;
+use crate::holder::Holder;
+use crate::lock::HostLock;
+use crate::{Error, check, delete, node_name, scene, upgrade};
+
+/// Carries out the command in `environment` and returns what to print, if anything.
+///
+/// # Errors
+///
+/// The error to print, with its code.
+pub async fn run(
+    environment: &Environment,
+    config: &NetworkConfig,
+) -> Result<Option<Value>, cni::Error> {
+    match &environment.request {
+        Request::Version => Ok(Some(cni::version::version_info(config.version))),
+        Request::Add(attachment, _) => {
+            let node = node_name::find(&config.nodename)?;
+            let request = add_request(config, attachment, node)?;
+            let mut driver = connect(config)?;
+            let marker = Path::new(upgrade::MARKER);
+            upgrade::upgrade_once(driver.client(), &request.node, marker).await?;
+            let addrs = Box::pin(add(&mut driver, &request)).await?;
+            tell_requests(&driver);
+            Ok(Some(result(&addrs).to_json(config.version)))
+        }
+        Request::Del(attachment, _) => {
+            let mut driver = connect(config)?;
+            delete::delete(&mut driver, &holder(config, attachment)).await?;
+            tell_requests(&driver);
+            Ok(None)
+        }
+        Request::Check(attachment, _) => {
+            let previous = config.prev_result.as_ref().ok_or_else(|| {
+                let text = "CHECK needs `prevResult` in the network configuration: add it";
+                cni::Error::new(ErrorCode::InvalidConfig, text)
+            })?;
+            let addrs: Vec<InterfaceAddr> = previous.ips.iter().map(|ip| ip.address).collect();
+            let mut driver = connect(config)?;
+            check::check(&mut driver, &holder(config, attachment), &addrs).await?;
+            Ok(None)
+        }
+        Request::Status => {
+            let is_ready = match connect(config) {
+                Ok(driver) => scene::check_ready(driver.client()).await,
+                Err(error) => Err(error),
+            };
+            is_ready
+                .map_err(|error| cni::Error::new(ErrorCode::NotAvailable, error.to_string()))?;
+            Ok(None)
+        }
+        Request::Gc => Err(cni::Error::new(
+            ErrorCode::InvalidEnvironment,
+            "CNI_COMMAND is GC, which calico-ipam does not do: set disableGC in the network's \
+             configuration list; calico-kube-controllers frees leaked addresses",
+        )),
+    }
+}
+
+fn connect(config: &NetworkConfig) -> Result<Driver, Error> {
+    let options = match &config.kubernetes.kubeconfig {
+        Some(path) => Options::kubeconfig(path),
+        None => Options { source: Source::Infer, ..Options::default() },
+    };
+    let client = Client::connect(&options)?;
+    Ok(Driver::new(client, HostLock::at(config.ipam_lock_file.clone())))
+}
+
+fn holder(config: &NetworkConfig, attachment: &Attachment) -> Holder {
+    Holder {
+        network: config.name.clone(),
+        container_id: attachment.container_id.as_str().to_owned(),
+        pod: attachment.args.pod.as_ref().map(|pod| pod.name.clone()),
+    }
+}
+
+fn add_request(
+    config: &NetworkConfig,
+    attachment: &Attachment,
+    node: NodeName,
+) -> Result<AddRequest, Error> {
+    let Some(ipam) = &config.ipam else {
+        let text = "network configuration has no `ipam`: add {\"type\": \"calico-ipam\"}";
+        return Err(Error::InvalidRequest(text.to_owned()));
+    };
+    // The configuration's addresses go before CNI_ARGS (CNI conventions, "args in network config").
+    let args = &attachment.args.addrs;
+    let given = if config.addrs.is_empty() { args } else { &config.addrs };
+    let wanted: Vec<Wanted> = if given.is_empty() {
+        any_of(ipam)
+    } else {
+        given.iter().copied().map(Wanted::This).collect()
+    };
+    if wanted.is_empty() {
+        let text = "network configuration wants no address: set `ipam.assign_ipv4` or \
+                    `ipam.assign_ipv6` to \"true\"";
+        return Err(Error::InvalidRequest(text.to_owned()));
+    }
+    Ok(AddRequest { node, holder: holder(config, attachment), wanted })
+}
+
+fn any_of(ipam: &Ipam) -> Vec<Wanted> {
+    let references =
+        |pools: &[String]| pools.iter().map(|pool| PoolReference::parse(pool)).collect();
+    let families = [
+        (ipam.assigns_ipv4, Family::V4, &ipam.ipv4_pools),
+        (ipam.assigns_ipv6, Family::V6, &ipam.ipv6_pools),
+    ];
+    let wanted = families.into_iter().filter(|(is_wanted, ..)| *is_wanted);
+    wanted.map(|(_, family, pools)| Wanted::Any(family, references(pools))).collect()
+}
+
+/// Returns the result: addresses only, as CNI asks of a delegate.
+fn result(addrs: &[InterfaceAddr]) -> Success {
+    let ip = |address: &InterfaceAddr| Ip { address: *address, gateway: None, interface: None };
+    Success { ips: addrs.iter().map(ip).collect(), ..Success::default() }
+}
+
+fn tell_requests(driver: &Driver) {
+    let client = driver.client();
+    debug!(requests = client.requests(), connections = client.connections(), "datastore");
+}

@@ -1,0 +1,138 @@
+//! What an assignment depends on, read in one round.
+//!
+//! All of it may be a moment old: what the datastore keeps in its memory is
+//! read without waiting. The writes that follow are compare-and-swap, and a
+//! claim on a block is preceded by a listing that is not old.
+
+use datastore::{Client, Filter};
+use ipam::{Op, View};
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use model::Labels;
+use model::block::IpamConfig;
+use model::id::NodeName;
+use model::net::Cidr;
+use model::pool::IpPool;
+use tracing::warn;
+
+use crate::driver::Driver;
+use crate::{Error, objects};
+
+/// The name of each kind's only object.
+const DEFAULT: &str = "default";
+
+/// Everything that decides about addresses and changes rarely.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The configuration.
+    pub config: IpamConfig,
+    /// Ranges that are not assigned unasked.
+    pub reserved: Vec<Cidr>,
+    /// All pools that can be understood.
+    pub pools: Vec<IpPool>,
+    /// The node's labels.
+    pub node_labels: Labels,
+    /// The labels of the workload's namespace, if it has one and a pool selects by them.
+    pub namespace_labels: Option<Labels>,
+}
+
+impl Surroundings {
+    /// Reads it, and the affinities of `node` into the view that is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`], [`Error::NoSuchNode`], and what the datastore fails with.
+    pub async fn read(
+        driver: &mut Driver,
+        node: &NodeName,
+        namespace: Option<&str>,
+    ) -> Result<(Self, View), Error> {
+        let client = driver.client().clone();
+        let filter = Filter { labels: Some(own_affinities(node)), ..Filter::default() };
+        let (ready, config, reserved, pools, node_labels, affinities) = futures::join!(
+            check_ready(&client),
+            read_config(&client),
+            read_reserved(&client),
+            read_pools(&client),
+            read_node_labels(&client, node),
+            objects::list_recent_affinities(&client, &filter),
+        );
+        ready?;
+        let pools = pools?;
+        let selects_namespaces = pools.iter().any(|pool| pool.namespace_selector.is_some());
+        let namespace_labels = match namespace {
+            Some(namespace) if selects_namespaces => {
+                Some(read_namespace_labels(&client, namespace).await?)
+            }
+            Some(_) | None => None,
+        };
+        let mut view = View::default();
+        view.feed(Op::ListAffinities, driver.learn(affinities?));
+        let (config, reserved, node_labels) = (config?, reserved?, node_labels?);
+        Ok((Self { config, reserved, pools, node_labels, namespace_labels }, view))
+    }
+}
+
+/// Fails unless the cluster is set up and the datastore is not locked.
+///
+/// # Errors
+///
+/// [`Error::NotReady`], and what the datastore fails with.
+pub async fn check_ready(client: &Client) -> Result<(), Error> {
+    match client.get_recent::<api::ClusterInformation>(DEFAULT).await? {
+        None => Err(Error::NotReady("ClusterInformation `default` does not exist")),
+        Some(information) if information.spec.datastore_ready == Some(true) => Ok(()),
+        Some(_) => Err(Error::NotReady("ClusterInformation `default` has no datastoreReady: true")),
+    }
+}
+
+/// Reads the configuration; one that does not exist has the defaults.
+///
+/// # Errors
+///
+/// What the datastore fails with, and [`Error::InvalidObject`].
+pub async fn read_config(client: &Client) -> Result<IpamConfig, Error> {
+    match client.get_recent::<api::IpamConfig>(DEFAULT).await? {
+        Some(config) => Ok(IpamConfig::try_from(&config)?),
+        None => Ok(IpamConfig::default()),
+    }
+}
+
+async fn read_reserved(client: &Client) -> Result<Vec<Cidr>, Error> {
+    let reservations = client.list_recent::<api::IpReservation>(&Filter::default()).await?;
+    let mut reserved = Vec::new();
+    for reservation in &reservations {
+        // Assigning from a range whose reservation we cannot read would be worse than failing.
+        reserved.extend(reservation.ranges()?);
+    }
+    Ok(reserved)
+}
+
+async fn read_pools(client: &Client) -> Result<Vec<IpPool>, Error> {
+    let objects = client.list_recent::<api::IpPool>(&Filter::default()).await?;
+    let pools = objects.iter().filter_map(|object| {
+        let pool = IpPool::try_from(object);
+        pool.inspect_err(|error| warn!(%error, "ignoring an IPPool")).ok()
+    });
+    Ok(pools.collect())
+}
+
+async fn read_node_labels(client: &Client, name: &NodeName) -> Result<Labels, Error> {
+    let node = client.get_recent::<Node>(name.as_str()).await?;
+    let node = node.ok_or_else(|| Error::NoSuchNode(name.to_string()))?;
+    Ok(node.metadata.labels.unwrap_or_default())
+}
+
+async fn read_namespace_labels(client: &Client, name: &str) -> Result<Labels, Error> {
+    let namespace = client.get_recent::<Namespace>(name).await?;
+    Ok(namespace.and_then(|namespace| namespace.metadata.labels).unwrap_or_default())
+}
+
+/// Returns the label selector of a node's affinities.
+fn own_affinities(node: &NodeName) -> String {
+    format!(
+        "{}={},{}=host",
+        api::names::HOSTNAME_HASH_LABEL,
+        api::names::hostname_hash(node.as_str()),
+        api::names::AFFINITY_TYPE_LABEL,
+    )
+}
