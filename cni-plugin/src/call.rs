@@ -67,7 +67,7 @@ impl<'a> Call<'a> {
         };
         delegate::Call {
             command,
-            attachment: self.attachment,
+            attachment: Some(self.attachment),
             netns: self.netns,
             args,
             path: self.path,

@@ -122,7 +122,7 @@ fn dispatch(
             let call = call(attachment, Some(netns))?;
             block_on(check::run(&call)).map(|()| None)
         }
-        Request::Status => block_on(status::run(&config, trace)).map(|()| None),
+        Request::Status => block_on(status::run(&config, &environment.path, trace)).map(|()| None),
         Request::Gc => {
             let message = "GC is not supported: set `disableGC` in the conflist";
             Err(Error::new(ErrorCode::UnsupportedField, message))

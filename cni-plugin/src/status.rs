@@ -1,29 +1,46 @@
 //! STATUS and `-t`: would an ADD be served?
 
+use std::path::PathBuf;
+
+use cni::delegate::Call;
 use cni::{Error, ErrorCode, NetworkConfig};
 
+use crate::delegate;
 use crate::site::Site;
 use crate::store::Store;
 use crate::trace::Trace;
+use crate::wishes::delegate_config_to_release;
 
-/// Says whether the node daemon and the datastore are ready.
+/// Says whether the node daemon, the datastore and the IPAM plugin are ready;
+/// `path` is where to look for the latter, and may be empty.
 ///
 /// # Errors
 ///
 /// [`ErrorCode::NotAvailable`] with the reason; [`ErrorCode::IncompatibleVersion`] if the
 /// configuration's version has no STATUS.
-pub(crate) async fn run(config: &NetworkConfig, trace: &Trace) -> Result<(), Error> {
+pub(crate) async fn run(
+    config: &NetworkConfig,
+    path: &[PathBuf],
+    trace: &Trace,
+) -> Result<(), Error> {
     if !config.version.has_status() {
         let message = format!("STATUS needs cniVersion 1.1.0 or newer, not {}", config.version);
         return Err(Error::new(ErrorCode::IncompatibleVersion, message));
     }
-    ready(config, trace).await.map_err(|error| Error { code: ErrorCode::NotAvailable, ..error })
+    ready(config, path, trace)
+        .await
+        .map_err(|error| Error { code: ErrorCode::NotAvailable, ..error })
 }
 
-async fn ready(config: &NetworkConfig, trace: &Trace) -> Result<(), Error> {
+async fn ready(config: &NetworkConfig, path: &[PathBuf], trace: &Trace) -> Result<(), Error> {
     Site::read(config)?;
     let store = Store::connect(config, trace)?;
-    store.read(None, None, None).await?.require_ready()
+    store.read(None, None, None).await?.require_ready()?;
+    // CNI_PATH is optional for STATUS; without it nobody can be asked.
+    let Some(ipam) = config.ipam.as_ref().filter(|_| !path.is_empty()) else { return Ok(()) };
+    let call = Call { command: "STATUS", attachment: None, netns: None, args: String::new(), path };
+    let config = delegate_config_to_release(config.raw().expose());
+    delegate::tell(&ipam.plugin_type, &call, &config).await
 }
 
 /// Says whether the datastore that the environment names can be used.

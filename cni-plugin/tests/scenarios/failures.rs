@@ -21,6 +21,10 @@ pub(crate) async fn waits_until_the_datastore_is_open(world: &World) {
     assert_eq!(status.run().code(), 50);
     world.open_datastore().await;
     succeeded(status.run());
+    world.fake.fails("STATUS");
+    assert_eq!(status.run().code(), 50);
+    world.fake.works("STATUS");
+    assert_eq!(world.fake.calls(), ["STATUS", "STATUS"]);
     let mut test = Command::new(env!("CARGO_BIN_EXE_calico"));
     test.arg("-t").env("KUBECONFIG", world.control_plane.kubeconfig("admin-token"));
     assert!(test.status().unwrap().success());

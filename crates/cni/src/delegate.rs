@@ -48,8 +48,8 @@ pub fn find(
 pub struct Call<'a> {
     /// `CNI_COMMAND`.
     pub command: &'static str,
-    /// Which attachment.
-    pub attachment: &'a Attachment,
+    /// Which attachment; STATUS is about none.
+    pub attachment: Option<&'a Attachment>,
     /// In which namespace, if it is known.
     pub netns: Option<&'a Netns>,
     /// `CNI_ARGS`, as text.
@@ -62,13 +62,15 @@ impl Call<'_> {
     /// Returns the variables that the plugin gets, whatever the caller's own are.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, String); 6] {
+        let of =
+            |text: &dyn Fn(&Attachment) -> String| self.attachment.map(text).unwrap_or_default();
         let netns = self.netns.map(|netns| netns.path().to_string_lossy().into_owned());
         let path: Vec<_> = self.path.iter().map(|entry| entry.to_string_lossy()).collect();
         [
             ("CNI_COMMAND", self.command.to_owned()),
-            ("CNI_CONTAINERID", self.attachment.container_id.to_string()),
+            ("CNI_CONTAINERID", of(&|attachment| attachment.container_id.to_string())),
             ("CNI_NETNS", netns.unwrap_or_default()),
-            ("CNI_IFNAME", self.attachment.if_name.to_string()),
+            ("CNI_IFNAME", of(&|attachment| attachment.if_name.to_string())),
             ("CNI_ARGS", self.args.clone()),
             ("CNI_PATH", path.join(":")),
         ]
