@@ -57,15 +57,6 @@ impl Selector {
         Self(Expression::All)
     }
 
-    /// Returns the selector that asks only whether the label exists, `has(label)`.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidSelector`] if `label` could not stand in a selector.
-    pub fn has(label: &str) -> Result<Self, InvalidSelector> {
-        format!("has({label})").parse()
-    }
-
     /// Does an object with these labels match?
     ///
     /// `global()` matches objects outside every namespace: those without the
@@ -88,12 +79,6 @@ impl Selector {
     #[must_use]
     pub fn prefixed(self, prefix: &str) -> Self {
         Self(self.0.prefixed(prefix))
-    }
-
-    /// Does this match everything, whatever the labels, because it is `all()`?
-    #[must_use]
-    pub const fn is_all(&self) -> bool {
-        matches!(self.0, Expression::All)
     }
 }
 

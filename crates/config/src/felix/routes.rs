@@ -18,8 +18,9 @@ fn host_interfaces() -> Option<Pattern> {
 group! {
     /// Interfaces of workloads and of the host.
     Interfaces, "Interfaces" {
-        /// What the names of workloads' interfaces start with; several for several orchestrators.
-        prefix: Vec<IfPrefix> = vec![IfPrefix::cali()], Felix("interfacePrefix"), Accepted;
+        /// What the names of workloads' interfaces start with. The CNI plugin and the routes
+        /// use the first one.
+        prefix: Vec<IfPrefix> = vec![IfPrefix::cali()], Felix("interfacePrefix"), Used;
         /// Interfaces of the host that are not looked at: names, or patterns between slashes.
         exclude: String = "kube-ipvs0".to_owned(), Felix("interfaceExclude"), Accepted;
         /// Interfaces of the host whose MTU workloads inherit.

@@ -48,14 +48,6 @@ impl<const MIN: u32, const MAX: u32> Number<MIN, MAX> {
     }
 }
 
-impl<const MAX: u32> Number<1, MAX> {
-    /// Returns the number as a TCP or UDP port; those have a `MAX` of 65535.
-    #[must_use]
-    pub fn as_port(self) -> u16 {
-        u16::try_from(self.0).unwrap_or(u16::MAX)
-    }
-}
-
 impl<const MIN: u32, const MAX: u32> Setting for Number<MIN, MAX> {
     fn from_text(text: &str) -> Option<Self> {
         let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
