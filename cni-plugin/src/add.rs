@@ -3,8 +3,8 @@
 //! ```text
 //! read: ClusterInformation, Pod, Namespace [, Node]   ║ look for an earlier ADD's pair
 //! delegate: addresses                                 ║ make the veth pair
-//! plan, then parameters, addresses and routes
-//! write: annotations of the pod
+//! plan
+//! write: annotations of the pod                       ║ parameters, addresses, routes
 //! ```
 //!
 //! Whatever fails, or a signal in the middle, leaves nothing behind.
@@ -121,10 +121,14 @@ impl<'a> Add<'a> {
         call.trace.end_phase("addresses_and_pair");
         let ((addrs, given), pair) = (addrs?, pair?);
         let plan = Plan::new(call.config, &call.host_name, if_name, addrs)?;
-        self.ends.apply(&plan, &pair).await?;
-        call.trace.end_phase("wire");
-        self.write(&plan, cleanup).await?;
-        call.trace.end_phase("write");
+        let wire = async {
+            // Lets the request go out before the kernel gets to work.
+            tokio::task::yield_now().await;
+            self.ends.apply(&plan, &pair).await
+        };
+        let (written, wired) = tokio::join!(self.write(&plan, cleanup), wire);
+        call.trace.end_phase("wire_and_write");
+        wired.and(written)?;
         Ok(self.success(&plan, &pair, given))
     }
 

@@ -5,6 +5,7 @@
 
 use cni::{Error, ErrorCode};
 use k8s_openapi::api::core::v1::Pod;
+use tokio::runtime::Handle;
 
 use crate::call::Call;
 use crate::delegate;
@@ -117,10 +118,17 @@ fn open(call: &Call<'_>) -> Result<Option<Ends>, Error> {
 
 /// Deletes the container's interface, if there is still a namespace to have one.
 async fn delete_link(call: &Call<'_>, ends: Result<Option<Ends>, Error>) -> Result<(), Error> {
-    match ends? {
-        Some(ends) => ends.delete_in_container(&call.attachment.if_name).await.map(drop),
-        None => Ok(()),
-    }
+    let Some(ends) = ends? else { return Ok(()) };
+    let (runtime, if_name) = (Handle::current(), call.attachment.if_name.clone());
+    // The kernel takes a link down within the system call, which lasts many milliseconds;
+    // on a thread of its own it holds up nothing else.
+    let deleting = tokio::task::spawn_blocking(move || {
+        runtime.block_on(ends.delete_in_container(&if_name)).map(drop)
+    });
+    deleting.await.unwrap_or_else(|error| {
+        let message = "the link could not be deleted: the runtime should try again";
+        Err(Error::new(ErrorCode::Kernel, message).with_details(error.to_string()))
+    })
 }
 
 async fn release_addresses(call: &Call<'_>) -> Result<(), Error> {

@@ -140,6 +140,16 @@ pub(crate) async fn of_the_last_step_leave_nothing_behind(world: &World) {
     assert_eq!((world.node.state(), container.state()), before);
     assert_eq!(world.fake.calls(), ["ADD", "DEL"]);
     assert_eq!(world.pod("unwritable").await.metadata.annotations, None);
+    // The pod is written to while the kernel is at work, whose failure undoes that too.
+    world.node.ip("route add 10.65.0.12/32 dev uplink");
+    let answer = world.call_for_pod("ADD", "unwritable", "e1", Some(&container)).run();
+    world.node.ip("route del 10.65.0.12/32 dev uplink");
+    assert_eq!(answer.code(), 103, "{answer:?}");
+    assert_eq!((world.node.state(), container.state()), before);
+    assert_eq!(world.fake.calls(), ["ADD", "DEL"]);
+    let annotations = world.pod("unwritable").await.metadata.annotations.unwrap();
+    assert_eq!(annotations[api::annotations::POD_IP], "");
+    assert_eq!(annotations[api::annotations::POD_IPS], "");
 }
 
 pub(crate) fn signals_leave_nothing_behind(world: &World) {
