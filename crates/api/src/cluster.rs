@@ -2,78 +2,81 @@
 
 use std::time::Duration;
 
-use k8s_openapi::ClusterResourceScope;
 use model::net::Cidr;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::{Invalid, Kind, Object};
+use crate::object::kind;
+use crate::wire::wire;
+use crate::{Invalid, Object};
 
 /// What the cluster is and whether its datastore may be used.
 pub type ClusterInformation = Object<ClusterInformationSpec>;
 
-/// The spec of a [`ClusterInformation`].
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClusterInformationSpec {
-    /// 32 hexadecimal digits.
-    #[serde(rename = "clusterGUID", skip_serializing_if = "Option::is_none")]
-    pub cluster_guid: Option<String>,
-    /// What is known of the cluster, separated by commas: `k8s,bgp,kubeadm,kdd`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster_type: Option<String>,
-    /// The version of Calico that the cluster has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calico_version: Option<String>,
-    /// Whether the datastore may be used; `false` while it is migrated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub datastore_ready: Option<bool>,
-    /// The edition.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of a [`ClusterInformation`].
+    pub struct ClusterInformationSpec {
+        /// 32 hexadecimal digits.
+        cluster_guid: Option<String> = "clusterGUID",
+        /// What is known of the cluster, separated by commas: `k8s,bgp,kubeadm,kdd`.
+        cluster_type: Option<String> = "clusterType",
+        /// The version of Calico that the cluster has.
+        calico_version: Option<String> = "calicoVersion",
+        /// Whether the datastore may be used; `false` while it is migrated.
+        datastore_ready: Option<bool> = "datastoreReady",
+        /// The edition.
+        variant: Option<String> = "variant",
+    }
 }
 
-impl Kind for ClusterInformationSpec {
-    const KIND: &'static str = "ClusterInformation";
-    const PLURAL: &'static str = "clusterinformations";
-    type Scope = ClusterResourceScope;
+kind! { ClusterInformationSpec: "ClusterInformation" "clusterinformations" cluster }
+
+impl From<&ClusterInformation> for model::cluster::ClusterInformation {
+    fn from(object: &ClusterInformation) -> Self {
+        let spec = &object.spec;
+        let types = spec.cluster_type.iter().flat_map(|text| text.split(','));
+        Self {
+            guid: spec.cluster_guid.clone().unwrap_or_default(),
+            types: types
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            calico_version: spec.calico_version.clone().unwrap_or_default(),
+            is_datastore_ready: spec.datastore_ready.unwrap_or_default(),
+        }
+    }
+}
+
+impl ClusterInformation {
+    /// Puts `cluster` into this object; what this version does not know stays.
+    pub fn set(&mut self, cluster: &model::cluster::ClusterInformation) {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        self.spec.cluster_guid = some(cluster.guid.clone());
+        self.spec.cluster_type = some(cluster.types.join(","));
+        self.spec.calico_version = some(cluster.calico_version.clone());
+        self.spec.datastore_ready = Some(cluster.is_datastore_ready);
+    }
 }
 
 /// How addresses are assigned throughout the cluster.
 pub type IpamConfig = Object<IpamConfigSpec>;
 
-/// The spec of an [`IpamConfig`]; absent fields have Calico's defaults.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct IpamConfigSpec {
-    /// Whether nodes assign only from blocks of their own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub strict_affinity: Option<bool>,
-    /// Whether nodes may claim new blocks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auto_allocate_blocks: Option<bool>,
-    /// The most blocks that a node may own; zero is the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_blocks_per_host: Option<i64>,
-    /// Whether virtual machines keep their addresses: `Enabled` or `Disabled`.
-    #[serde(rename = "kubeVirtVMAddressPersistence", skip_serializing_if = "Option::is_none")]
-    pub kubevirt_persistence: Option<String>,
-    /// How long an address rests after its release, in seconds: 0 to 1200.
-    #[serde(rename = "ipCooldownSeconds", skip_serializing_if = "Option::is_none")]
-    pub cooldown_seconds: Option<i64>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of an [`IpamConfig`]; absent fields have Calico's defaults.
+    pub struct IpamConfigSpec {
+        /// Whether nodes assign only from blocks of their own.
+        strict_affinity: Option<bool> = "strictAffinity",
+        /// Whether nodes may claim new blocks.
+        auto_allocate_blocks: Option<bool> = "autoAllocateBlocks",
+        /// The most blocks that a node may own; zero is the default.
+        max_blocks_per_host: Option<i64> = "maxBlocksPerHost",
+        /// Whether virtual machines keep their addresses: `Enabled` or `Disabled`.
+        kubevirt_persistence: Option<String> = "kubeVirtVMAddressPersistence",
+        /// How long an address rests after its release, in seconds: 0 to 1200.
+        cooldown_seconds: Option<i64> = "ipCooldownSeconds",
+    }
 }
 
-impl Kind for IpamConfigSpec {
-    const KIND: &'static str = "IPAMConfig";
-    const PLURAL: &'static str = "ipamconfigs";
-    type Scope = ClusterResourceScope;
-}
+kind! { IpamConfigSpec: "IPAMConfig" "ipamconfigs" cluster {"autoAllocateBlocks", "strictAffinity"} }
 
 impl TryFrom<&IpamConfig> for model::block::IpamConfig {
     type Error = Invalid;
@@ -87,6 +90,11 @@ impl TryFrom<&IpamConfig> for model::block::IpamConfig {
                            set one of the two to true";
             return Err(object.invalid("spec.autoAllocateBlocks", false, problem));
         }
+        let persistence = spec.kubevirt_persistence.as_deref().unwrap_or_default();
+        if !["", "Enabled", "Disabled"].contains(&persistence) {
+            let field = "spec.kubeVirtVMAddressPersistence";
+            return Err(object.invalid(field, persistence, "use Enabled or Disabled"));
+        }
         let max = spec.max_blocks_per_host.unwrap_or_default();
         let max_blocks_per_host = match u32::try_from(max) {
             Ok(0) => Self::DEFAULT_MAX_BLOCKS,
@@ -96,6 +104,10 @@ impl TryFrom<&IpamConfig> for model::block::IpamConfig {
                 return Err(object.invalid("spec.maxBlocksPerHost", max, problem));
             }
         };
+        if max > 0 && !is_strict_affinity {
+            let problem = "a limit would make nodes borrow without end; set strictAffinity to true";
+            return Err(object.invalid("spec.maxBlocksPerHost", max, problem));
+        }
         let seconds = spec.cooldown_seconds.unwrap_or_default();
         let cooldown = u64::try_from(seconds).ok().filter(|seconds| *seconds <= 1200);
         let cooldown = cooldown.ok_or_else(|| {
@@ -113,23 +125,15 @@ impl TryFrom<&IpamConfig> for model::block::IpamConfig {
 /// Addresses that are not to be assigned.
 pub type IpReservation = Object<IpReservationSpec>;
 
-/// The spec of an [`IpReservation`].
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct IpReservationSpec {
-    /// The ranges.
-    #[serde(rename = "reservedCIDRs")]
-    pub reserved_cidrs: Vec<String>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of an [`IpReservation`].
+    pub struct IpReservationSpec {
+        /// The ranges.
+        reserved_cidrs: Option<Vec<String>> = "reservedCIDRs",
+    }
 }
 
-impl Kind for IpReservationSpec {
-    const KIND: &'static str = "IPReservation";
-    const PLURAL: &'static str = "ipreservations";
-    type Scope = ClusterResourceScope;
-}
+kind! { IpReservationSpec: "IPReservation" "ipreservations" cluster }
 
 impl IpReservation {
     /// Returns the reserved ranges; a bare address is a range of its own.
@@ -142,6 +146,6 @@ impl IpReservation {
             Ok(addr) => Ok(Cidr::host(addr)),
             Err(_) => text.parse().map_err(|error| self.invalid("spec.reservedCIDRs", text, error)),
         };
-        self.spec.reserved_cidrs.iter().map(read).collect()
+        self.spec.reserved_cidrs.iter().flatten().map(read).collect()
     }
 }

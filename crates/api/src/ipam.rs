@@ -7,83 +7,60 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ClusterResourceScope;
 use model::block::{Affinity, AffinityState, Attributes, Block, Handle, Owner};
 use model::id::HandleId;
 use model::net::Cidr;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use model::time::WallTime;
+use serde_json::Map;
 
+use crate::object::kind;
+use crate::wire::wire;
 use crate::{Invalid, Kind, Object, names, time};
 
 /// A slice of a pool with the state of each of its addresses.
 pub type IpamBlock = Object<IpamBlockSpec>;
 
-/// The spec of an [`IpamBlock`].
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct IpamBlockSpec {
-    /// The range.
-    pub cidr: String,
-    /// `host:<node>` or `virtual:<name>`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<String>,
-    /// When the affinity was claimed (RFC 3339).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity_claim_time: Option<String>,
-    /// Per address the index of its holder in `attributes`.
-    pub allocations: Vec<Option<i64>>,
-    /// The free ordinals, first to be used first.
-    pub unallocated: Vec<i64>,
-    /// The distinct holders.
-    pub attributes: Vec<AllocationAttribute>,
-    /// Counts writes; beyond 2^53, so never a float.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub sequence_number: u64,
-    /// Per allocated ordinal, the sequence number of its allocation.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub sequence_number_for_allocation: BTreeMap<String, u64>,
-    /// Is a deletion under way?
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deleted: Option<bool>,
-    /// Required by the schema, and of no meaning.
-    pub strict_affinity: bool,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of an [`IpamBlock`].
+    pub struct IpamBlockSpec {
+        /// The range.
+        cidr: String = "cidr",
+        /// `host:<node>` or `virtual:<name>`.
+        affinity: Option<String> = "affinity",
+        /// When the affinity was claimed (RFC 3339).
+        affinity_claim_time: Option<String> = "affinityClaimTime",
+        /// Per address the index of its holder in `attributes`.
+        allocations: Vec<Option<i64>> = "allocations",
+        /// The free ordinals, first to be used first.
+        unallocated: Vec<i64> = "unallocated",
+        /// The distinct holders.
+        attributes: Vec<AllocationAttribute> = "attributes",
+        /// Counts writes; beyond 2^53, so never a float.
+        sequence_number: Option<u64> = "sequenceNumber",
+        /// Per allocated ordinal, the sequence number of its allocation.
+        sequence_number_for_allocation: Option<BTreeMap<String, u64>> = "sequenceNumberForAllocation",
+        /// Is a deletion under way?
+        deleted: Option<bool> = "deleted",
+        /// Required by the schema, and of no meaning.
+        strict_affinity: bool = "strictAffinity",
+    }
 }
 
-/// A holder of addresses in a block.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct AllocationAttribute {
-    /// The holder's handle.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub handle_id: Option<String>,
-    /// Facts about the holder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secondary: Option<BTreeMap<String, String>>,
-    /// The same of the holder-to-be during a live migration.
-    #[serde(rename = "alternateOwnerAttrs", skip_serializing_if = "Option::is_none")]
-    pub alternate_owner: Option<BTreeMap<String, String>>,
-    /// When the address was given back (RFC 3339).
-    #[serde(rename = "releasedAt", skip_serializing_if = "Option::is_none")]
-    pub released_at: Option<String>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// A holder of addresses in a block.
+    pub struct AllocationAttribute {
+        /// The holder's handle.
+        handle_id: Option<String> = "handle_id",
+        /// Facts about the holder.
+        secondary: Option<BTreeMap<String, String>> = "secondary",
+        /// The same of the holder-to-be during a live migration.
+        alternate_owner: Option<BTreeMap<String, String>> = "alternateOwnerAttrs",
+        /// When the address was given back (RFC 3339).
+        released_at: Option<String> = "releasedAt",
+    }
 }
 
-impl Kind for IpamBlockSpec {
-    const KIND: &'static str = "IPAMBlock";
-    const PLURAL: &'static str = "ipamblocks";
-    type Scope = ClusterResourceScope;
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
+kind! { IpamBlockSpec: "IPAMBlock" "ipamblocks" cluster }
 
 impl IpamBlock {
     /// Makes the object of a new block.
@@ -97,23 +74,24 @@ impl IpamBlock {
     /// Puts `block` into this object; what this version does not know stays.
     pub fn set(&mut self, block: &Block) {
         let old = std::mem::take(&mut self.spec);
-        let attributes = block.attributes.iter().map(|new| attribute(new, &old.attributes));
         let ordinals = block.allocated_at.iter();
         self.spec = IpamBlockSpec {
             cidr: block.cidr.to_string(),
             affinity: block.affinity.as_ref().map(ToString::to_string),
-            affinity_claim_time: block.claimed_at.map(time::to_text),
+            affinity_claim_time: block
+                .claimed_at
+                .map(|time| claim_time(time, old.affinity_claim_time)),
             allocations: block
                 .allocations
                 .iter()
                 .map(|index| index.and_then(|index| i64::try_from(index).ok()))
                 .collect(),
             unallocated: block.unallocated.iter().copied().map(i64::from).collect(),
-            attributes: attributes.collect(),
-            sequence_number: block.sequence_number,
-            sequence_number_for_allocation: ordinals
-                .map(|(ordinal, number)| (ordinal.to_string(), *number))
-                .collect(),
+            attributes: attributes_to_wire(&block.attributes, old.attributes),
+            sequence_number: Some(block.sequence_number),
+            sequence_number_for_allocation: Some(
+                ordinals.map(|(ordinal, number)| (ordinal.to_string(), *number)).collect(),
+            ),
             deleted: (block.is_deleted || old.deleted.is_some()).then_some(block.is_deleted),
             strict_affinity: false,
             unknown: old.unknown,
@@ -121,24 +99,49 @@ impl IpamBlock {
     }
 }
 
-/// Returns the wire form of a holder, with what was unknown of the same holder before.
-fn attribute(new: &Attributes, old: &[AllocationAttribute]) -> AllocationAttribute {
+/// Returns a time's text, the one that was there if it means the same.
+fn claim_time(time: WallTime, old: Option<String>) -> String {
+    let is_same = |text: &String| time::from_text(text) == Some(time);
+    old.filter(is_same).unwrap_or_else(|| time::to_text(time))
+}
+
+/// Returns the wire form of holders; one that was there before stays as it was written,
+/// so that what this version does not know of it survives.
+fn attributes_to_wire(
+    new: &[Attributes],
+    old: Vec<AllocationAttribute>,
+) -> Vec<AllocationAttribute> {
+    let mut old: Vec<_> =
+        old.into_iter().filter_map(|wire| Some((holder(&wire).ok()?, wire))).collect();
+    let mut take = |is_it: &dyn Fn(&Attributes) -> bool| {
+        let index = old.iter().position(|(model, _)| is_it(model));
+        index.map(|index| old.swap_remove(index).1)
+    };
+    let written = new.iter().map(|new| match take(&|old| old == new) {
+        Some(unchanged) => unchanged,
+        // The same holder may have lost or gained something; his other fields are still his.
+        None => match take(&|old| is_same_holder(old, new)) {
+            Some(changed) => AllocationAttribute { unknown: changed.unknown, ..attribute(new) },
+            None => attribute(new),
+        },
+    });
+    written.collect()
+}
+
+fn is_same_holder(one: &Attributes, other: &Attributes) -> bool {
+    one.handle.is_some() && one.handle == other.handle && one.owner == other.owner
+}
+
+/// Returns the wire form of a new holder.
+fn attribute(new: &Attributes) -> AllocationAttribute {
     let some = |map: &BTreeMap<String, String>| (!map.is_empty()).then(|| map.clone());
-    let mut wire = AllocationAttribute {
+    AllocationAttribute {
         handle_id: new.handle.as_ref().map(|id| id.0.clone()),
         secondary: some(&new.owner),
         alternate_owner: some(&new.alternate_owner),
         released_at: new.released_at.map(time::to_text),
         unknown: Map::new(),
-    };
-    let is_same = |old: &&AllocationAttribute| {
-        old.handle_id.as_deref().map(plain_handle) == wire.handle_id.as_deref()
-            && old.secondary.clone().unwrap_or_default() == new.owner
-    };
-    if let Some(old) = old.iter().find(is_same) {
-        wire.unknown.clone_from(&old.unknown);
     }
-    wire
 }
 
 /// Returns a handle's id without the debris that very old versions left behind `\r`.
@@ -176,7 +179,7 @@ impl TryFrom<&IpamBlock> for Block {
             allocations,
             unallocated,
             attributes: attributes(object)?,
-            sequence_number: spec.sequence_number,
+            sequence_number: spec.sequence_number.unwrap_or_default(),
             allocated_at: allocated_at(object, cidr)?,
             is_deleted: spec.deleted.unwrap_or_default(),
         })
@@ -188,7 +191,7 @@ fn owner<S: Kind>(object: &Object<S>, field: &str, text: &str) -> Result<Owner, 
     match text.split_once(':') {
         Some(("host", node)) => Ok(Owner::Host(node.parse().map_err(|error| wrong(&error))?)),
         Some(("virtual", name)) if !name.is_empty() => Ok(Owner::Virtual(name.to_owned())),
-        _ => Err(wrong(&"use host:NODE or virtual:NAME")),
+        _ => Err(wrong(&"is no owner: use host:NODE or virtual:NAME")),
     }
 }
 
@@ -197,14 +200,20 @@ fn allocations(object: &IpamBlock, cidr: Cidr) -> Result<Vec<Option<usize>>, Inv
     let spec = &object.spec;
     let size = spec.allocations.len();
     if u128::try_from(size) != Ok(cidr.size()) {
-        let problem = format!("{cidr} has {} addresses; one slot each is needed", cidr.size());
+        let problem = format!(
+            "is not one for each of the {} addresses of {cidr}: restore the block, or delete it",
+            cidr.size()
+        );
         return Err(object.invalid("spec.allocations", format!("{size} slots"), problem));
     }
     let read = |index: &Option<i64>| match index {
         None => Ok(None),
         Some(number) => {
             let index = usize::try_from(*number).ok().filter(|n| *n < spec.attributes.len());
-            let problem = format!("there are {} attributes", spec.attributes.len());
+            let problem = format!(
+                "points beyond the {} attributes: restore the block, or delete it",
+                spec.attributes.len()
+            );
             index.map(Some).ok_or_else(|| object.invalid("spec.allocations", number, problem))
         }
     };
@@ -217,12 +226,15 @@ fn unallocated(object: &IpamBlock, slots: &[Option<usize>]) -> Result<Vec<u32>, 
     let mut free = Vec::with_capacity(object.spec.unallocated.len());
     for number in &object.spec.unallocated {
         let wrong = |problem: &str| object.invalid("spec.unallocated", number, problem);
-        let ordinal = u32::try_from(*number).map_err(|_| wrong("not an ordinal of the block"))?;
+        let ordinal = u32::try_from(*number)
+            .map_err(|_| wrong("is no ordinal of the block: leave it out"))?;
         let slot = usize::try_from(ordinal).ok().and_then(|index| slots.get(index));
         match slot {
-            None => return Err(wrong("not an ordinal of the block")),
-            Some(Some(_)) => return Err(wrong("the address is allocated")),
-            Some(None) if !seen.insert(ordinal) => return Err(wrong("listed twice")),
+            None => return Err(wrong("is no ordinal of the block: leave it out")),
+            Some(Some(_)) => return Err(wrong("is allocated: leave it out")),
+            Some(None) if !seen.insert(ordinal) => {
+                return Err(wrong("is listed twice: list it once"));
+            }
             Some(None) => free.push(ordinal),
         }
     }
@@ -230,21 +242,25 @@ fn unallocated(object: &IpamBlock, slots: &[Option<usize>]) -> Result<Vec<u32>, 
 }
 
 fn attributes(object: &IpamBlock) -> Result<Vec<Attributes>, Invalid> {
-    let read = |wire: &AllocationAttribute| {
-        let released_at = match &wire.released_at {
-            Some(text) => Some(time::from_text(text).ok_or_else(|| {
-                object.invalid("spec.attributes.releasedAt", text, time::EXPECTED)
-            })?),
-            None => None,
-        };
-        Ok(Attributes {
-            handle: wire.handle_id.as_deref().map(|id| HandleId(plain_handle(id).to_owned())),
-            owner: wire.secondary.clone().unwrap_or_default(),
-            alternate_owner: wire.alternate_owner.clone().unwrap_or_default(),
-            released_at,
+    let read = |(index, wire): (usize, &AllocationAttribute)| {
+        holder(wire).map_err(|text| {
+            let field = format!("spec.attributes[{index}].releasedAt");
+            object.invalid(&field, text, time::EXPECTED)
         })
     };
-    object.spec.attributes.iter().map(read).collect()
+    object.spec.attributes.iter().enumerate().map(read).collect()
+}
+
+/// Reads a holder; the error is the text that is no time.
+fn holder(wire: &AllocationAttribute) -> Result<Attributes, &str> {
+    let released_at = wire.released_at.as_deref();
+    let released_at = released_at.map(|text| time::from_text(text).ok_or(text)).transpose()?;
+    Ok(Attributes {
+        handle: wire.handle_id.as_deref().map(|id| HandleId(plain_handle(id).to_owned())),
+        owner: wire.secondary.clone().unwrap_or_default(),
+        alternate_owner: wire.alternate_owner.clone().unwrap_or_default(),
+        released_at,
+    })
 }
 
 fn allocated_at(object: &IpamBlock, cidr: Cidr) -> Result<BTreeMap<u32, u64>, Invalid> {
@@ -252,41 +268,34 @@ fn allocated_at(object: &IpamBlock, cidr: Cidr) -> Result<BTreeMap<u32, u64>, In
     let read = |(ordinal, number): (&String, &u64)| {
         let parsed: Option<u32> = ordinal.parse().ok();
         let inside = parsed.filter(|ordinal| u128::from(*ordinal) < cidr.size());
-        let ordinal =
-            inside.ok_or_else(|| object.invalid(field, ordinal, "not an ordinal of the block"))?;
+        let ordinal = inside.ok_or_else(|| {
+            object.invalid(field, ordinal, "is no ordinal of the block: leave it out")
+        })?;
         Ok((ordinal, *number))
     };
-    object.spec.sequence_number_for_allocation.iter().map(read).collect()
+    object.spec.sequence_number_for_allocation.iter().flatten().map(read).collect()
 }
 
 /// A claim on a block.
 pub type BlockAffinity = Object<BlockAffinitySpec>;
 
-/// The spec of a [`BlockAffinity`].
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct BlockAffinitySpec {
-    /// `pending`, `confirmed` or `pendingDeletion`.
-    pub state: String,
-    /// The node's name, or that of the virtual owner.
-    pub node: String,
-    /// `host` or `virtual`; empty is `host`.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The block.
-    pub cidr: String,
-    /// `"true"` or `"false"`: text, not a boolean.
-    pub deleted: String,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of a [`BlockAffinity`].
+    pub struct BlockAffinitySpec {
+        /// `pending`, `confirmed` or `pendingDeletion`.
+        state: String = "state",
+        /// The node's name, or that of the virtual owner.
+        node: String = "node",
+        /// `host` or `virtual`; empty is `host`.
+        kind: Option<String> = "type",
+        /// The block.
+        cidr: String = "cidr",
+        /// `"true"` or `"false"`: text, not a boolean.
+        deleted: String = "deleted",
+    }
 }
 
-impl Kind for BlockAffinitySpec {
-    const KIND: &'static str = "BlockAffinity";
-    const PLURAL: &'static str = "blockaffinities";
-    type Scope = ClusterResourceScope;
-}
+kind! { BlockAffinitySpec: "BlockAffinity" "blockaffinities" cluster }
 
 impl BlockAffinity {
     /// Makes the object of a new claim, with the labels by which it is found.
@@ -339,14 +348,16 @@ impl TryFrom<&BlockAffinity> for Affinity {
             "confirmed" => AffinityState::Confirmed,
             "pendingDeletion" => AffinityState::PendingDeletion,
             other => {
-                let problem = "use pending, confirmed or pendingDeletion";
+                let problem = "is no state: use pending, confirmed or pendingDeletion";
                 return Err(object.invalid("spec.state", other, problem));
             }
         };
         let owner = match spec.kind.as_deref().unwrap_or_default() {
             "" | "host" => owner(object, "spec.node", &format!("host:{}", spec.node))?,
             "virtual" => Owner::Virtual(spec.node.clone()),
-            other => return Err(object.invalid("spec.type", other, "use host or virtual")),
+            other => {
+                return Err(object.invalid("spec.type", other, "is no type: use host or virtual"));
+            }
         };
         let cidr = spec.cidr.parse();
         let cidr = cidr.map_err(|error| object.invalid("spec.cidr", &spec.cidr, error))?;
@@ -357,28 +368,19 @@ impl TryFrom<&BlockAffinity> for Affinity {
 /// The blocks in which one holder has addresses.
 pub type IpamHandle = Object<IpamHandleSpec>;
 
-/// The spec of an [`IpamHandle`].
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct IpamHandleSpec {
-    /// The handle's id; the object's name is its lower case.
-    #[serde(rename = "handleID")]
-    pub handle_id: String,
-    /// Addresses held per block.
-    pub block: BTreeMap<String, i64>,
-    /// Is a deletion under way?
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deleted: Option<bool>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of an [`IpamHandle`].
+    pub struct IpamHandleSpec {
+        /// The handle's id; the object's name is its lower case.
+        handle_id: String = "handleID",
+        /// Addresses held per block.
+        block: BTreeMap<String, i64> = "block",
+        /// Is a deletion under way?
+        deleted: Option<bool> = "deleted",
+    }
 }
 
-impl Kind for IpamHandleSpec {
-    const KIND: &'static str = "IPAMHandle";
-    const PLURAL: &'static str = "ipamhandles";
-    type Scope = ClusterResourceScope;
-}
+kind! { IpamHandleSpec: "IPAMHandle" "ipamhandles" cluster }
 
 impl IpamHandle {
     /// Makes the object of a new handle.
@@ -393,7 +395,11 @@ impl IpamHandle {
     pub fn set(&mut self, handle: &Handle) {
         let was_deleted = self.spec.deleted;
         self.spec = IpamHandleSpec {
-            handle_id: handle.id.0.clone(),
+            handle_id: if plain_handle(&self.spec.handle_id) == handle.id.0 {
+                std::mem::take(&mut self.spec.handle_id)
+            } else {
+                handle.id.0.clone()
+            },
             block: handle
                 .blocks
                 .iter()
@@ -411,14 +417,19 @@ impl TryFrom<&IpamHandle> for Handle {
     fn try_from(object: &IpamHandle) -> Result<Self, Invalid> {
         let spec = &object.spec;
         if spec.handle_id.is_empty() {
-            return Err(object.invalid("spec.handleID", "", "must not be empty"));
+            return Err(object.invalid(
+                "spec.handleID",
+                "",
+                "is missing: say the id that the name is the lower case of",
+            ));
         }
         let mut blocks = BTreeMap::new();
         for (text, count) in &spec.block {
             let cidr = text.parse();
             let cidr = cidr.map_err(|error| object.invalid("spec.block", text, error))?;
-            let number = u32::try_from(*count)
-                .map_err(|_| object.invalid("spec.block", count, "must not be negative"))?;
+            let number = u32::try_from(*count).map_err(|_| {
+                object.invalid("spec.block", count, "is no number of addresses: use 0 or more")
+            })?;
             if number > 0 {
                 blocks.insert(cidr, number);
             }

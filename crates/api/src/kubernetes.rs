@@ -1,14 +1,27 @@
-//! The Kubernetes kinds that we read: Node and Pod.
+//! The Kubernetes kinds that we read.
 
+mod endpoint_slice;
+mod network_policy;
 mod node;
 mod pod;
+mod profile;
+mod service;
 
+pub use endpoint_slice::endpoint_slice;
+pub use network_policy::network_policy;
 pub use node::node;
 pub use pod::{pod_addrs, workload_endpoint};
+pub use profile::{namespace_profile, service_account_profile};
+pub use service::service;
+
+pub(crate) use network_policy::policy_of;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use model::id::NamespacedName;
+
 use crate::Invalid;
+use crate::invalid::Fault;
 
 /// Returns an annotation's value; an empty one counts as absent.
 fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
@@ -24,11 +37,22 @@ fn invalid(
     (field, value): (&str, &str),
     problem: impl ToString,
 ) -> Invalid {
+    faulty(kind, metadata, Fault::new(field, value, problem.to_string()))
+}
+
+/// Returns the error for a fault of a Kubernetes object.
+fn faulty(kind: &str, metadata: &ObjectMeta, fault: Fault) -> Invalid {
     let name = metadata.name.as_deref().unwrap_or_default();
-    let object = match &metadata.namespace {
+    fault.of(match &metadata.namespace {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),
-    };
-    let (field, value) = (field.to_owned(), value.to_owned());
-    Invalid { object, field, value, problem: problem.to_string() }
+    })
+}
+
+/// Returns an object's namespace and name.
+fn id(metadata: &ObjectMeta) -> NamespacedName {
+    NamespacedName {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
 }

@@ -11,28 +11,57 @@
 pub mod annotations;
 mod bgp;
 mod cluster;
+mod controllers;
+pub mod crd;
 mod felix;
+mod host_endpoint;
 mod invalid;
 mod ipam;
 pub mod kubernetes;
 pub mod names;
+mod network_set;
+mod node_status;
 mod object;
+mod policy;
 mod pool;
+mod tier;
 mod time;
+mod wire;
 
 pub use bgp::{
-    BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NamedCommunity,
-    PrefixAdvertisementSpec,
+    BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterSpec, BgpPeer, BgpPeerSpec,
+    CidrEntry, FilterAsPathSpec, FilterCommunitiesSpec, FilterCommunitySpec, FilterOperationSpec,
+    FilterPrioritySpec, FilterRuleSpec, NamedCommunity, PasswordSpec, PrefixAdvertisementSpec,
+    PrefixLengthSpec, SecretKeySpec,
 };
 pub use cluster::{
     ClusterInformation, ClusterInformationSpec, IpReservation, IpReservationSpec, IpamConfig,
     IpamConfigSpec,
 };
+pub use controllers::{
+    AutoHostEndpointSpec, ControllersSpec, HostEndpointTemplateSpec, KubeControllersConfiguration,
+    KubeControllersConfigurationSpec, KubeControllersStatus, LoadBalancerControllerSpec,
+    MigrationControllerSpec, NodeControllerSpec, ReconcilerSpec,
+};
 pub use felix::{FelixConfiguration, FelixConfigurationSpec};
+pub use host_endpoint::{EndpointPortSpec, HostEndpoint, HostEndpointSpec};
 pub use invalid::Invalid;
 pub use ipam::{
     AllocationAttribute, BlockAffinity, BlockAffinitySpec, IpamBlock, IpamBlockSpec, IpamHandle,
     IpamHandleSpec,
 };
+pub use network_set::{GlobalNetworkSet, GlobalNetworkSetSpec, NetworkSet, NetworkSetSpec};
+pub use node_status::{
+    AgentStatus, BgpStatus, CalicoNodeStatus, CalicoNodeStatusSpec, CalicoNodeStatusStatus,
+    LearnedFromStatus, PeerStatus, RouteStatus, RoutesStatus, SpeakerStatus,
+};
 pub use object::{API_VERSION, Kind, Object};
+pub use policy::{
+    CalicoNetworkPolicy, CalicoNetworkPolicySpec, EntityRuleSpec, GlobalNetworkPolicy,
+    GlobalNetworkPolicySpec, HttpPathSpec, HttpSpec, IcmpSpec, KubernetesRuleSpec,
+    LabelSelectorSpec, RuleMetadataSpec, RuleSpec, ServiceAccountsSpec, ServiceRefSpec,
+    StagedGlobalNetworkPolicy, StagedGlobalNetworkPolicySpec, StagedKubernetesNetworkPolicy,
+    StagedKubernetesNetworkPolicySpec, StagedNetworkPolicy, StagedNetworkPolicySpec,
+};
 pub use pool::{IpPool, IpPoolSpec};
+pub use tier::{Tier, TierSpec};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::Invalid;
+use crate::invalid::Fault;
 
 /// What makes a `spec` an object's.
 pub trait Kind {
@@ -14,7 +15,55 @@ pub trait Kind {
     const PLURAL: &'static str;
     /// Whether objects live in namespaces.
     type Scope: k8s_openapi::ResourceScope;
+    /// What users may write instead of the plural.
+    const SHORT_NAMES: &'static [&'static str] = &[];
+    /// Whether objects live in namespaces, as a value.
+    const IS_NAMESPACED: bool;
+
+    /// Returns the schema of the spec (`OpenAPI` 3, structural).
+    fn schema() -> Value;
+
+    /// Returns the schema of the status, for kinds whose status is written apart.
+    #[must_use]
+    fn status_schema() -> Option<Value> {
+        None
+    }
 }
+
+/// Makes specs of wire types: `Spec: "Kind" "plural" cluster ["short"]`.
+///
+/// Fields in braces are required although reading works without them, and a
+/// type after `status` is that of the status.
+macro_rules! kind {
+    (
+        $spec:ident: $kind:literal $plural:literal $scope:ident
+        $([$($short:literal),+])? $({$($required:literal),+})? $(status $status:ident)?
+    ) => {
+        impl $crate::Kind for $spec {
+            const KIND: &'static str = $kind;
+            const PLURAL: &'static str = $plural;
+            type Scope = $crate::object::kind!(@scope $scope);
+            const IS_NAMESPACED: bool = $crate::object::kind!(@is_namespaced $scope);
+            $(const SHORT_NAMES: &'static [&'static str] = &[$($short),+];)?
+
+            fn schema() -> ::serde_json::Value {
+                let schema = <$spec as $crate::wire::Schema>::schema();
+                $(let schema = $crate::wire::requiring(schema, &[$($required),+]);)?
+                schema
+            }
+
+            $(fn status_schema() -> Option<::serde_json::Value> {
+                Some(<$status as $crate::wire::Schema>::schema())
+            })?
+        }
+    };
+    (@scope cluster) => { ::k8s_openapi::ClusterResourceScope };
+    (@scope namespaced) => { ::k8s_openapi::NamespaceResourceScope };
+    (@is_namespaced cluster) => { false };
+    (@is_namespaced namespaced) => { true };
+}
+
+pub(crate) use kind;
 
 /// An object of ours, with all that this version does not know of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,12 +101,51 @@ impl<S: Kind> Object<S> {
         value: impl ToString,
         problem: impl ToString,
     ) -> Invalid {
-        let object = match &self.metadata.namespace {
+        let (value, problem) = (value.to_string(), problem.to_string());
+        Invalid { object: self.title(), field: field.to_owned(), value, problem }
+    }
+
+    /// Returns the error for a fault found somewhere in the spec.
+    pub(crate) fn faulty(&self, fault: Fault) -> Invalid {
+        fault.under("spec").of(self.title())
+    }
+
+    /// Returns the kind and the name, as errors show them.
+    fn title(&self) -> String {
+        match &self.metadata.namespace {
             Some(namespace) => format!("{} {namespace}/{}", S::KIND, self.name()),
             None => format!("{} {}", S::KIND, self.name()),
+        }
+    }
+
+    /// Reads an object from JSON that may be anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] if the JSON is of another kind, or a field is of another type.
+    pub fn from_json(json: &Value) -> Result<Self, Invalid>
+    where
+        S: serde::de::DeserializeOwned + Default,
+    {
+        let text = |value: Option<&Value>| {
+            value.and_then(Value::as_str).map(str::to_owned).unwrap_or_default()
         };
-        let (value, problem) = (value.to_string(), problem.to_string());
-        Invalid { object, field: field.to_owned(), value, problem }
+        let name = text(json.pointer("/metadata/name"));
+        let object = match json.pointer("/metadata/namespace").and_then(Value::as_str) {
+            Some(namespace) => format!("{} {namespace}/{name}", S::KIND),
+            None => format!("{} {name}", S::KIND),
+        };
+        for (field, expected) in [("kind", S::KIND), ("apiVersion", API_VERSION)] {
+            let found = text(json.get(field));
+            if found != expected {
+                let problem = format!("not the one wanted here: use {expected}");
+                return Err(Fault::new(field, found, problem).of(object));
+            }
+        }
+        Self::deserialize(json).map_err(|error| {
+            let problem = format!("{error}: write the type that its schema in manifests/crds says");
+            Fault::new("a field of it", "", problem).of(object)
+        })
     }
 }
 

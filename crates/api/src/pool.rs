@@ -1,63 +1,45 @@
 //! `IPPool`: ranges of addresses to hand out.
 
-use k8s_openapi::ClusterResourceScope;
 use model::net::{Cidr, Family};
 use model::pool::{AllowedUses, AssignmentMode, Encapsulation, EncapsulationScope};
 use selector::Selector;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::{Invalid, Kind, Object};
+use crate::object::kind;
+use crate::wire::wire;
+use crate::{Invalid, Object};
 
 /// A range of addresses to hand out.
 pub type IpPool = Object<IpPoolSpec>;
 
-/// The spec of an [`IpPool`]; absent fields have Calico's defaults.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct IpPoolSpec {
-    /// The range.
-    pub cidr: String,
-    /// `Never`, `Always` or `CrossSubnet`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipip_mode: Option<String>,
-    /// `Never`, `Always` or `CrossSubnet`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vxlan_mode: Option<String>,
-    /// Whether packets to the world outside the pools are masqueraded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nat_outgoing: Option<bool>,
-    /// Whether new addresses are refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disabled: Option<bool>,
-    /// Whether the pool stays out of BGP.
-    #[serde(rename = "disableBGPExport", skip_serializing_if = "Option::is_none")]
-    pub disable_bgp_export: Option<bool>,
-    /// The prefix length of blocks: 20 to 32, or 116 to 128.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub block_size: Option<i64>,
-    /// The nodes that may claim blocks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_selector: Option<String>,
-    /// The namespaces whose pods may have addresses.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace_selector: Option<String>,
-    /// `Workload`, `Tunnel`, or `LoadBalancer` alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed_uses: Option<Vec<String>>,
-    /// `Automatic` or `Manual`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub assignment_mode: Option<String>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    pub unknown: Map<String, Value>,
+wire! {
+    /// The spec of an [`IpPool`]; absent fields have Calico's defaults.
+    pub struct IpPoolSpec {
+        /// The range.
+        cidr: String = "cidr",
+        /// `Never`, `Always` or `CrossSubnet`.
+        ipip_mode: Option<String> = "ipipMode",
+        /// `Never`, `Always` or `CrossSubnet`.
+        vxlan_mode: Option<String> = "vxlanMode",
+        /// Whether packets to the world outside the pools are masqueraded.
+        nat_outgoing: Option<bool> = "natOutgoing",
+        /// Whether new addresses are refused.
+        disabled: Option<bool> = "disabled",
+        /// Whether the pool stays out of BGP.
+        disable_bgp_export: Option<bool> = "disableBGPExport",
+        /// The prefix length of blocks: 20 to 32, or 116 to 128.
+        block_size: Option<i64> = "blockSize",
+        /// The nodes that may claim blocks.
+        node_selector: Option<String> = "nodeSelector",
+        /// The namespaces whose pods may have addresses.
+        namespace_selector: Option<String> = "namespaceSelector",
+        /// `Workload`, `Tunnel`, or `LoadBalancer` alone.
+        allowed_uses: Option<Vec<String>> = "allowedUses",
+        /// `Automatic` or `Manual`.
+        assignment_mode: Option<String> = "assignmentMode",
+    }
 }
 
-impl Kind for IpPoolSpec {
-    const KIND: &'static str = "IPPool";
-    const PLURAL: &'static str = "ippools";
-    type Scope = ClusterResourceScope;
-}
+kind! { IpPoolSpec: "IPPool" "ippools" cluster ["ipp", "ipps", "pool", "pools"] }
 
 impl TryFrom<&IpPool> for model::pool::IpPool {
     type Error = Invalid;

@@ -11,14 +11,21 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod bgp_filter;
 pub mod block;
+pub mod cluster;
 pub mod desired;
 pub mod endpoint;
+pub mod host_endpoint;
 pub mod id;
 pub mod net;
+pub mod network_set;
 pub mod node;
 pub mod peer;
+pub mod policy;
 pub mod pool;
+pub mod service;
+pub mod tier;
 pub mod time;
 
 /// Labels of an object, sorted by key so that output is the same on every run.

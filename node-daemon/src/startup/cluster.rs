@@ -1,12 +1,11 @@
 //! What every cluster has one of: information about itself, three tiers, Felix's defaults.
 
 use api::{
-    ClusterInformation, ClusterInformationSpec, FelixConfiguration, FelixConfigurationSpec, Kind,
-    Object,
+    ClusterInformation, ClusterInformationSpec, FelixConfiguration, FelixConfigurationSpec, Tier,
+    TierSpec,
 };
-use k8s_openapi::ClusterResourceScope;
 use model::net::Cidr;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// The release of Calico that our objects and files are like.
@@ -68,28 +67,6 @@ fn guid(mut random: [u8; 16]) -> String {
     random[6] = random[6] & 0x0f | 0x40;
     random[8] = random[8] & 0x3f | 0x80;
     format!("{:032x}", u128::from_be_bytes(random))
-}
-
-/// A layer of policies, which nothing here evaluates yet.
-pub(crate) type Tier = Object<TierSpec>;
-
-/// The spec of a [`Tier`].
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct TierSpec {
-    /// Lower ones are asked first.
-    order: Option<f64>,
-    /// What becomes of packets that no policy of the tier decides about.
-    default_action: Option<String>,
-    /// What this version does not know.
-    #[serde(flatten)]
-    unknown: Map<String, Value>,
-}
-
-impl Kind for TierSpec {
-    const KIND: &'static str = "Tier";
-    const PLURAL: &'static str = "tiers";
-    type Scope = ClusterResourceScope;
 }
 
 /// Returns the tiers that every cluster has.

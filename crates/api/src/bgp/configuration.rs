@@ -1,0 +1,229 @@
+//! `BGPConfiguration`: how the cluster, or one node, speaks BGP.
+
+use model::net::{Asn, Cidr, Family};
+use model::peer::{BgpConfiguration as Configuration, PrefixAdvertisement};
+use serde_json::Value;
+
+use super::{asn, community};
+use crate::invalid::{Fault, parse, parse_some, within, word};
+use crate::object::kind;
+use crate::time::duration;
+use crate::wire::wire;
+use crate::{Invalid, Object};
+
+/// How the cluster (`default`), or one node (`node.<name>`), speaks BGP.
+pub type BgpConfiguration = Object<BgpConfigurationSpec>;
+
+wire! {
+    /// The spec of a [`BgpConfiguration`]; absent fields have Calico's defaults.
+    pub struct BgpConfigurationSpec {
+        /// From which severity on the speaker logs: `Info`.
+        log_severity_screen: Option<String> = "logSeverityScreen",
+        /// Whether every node peers with every other.
+        node_to_node_mesh_enabled: Option<bool> = "nodeToNodeMeshEnabled",
+        /// The AS of nodes that name none: a number, or text such as `1.10`.
+        as_number: Option<Value> = "asNumber",
+        /// The TCP port to listen on.
+        listen_port: Option<i64> = "listenPort",
+        /// Where to listen: `None` on all addresses, `NodeIP` on the node's.
+        bind_mode: Option<String> = "bindMode",
+        /// How long mesh peers keep the routes of a node that is away: `120s`.
+        node_mesh_max_restart_time: Option<String> = "nodeMeshMaxRestartTime",
+        /// The password of mesh sessions.
+        node_mesh_password: Option<PasswordSpec> = "nodeMeshPassword",
+        /// Names for communities.
+        communities: Option<Vec<NamedCommunity>> = "communities",
+        /// Ranges with the communities of routes in them.
+        prefix_advertisements: Option<Vec<PrefixAdvertisementSpec>> = "prefixAdvertisements",
+        /// Ranges of addresses of load balancers that are announced.
+        service_load_balancer_ips: Option<Vec<CidrEntry>> = "serviceLoadBalancerIPs",
+        /// Ranges of external addresses of Services that are announced.
+        service_external_ips: Option<Vec<CidrEntry>> = "serviceExternalIPs",
+        /// Ranges of cluster addresses of Services that are announced.
+        service_cluster_ips: Option<Vec<CidrEntry>> = "serviceClusterIPs",
+        /// Whether load balancers' ranges are announced whole: `Enabled` or `Disabled`.
+        service_load_balancer_aggregation: Option<String> = "serviceLoadBalancerAggregation",
+        /// Interfaces whose networks are not announced; `*` stands for any text.
+        ignored_interfaces: Option<Vec<String>> = "ignoredInterfaces",
+        /// The IPv4 address that local workloads peer with.
+        local_workload_peering_ip_v4: Option<String> = "localWorkloadPeeringIPV4",
+        /// The IPv6 address that local workloads peer with.
+        local_workload_peering_ip_v6: Option<String> = "localWorkloadPeeringIPV6",
+        /// Which routes to other nodes' blocks BGP writes.
+        program_cluster_routes: Option<String> = "programClusterRoutes",
+        /// The metric of usual IPv4 routes.
+        ipv4_normal_route_priority: Option<i64> = "ipv4NormalRoutePriority",
+        /// The metric of usual IPv6 routes.
+        ipv6_normal_route_priority: Option<i64> = "ipv6NormalRoutePriority",
+    }
+
+    /// A name for a community.
+    pub struct NamedCommunity {
+        /// The name.
+        name: Option<String> = "name",
+        /// `aa:nn` or `aa:nn:mm`.
+        value: Option<String> = "value",
+    }
+
+    /// Communities for the routes of one range.
+    pub struct PrefixAdvertisementSpec {
+        /// The range.
+        cidr: Option<String> = "cidr",
+        /// Names, or values as they are.
+        communities: Option<Vec<String>> = "communities",
+    }
+
+    /// A range.
+    pub struct CidrEntry {
+        /// The range.
+        cidr: String = "cidr",
+    }
+
+    /// Where a password is.
+    pub struct PasswordSpec {
+        /// The key of a Secret.
+        secret_key_ref: Option<SecretKeySpec> = "secretKeyRef",
+    }
+
+    /// A key of a Secret.
+    pub struct SecretKeySpec {
+        /// The Secret.
+        name: Option<String> = "name",
+        /// The key in it.
+        key: String = "key",
+        /// Whether it may be absent.
+        optional: Option<bool> = "optional",
+    }
+}
+
+kind! {
+    BgpConfigurationSpec: "BGPConfiguration" "bgpconfigurations" cluster
+    ["bgpconfig", "bgpconfigs"]
+}
+
+impl TryFrom<&BgpConfiguration> for Configuration {
+    type Error = Invalid;
+
+    fn try_from(object: &BgpConfiguration) -> Result<Self, Invalid> {
+        let spec = &object.spec;
+        let read = || {
+            check(object.name(), spec)?;
+            let restart = spec.node_mesh_max_restart_time.as_deref();
+            let port = within("listenPort", spec.listen_port, 1..=u16::MAX)?;
+            Ok(Self {
+                is_mesh_enabled: spec.node_to_node_mesh_enabled.unwrap_or(true),
+                asn: asn("asNumber", spec.as_number.as_ref())?.unwrap_or(Asn::DEFAULT),
+                listen_port: port.unwrap_or(Self::DEFAULT_PORT),
+                mesh_max_restart_time: duration("nodeMeshMaxRestartTime", restart)?,
+                prefix_advertisements: prefix_advertisements(spec)?,
+            })
+        };
+        read().map_err(|fault| object.faulty(fault))
+    }
+}
+
+/// Checks what the model has no place for yet.
+fn check(name: &str, spec: &BgpConfigurationSpec) -> Result<(), Fault> {
+    if name != "default" {
+        refuse_cluster_wide(spec)?;
+    }
+    severity("logSeverityScreen", spec.log_severity_screen.as_deref())?;
+    let switch = [("Enabled", ()), ("Disabled", ())];
+    let aggregation = spec.service_load_balancer_aggregation.as_deref();
+    word("serviceLoadBalancerAggregation", aggregation, &switch, ())?;
+    word("bindMode", spec.bind_mode.as_deref(), &[("None", ()), ("NodeIP", ())], ())?;
+    let routes = [("Enabled", ()), ("Disabled", ()), ("EnabledNoEncapOnly", ())];
+    word("programClusterRoutes", spec.program_cluster_routes.as_deref(), &routes, ())?;
+    for (field, ranges) in [
+        ("serviceLoadBalancerIPs", &spec.service_load_balancer_ips),
+        ("serviceExternalIPs", &spec.service_external_ips),
+        ("serviceClusterIPs", &spec.service_cluster_ips),
+    ] {
+        for (index, range) in ranges.iter().flatten().enumerate() {
+            let _: Cidr = parse(&format!("{field}[{index}].cidr"), &range.cidr)?;
+        }
+    }
+    for (field, addr, family) in [
+        ("localWorkloadPeeringIPV4", &spec.local_workload_peering_ip_v4, Family::V4),
+        ("localWorkloadPeeringIPV6", &spec.local_workload_peering_ip_v6, Family::V6),
+    ] {
+        if let Some(addr) = parse_some(field, addr.as_deref())?
+            && Family::of(addr) != family
+        {
+            return Err(Fault::new(field, addr, format!("not an {family} address: use one")));
+        }
+    }
+    for (field, metric) in [
+        ("ipv4NormalRoutePriority", spec.ipv4_normal_route_priority),
+        ("ipv6NormalRoutePriority", spec.ipv6_normal_route_priority),
+    ] {
+        within(field, metric, 1..=2_147_483_646)?;
+    }
+    password(spec.node_mesh_password.as_ref()).map_err(|fault| fault.under("nodeMeshPassword"))
+}
+
+/// Refuses in a node's object what only the cluster's may say.
+fn refuse_cluster_wide(spec: &BgpConfigurationSpec) -> Result<(), Fault> {
+    let fields = [
+        ("nodeToNodeMeshEnabled", spec.node_to_node_mesh_enabled.is_some()),
+        ("asNumber", spec.as_number.is_some()),
+        ("serviceLoadBalancerIPs", spec.service_load_balancer_ips.is_some()),
+        ("serviceExternalIPs", spec.service_external_ips.is_some()),
+        ("serviceClusterIPs", spec.service_cluster_ips.is_some()),
+        ("nodeMeshPassword", spec.node_mesh_password.is_some()),
+        ("nodeMeshMaxRestartTime", spec.node_mesh_max_restart_time.is_some()),
+    ];
+    match fields.iter().find(|(_, is_set)| *is_set) {
+        Some((field, _)) => {
+            let problem = "is for the whole cluster: set it in the object named default";
+            Err(Fault::new(*field, "", problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks the name of a severity.
+pub(crate) fn severity(field: &str, text: Option<&str>) -> Result<(), Fault> {
+    let names = ["Trace", "Debug", "Info", "Warning", "Error", "Fatal", "Panic", "None"];
+    word(field, text, &names.map(|name| (name, ())), ())
+}
+
+/// Checks that a password's place is complete.
+pub(super) fn password(password: Option<&PasswordSpec>) -> Result<(), Fault> {
+    let Some(password) = password else { return Ok(()) };
+    let complete = password.secret_key_ref.as_ref().is_some_and(|secret| {
+        !secret.key.is_empty() && secret.name.as_ref().is_some_and(|name| !name.is_empty())
+    });
+    if complete {
+        return Ok(());
+    }
+    Err(Fault::new("secretKeyRef", "", "name and key are needed: say which key of which Secret"))
+}
+
+fn prefix_advertisements(spec: &BgpConfigurationSpec) -> Result<Vec<PrefixAdvertisement>, Fault> {
+    let names = spec.communities.as_deref().unwrap_or_default();
+    for (index, named) in names.iter().enumerate() {
+        let value = named.value.as_deref().unwrap_or_default();
+        if community(value).is_none() {
+            let problem = "is no community: use aa:nn or aa:nn:mm";
+            return Err(Fault::new(format!("communities[{index}].value"), value, problem));
+        }
+    }
+    let resolve = |text: &String| {
+        let value = names.iter().find(|named| named.name.as_ref() == Some(text));
+        let value = value.and_then(|named| named.value.as_ref()).unwrap_or(text);
+        community(value).ok_or_else(|| {
+            let problem = "is no community: use aa:nn, aa:nn:mm, or a name of spec.communities";
+            Fault::new("communities", text, problem)
+        })
+    };
+    let read = |(index, wire): (usize, &PrefixAdvertisementSpec)| {
+        let read = || {
+            let cidr = parse("cidr", wire.cidr.as_deref().unwrap_or_default())?;
+            let communities = wire.communities.iter().flatten().map(resolve);
+            Ok(PrefixAdvertisement { cidr, communities: communities.collect::<Result<_, _>>()? })
+        };
+        read().map_err(|fault: Fault| fault.under(format!("prefixAdvertisements[{index}]")))
+    };
+    spec.prefix_advertisements.iter().flatten().enumerate().map(read).collect()
+}

@@ -1,0 +1,164 @@
+//! Staged policies: what policies would do, before they do it.
+
+use k8s_openapi::api::networking::v1::NetworkPolicySpec;
+use model::policy::{Enforcement, Policy, PolicyKind};
+use serde_json::Value;
+
+use super::{Parts, RuleSpec, has_egress, parts, policy, stage};
+use crate::invalid::{Fault, word};
+use crate::object::kind;
+use crate::wire::wire;
+use crate::{Invalid, Object};
+
+/// What a `NetworkPolicy` would do.
+pub type StagedNetworkPolicy = Object<StagedNetworkPolicySpec>;
+
+/// What a `GlobalNetworkPolicy` would do.
+pub type StagedGlobalNetworkPolicy = Object<StagedGlobalNetworkPolicySpec>;
+
+/// What a `NetworkPolicy` of Kubernetes would do.
+pub type StagedKubernetesNetworkPolicy = Object<StagedKubernetesNetworkPolicySpec>;
+
+wire! {
+    /// The spec of a [`StagedNetworkPolicy`].
+    pub struct StagedNetworkPolicySpec {
+        /// What is staged: `Set` the policy, or `Delete` it; absent is `Set`.
+        staged_action: Option<String> = "stagedAction",
+        /// The tier; absent is `default`.
+        tier: Option<String> = "tier",
+        /// The place in the tier; absent is last.
+        order: Option<f64> = "order",
+        /// The endpoints that it applies to; absent is all.
+        selector: Option<String> = "selector",
+        /// Their service accounts.
+        service_account_selector: Option<String> = "serviceAccountSelector",
+        /// `Ingress`, `Egress`; absent follows from the rules.
+        types: Option<Vec<String>> = "types",
+        /// Rules for packets to the endpoints.
+        ingress: Option<Vec<RuleSpec>> = "ingress",
+        /// Rules for packets from the endpoints.
+        egress: Option<Vec<RuleSpec>> = "egress",
+        /// `AssumeNeededOnEveryNode`.
+        performance_hints: Option<Vec<String>> = "performanceHints",
+    }
+
+    /// The spec of a [`StagedGlobalNetworkPolicy`].
+    pub struct StagedGlobalNetworkPolicySpec {
+        /// What is staged: `Set` the policy, or `Delete` it; absent is `Set`.
+        staged_action: Option<String> = "stagedAction",
+        /// The tier; absent is `default`.
+        tier: Option<String> = "tier",
+        /// The place in the tier; absent is last.
+        order: Option<f64> = "order",
+        /// The endpoints that it applies to; absent is all.
+        selector: Option<String> = "selector",
+        /// Their namespaces.
+        namespace_selector: Option<String> = "namespaceSelector",
+        /// Their service accounts.
+        service_account_selector: Option<String> = "serviceAccountSelector",
+        /// `Ingress`, `Egress`; absent follows from the rules.
+        types: Option<Vec<String>> = "types",
+        /// Rules for packets to the endpoints.
+        ingress: Option<Vec<RuleSpec>> = "ingress",
+        /// Rules for packets from the endpoints.
+        egress: Option<Vec<RuleSpec>> = "egress",
+        /// Whether it is looked at before connections are tracked.
+        do_not_track: Option<bool> = "doNotTrack",
+        /// Whether it is looked at before destinations are translated.
+        pre_dnat: Option<bool> = "preDNAT",
+        /// Whether it also applies to what hosts forward.
+        apply_on_forward: Option<bool> = "applyOnForward",
+        /// `AssumeNeededOnEveryNode`.
+        performance_hints: Option<Vec<String>> = "performanceHints",
+    }
+
+    /// The spec of a [`StagedKubernetesNetworkPolicy`]: that of Kubernetes, and what is staged.
+    pub struct StagedKubernetesNetworkPolicySpec {
+        /// What is staged: `Set` the policy, or `Delete` it; absent is `Set`.
+        staged_action: Option<String> = "stagedAction",
+        /// The pods that it applies to.
+        pod_selector: Option<LabelSelectorSpec> = "podSelector",
+        /// `Ingress`, `Egress`.
+        policy_types: Option<Vec<String>> = "policyTypes",
+        /// Rules for packets to the pods, as Kubernetes has them.
+        ingress: Option<Vec<KubernetesRuleSpec>> = "ingress",
+        /// Rules for packets from the pods, as Kubernetes has them.
+        egress: Option<Vec<KubernetesRuleSpec>> = "egress",
+    }
+
+    /// A label selector of Kubernetes, kept as it is.
+    pub struct LabelSelectorSpec {}
+
+    /// A rule of Kubernetes, kept as it is.
+    pub struct KubernetesRuleSpec {}
+}
+
+kind! { StagedNetworkPolicySpec: "StagedNetworkPolicy" "stagednetworkpolicies" namespaced }
+kind! {
+    StagedGlobalNetworkPolicySpec: "StagedGlobalNetworkPolicy" "stagedglobalnetworkpolicies" cluster
+}
+kind! {
+    StagedKubernetesNetworkPolicySpec:
+    "StagedKubernetesNetworkPolicy" "stagedkubernetesnetworkpolicies" namespaced
+}
+
+impl TryFrom<&StagedNetworkPolicy> for Policy {
+    type Error = Invalid;
+
+    fn try_from(object: &StagedNetworkPolicy) -> Result<Self, Invalid> {
+        let read = || {
+            let enforcement = enforcement(object.spec.staged_action.as_deref())?;
+            policy(object, &parts!(object.spec, StagedNetwork, enforcement))
+        };
+        read().map_err(|fault| object.faulty(fault))
+    }
+}
+
+impl TryFrom<&StagedGlobalNetworkPolicy> for Policy {
+    type Error = Invalid;
+
+    fn try_from(object: &StagedGlobalNetworkPolicy) -> Result<Self, Invalid> {
+        let spec = &object.spec;
+        let flags = [spec.do_not_track, spec.pre_dnat, spec.apply_on_forward];
+        let has_egress = has_egress(spec.types.as_deref(), spec.egress.as_deref());
+        let read = || {
+            let stage = stage(flags, has_egress)?;
+            let namespace_selector = spec.namespace_selector.as_deref();
+            let enforcement = enforcement(spec.staged_action.as_deref())?;
+            let parts = parts!(spec, StagedGlobal, enforcement);
+            policy(object, &Parts { namespace_selector, stage, ..parts })
+        };
+        read().map_err(|fault| object.faulty(fault))
+    }
+}
+
+impl TryFrom<&StagedKubernetesNetworkPolicy> for Policy {
+    type Error = Invalid;
+
+    fn try_from(object: &StagedKubernetesNetworkPolicy) -> Result<Self, Invalid> {
+        let read = || {
+            let enforcement = enforcement(object.spec.staged_action.as_deref())?;
+            let mut policy = crate::kubernetes::policy_of(
+                PolicyKind::StagedKubernetes,
+                &object.metadata,
+                &kubernetes_spec(&object.spec)?,
+            )?;
+            policy.enforcement = enforcement;
+            Ok(policy)
+        };
+        read().map_err(|fault: Fault| object.faulty(fault))
+    }
+}
+
+/// Reads the part of the spec that is Kubernetes'.
+fn kubernetes_spec(spec: &StagedKubernetesNetworkPolicySpec) -> Result<NetworkPolicySpec, Fault> {
+    let json = serde_json::to_value(spec).and_then(serde_json::from_value::<NetworkPolicySpec>);
+    json.map_err(|error| {
+        Fault::new("ingress", Value::Null, format!("{error}: write it as Kubernetes does"))
+    })
+}
+
+fn enforcement(text: Option<&str>) -> Result<Enforcement, Fault> {
+    let actions = [("Set", Enforcement::Staged), ("Delete", Enforcement::StagedDelete)];
+    word("stagedAction", text, &actions, Enforcement::Staged)
+}

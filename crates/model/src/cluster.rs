@@ -1,0 +1,75 @@
+//! What the cluster as a whole says of itself, and what it wants to be told.
+
+use std::time::Duration;
+
+use crate::id::NodeName;
+
+/// What the cluster is (`ClusterInformation`).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClusterInformation {
+    /// 32 hexadecimal digits that no other cluster has; empty until a node has written them.
+    pub guid: String,
+    /// What is known of the cluster: `k8s`, `bgp`, `kubeadm`, `kdd`.
+    pub types: Vec<String>,
+    /// The version of Calico that the cluster has.
+    pub calico_version: String,
+    /// May the datastore be used? Not while it is migrated, nor before a node has said so.
+    pub is_datastore_ready: bool,
+}
+
+/// A wish to be told how a node is (`CalicoNodeStatus`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeStatusRequest {
+    /// The object's name.
+    pub name: String,
+    /// The node.
+    pub node: NodeName,
+    /// What of it.
+    pub classes: Vec<StatusClass>,
+    /// How often; `None` is never.
+    pub period: Option<Duration>,
+}
+
+/// A part of a node's status.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StatusClass {
+    /// How the BGP speaker is.
+    Agent,
+    /// How its sessions are.
+    Bgp,
+    /// The routes that it knows.
+    Routes,
+}
+
+/// What the controllers do (`KubeControllersConfiguration`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControllersConfiguration {
+    /// Whether they answer questions for their health.
+    pub has_health_checks: bool,
+    /// The port of their metrics; `None` serves none.
+    pub metrics_port: Option<u16>,
+    /// The node controller; `None` if it is off.
+    pub node: Option<NodeController>,
+    /// The load balancer controller; `None` if it is off.
+    pub load_balancer: Option<LoadBalancerController>,
+}
+
+/// What the node controller does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeController {
+    /// How often it looks at everything again; `None` is never.
+    pub reconciler_period: Option<Duration>,
+    /// Whether labels of Kubernetes nodes are copied to Calico's.
+    pub sync_labels: bool,
+    /// Whether it makes a host endpoint for every node.
+    pub creates_host_endpoints: bool,
+    /// How long an address may look lost before it is released; `None` never releases.
+    pub leak_grace_period: Option<Duration>,
+}
+
+/// What the load balancer controller does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LoadBalancerController {
+    /// Whether Services get addresses that do not ask for one.
+    pub assigns_to_all: bool,
+}
