@@ -1,2 +1,71 @@
-//! placeholder
-fn main() {}
+//! benchmarks: measures the programs as they are released, beside what they are compared with.
+//!
+//! Each benchmark prints tables for people and ends with one line of JSON that
+//! holds all its figures. `cargo xtask bench NAME` builds what is needed and
+//! runs it. What was measured when is in docs/benchmarks.md.
+//!
+//! ```text
+//! main ─► isolation: the benchmark again, in namespaces of its own
+//!          └► cni ─► world: etcd, kube-apiserver, pods
+//!                 ├► plugin (calico, calico-ipam) and floor, under load
+//!                 ├► start, memory, sizes
+//!                 └► report: tables, JSON
+//! ```
+//!
+//! Nothing of a benchmark is left when it ends, however it ends.
+
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+mod cni;
+mod isolation;
+mod load;
+mod statistics;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures the programs as they are released, beside what they are compared with.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Containers attached and detached: alone, 10 and 50 at once.
+    Cni(CniArguments),
+    /// Does what the benchmark `cni` compares with, once; it runs this itself.
+    #[command(hide = true)]
+    Floor,
+}
+
+/// How to measure.
+#[derive(Clone, Debug, Args)]
+struct CniArguments {
+    /// Measure less, to see whether it works.
+    #[arg(long)]
+    quick: bool,
+    /// Where cargo has put the programs; `release` beside it goes first.
+    #[arg(long, env = "CALICO_BIN_DIR", default_value = "target/lab")]
+    bin_dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().benchmark {
+        Benchmark::Floor => cni::floor::run().map(|()| ExitCode::SUCCESS),
+        Benchmark::Cni(_) if !isolation::is_inside() => isolation::run_inside(),
+        Benchmark::Cni(arguments) => cni::run(&arguments.bin_dir, extent(arguments.quick)),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("benchmarks: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+const fn extent(is_quick: bool) -> cni::Extent {
+    if is_quick { cni::Extent::Quick } else { cni::Extent::Full }
+}

@@ -1,0 +1,129 @@
+//! The benchmark `cni`: what attaching and detaching a pod costs.
+
+pub(crate) mod floor;
+mod measure;
+mod memory;
+mod plugin;
+mod report;
+mod start;
+mod trace;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lab::Error;
+
+use self::measure::{Load, Measured, Requests};
+use self::world::World;
+use crate::isolation;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Extent {
+    /// Enough to see whether it works.
+    Quick,
+    /// Enough to say something.
+    Full,
+}
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// Which programs.
+    pub(crate) bin: PathBuf,
+    /// How many of them ran at once, and what came of it, the plugin's first.
+    pub(crate) loads: Vec<(Load, Measured, Measured)>,
+    /// Round trips of an ADD and of a DEL.
+    pub(crate) requests: [Requests; 2],
+    /// From start to the first byte sent.
+    pub(crate) first_byte: Vec<Duration>,
+    /// Resident memory of an idle calico-node, or why it is not known.
+    pub(crate) node_kib: Result<u64, String>,
+    /// The machine's load average before and after.
+    pub(crate) load_average: [String; 2],
+}
+
+impl Extent {
+    const fn loads(self) -> [Load; 3] {
+        let (alone, many) = match self {
+            Self::Quick => (10, 50),
+            Self::Full => (120, 250),
+        };
+        [
+            Load { name: "alone", at_once: 1, count: alone },
+            Load { name: "ten", at_once: 10, count: many },
+            Load { name: "fifty", at_once: 50, count: many },
+        ]
+    }
+
+    const fn starts(self) -> usize {
+        match self {
+            Self::Quick => 10,
+            Self::Full => 100,
+        }
+    }
+}
+
+/// Measures the programs in `bin_dir`, or the release beside them, and prints the report.
+///
+/// # Errors
+///
+/// [`Error`] if something cannot be measured. What is measured and bad is no error.
+pub(crate) fn run(bin_dir: &Path, extent: Extent) -> Result<ExitCode, Error> {
+    let bin = programs(bin_dir)?;
+    isolation::furnish(world::NODE_ADDR)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let findings = runtime.map_err(Error::wrong)?.block_on(measure_all(bin, extent))?;
+    report::print(&findings);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure_all(bin: PathBuf, extent: Extent) -> Result<Findings, Error> {
+    let before = load_average();
+    step(&format!("measuring {}; load average {before}", bin.display()));
+    step("starting etcd and kube-apiserver");
+    let world = World::start().await?;
+    step("counting round trips");
+    let requests = measure::count_requests(&world, &bin).await?;
+    let mut loads = Vec::new();
+    for load in extent.loads() {
+        step(&format!("{} pods, {} at once", load.count, load.at_once));
+        let plugin = measure::plugin(&world, &bin, load).await?;
+        loads.push((load, plugin, measure::floor(&world, load).await?));
+    }
+    step("from start to first byte");
+    let first_byte = start::first_byte(&world, &bin, extent.starts()).await?;
+    step("calico-node, idle");
+    let node_kib = memory::idle_kib(&world, &bin).await.map_err(|error| error.to_string());
+    let load_average = [before, load_average()];
+    Ok(Findings { bin, loads, requests, first_byte, node_kib, load_average })
+}
+
+/// Returns where the programs are: what is released goes before what the lab runs.
+fn programs(bin_dir: &Path) -> Result<PathBuf, Error> {
+    let has_all =
+        |dir: &PathBuf| report::PROGRAMS.iter().all(|program| dir.join(program).is_file());
+    let released = bin_dir.parent().map(|target| target.join("release"));
+    let mut candidates = released.into_iter().chain([bin_dir.to_owned()]);
+    let found = candidates.find(has_all);
+    let found = found.ok_or_else(|| {
+        let names = report::PROGRAMS.join(", ");
+        Error::wrong(format!(
+            "{} has not all of {names}, nor has release beside it: `cargo xtask bench cni` builds them",
+            bin_dir.display()
+        ))
+    })?;
+    found.canonicalize().map_err(Error::file(&found))
+}
+
+/// Returns the load average of the last minute, which says how far to believe the figures.
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn step(what: &str) {
+    eprintln!("==> {what}");
+}

@@ -1,0 +1,198 @@
+//! The findings as tables for people and as one line of JSON for programs.
+
+use std::path::Path;
+
+use comfy_table::{Cell, CellAlignment, Table};
+use serde_json::{Map, Value, json};
+
+use super::Findings;
+use super::measure::{Load, Measured, Requests};
+use crate::load::Outcome;
+use crate::statistics::{Summary, ratio};
+
+/// The programs that are released.
+pub(crate) const PROGRAMS: [&str; 3] = ["calico", "calico-ipam", "calico-node"];
+
+/// Prints the tables and, last, the line.
+#[expect(clippy::print_stdout, reason = "the report is what the program is for")]
+pub(crate) fn print(findings: &Findings) {
+    println!("{}\n\n{}\n\n{}", loads(findings), aside(findings), to_json(findings));
+}
+
+fn loads(findings: &Findings) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "at once",
+        "",
+        "pods",
+        "p50 ms",
+        "p99 ms",
+        "per second",
+        "failed",
+        "x floor",
+    ]);
+    for (load, plugin, floor) in &findings.loads {
+        for (what, ours, least) in
+            [("ADD", &plugin.add, &floor.add), ("DEL", &plugin.del, &floor.del)]
+        {
+            table.add_row(row(*load, what, ours, Some(least)));
+            table.add_row(row(*load, &format!("floor of {what}"), least, None));
+        }
+    }
+    table
+}
+
+fn row(load: Load, what: &str, outcome: &Outcome, floor: Option<&Outcome>) -> Vec<Cell> {
+    let summary = outcome.summary();
+    let times = floor.map(|floor| ratio(summary.p50_ms, floor.summary().p50_ms));
+    let numbers = [
+        summary.count.to_string(),
+        format!("{:.1}", summary.p50_ms),
+        format!("{:.1}", summary.p99_ms),
+        format!("{:.1}", outcome.per_second()),
+        outcome.failures.len().to_string(),
+        times.map_or_else(String::new, |times| format!("{times:.2}")),
+    ];
+    let numbers =
+        numbers.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
+    [Cell::new(load.at_once), Cell::new(what)].into_iter().chain(numbers).collect()
+}
+
+fn aside(findings: &Findings) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    let [add, del] = findings.requests;
+    table.add_row(["round trips of an ADD (calico + calico-ipam)".to_owned(), in_words(add)]);
+    table.add_row(["round trips of a DEL (calico + calico-ipam)".to_owned(), in_words(del)]);
+    let first_byte = Summary::of(&findings.first_byte);
+    let text = format!("p50 {:.1} ms, p99 {:.1} ms", first_byte.p50_ms, first_byte.p99_ms);
+    table.add_row(["calico, start to first byte sent".to_owned(), text]);
+    for program in PROGRAMS {
+        let bytes = size(&findings.bin, program).map_or_else(|| "?".to_owned(), |n| n.to_string());
+        table.add_row([format!("size of {program}, bytes"), bytes]);
+    }
+    let kib = match &findings.node_kib {
+        Ok(kib) => format!("{kib} KiB"),
+        Err(error) => format!("not measured: {error}"),
+    };
+    table.add_row(["calico-node idle, resident".to_owned(), kib]);
+    let [before, after] = &findings.load_average;
+    table.add_row(["load average before, after".to_owned(), format!("{before}, {after}")]);
+    table
+}
+
+fn in_words(requests: Requests) -> String {
+    let text = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    format!("{} + {}", text(requests.calico), text(requests.calico_ipam))
+}
+
+/// Returns all findings as one value; printed, it is one line.
+fn to_json(findings: &Findings) -> Value {
+    let loads: Map<String, Value> =
+        findings.loads.iter().map(|(load, ours, floor)| of_load(*load, ours, floor)).collect();
+    let sizes: Map<String, Value> = PROGRAMS
+        .iter()
+        .map(|name| ((*name).to_owned(), json!(size(&findings.bin, name))))
+        .collect();
+    let [add, del] = findings.requests;
+    let [before, after] = &findings.load_average;
+    let requests = |of: Requests| json!({"calico": of.calico, "calico_ipam": of.calico_ipam});
+    json!({
+        "benchmark": "cni",
+        "programs": findings.bin,
+        "compared_with": ["floor", "calico_3.34_reference"],
+        "loads": loads,
+        "round_trips": {"add": requests(add), "del": requests(del)},
+        "start_to_first_byte": Summary::of(&findings.first_byte),
+        "sizes_bytes": sizes,
+        "calico_node_idle_rss_kib": findings.node_kib.as_ref().ok(),
+        "calico_node_problem": findings.node_kib.as_ref().err(),
+        "load_average": {"before": before, "after": after},
+        "calico_3.34_reference_measured_before_on_the_same_type_of_machine_not_in_this_run":
+            reference(),
+    })
+}
+
+fn of_load(load: Load, ours: &Measured, floor: &Measured) -> (String, Value) {
+    let half = |ours: &Outcome, floor: &Outcome| {
+        let times = ratio(ours.summary().p50_ms, floor.summary().p50_ms);
+        json!({"calico": ours.to_json(), "floor": floor.to_json(), "p50_ratio_to_floor": times})
+    };
+    let value = json!({
+        "at_once": load.at_once,
+        "pods": load.count,
+        "add": half(&ours.add, &floor.add),
+        "del": half(&ours.del, &floor.del),
+        "trace": ours.trace,
+    });
+    (load.name.to_owned(), value)
+}
+
+/// Returns what Calico's own plugin takes on a machine of this type, against the same API server.
+fn reference() -> Value {
+    json!({
+        "add_p50_ms": 101, "add_p99_ms": 121,
+        "del_p50_ms": [102, 110], "del_p99_ms": 119,
+        "add_ten_at_once_p50_ms": 1000, "add_fifty_at_once_p50_ms": 5000,
+        "adds_per_second_below": 10, "failures_of_100_adds": [2, 5],
+        "binary_mb": 68, "resident_mb": 41,
+    })
+}
+
+fn size(bin: &Path, program: &str) -> Option<u64> {
+    bin.join(program).metadata().ok().map(|file| file.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn outcome(millis: u64) -> Outcome {
+        Outcome {
+            durations: vec![Duration::from_millis(millis)],
+            failures: vec!["line 1\nline 2".to_owned()],
+            took: Duration::from_secs(1),
+        }
+    }
+
+    fn findings() -> Findings {
+        let load = Load { name: "ten", at_once: 10, count: 1 };
+        let of = |millis| Measured {
+            add: outcome(millis),
+            del: outcome(millis),
+            trace: std::collections::BTreeMap::new(),
+        };
+        let requests = Requests { calico: Some(4), calico_ipam: None };
+        Findings {
+            bin: "/nonexistent".into(),
+            loads: vec![(load, of(30), of(20))],
+            requests: [requests; 2],
+            first_byte: vec![Duration::from_millis(3)],
+            node_kib: Err("absent".to_owned()),
+            load_average: ["0.1".to_owned(), "0.2".to_owned()],
+        }
+    }
+
+    #[test]
+    fn the_json_is_one_line_with_the_names_of_what_is_compared() {
+        let line = to_json(&findings()).to_string();
+        assert_eq!(line.lines().count(), 1);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["compared_with"], json!(["floor", "calico_3.34_reference"]));
+        assert_eq!(value["loads"]["ten"]["add"]["p50_ratio_to_floor"], 1.5);
+        assert_eq!(value["loads"]["ten"]["add"]["floor"]["p50_ms"], 20.0);
+        assert_eq!(value["round_trips"]["add"], json!({"calico": 4, "calico_ipam": null}));
+        assert_eq!(value["calico_node_problem"], "absent");
+    }
+
+    #[test]
+    fn the_tables_show_ratio_and_failures() {
+        let text = loads(&findings()).to_string();
+        let add = text.lines().find(|line| line.contains("ADD")).unwrap();
+        let words: Vec<&str> = add.split_whitespace().collect();
+        assert_eq!(words, ["10", "ADD", "1", "30.0", "30.0", "1.0", "1", "1.50"]);
+    }
+}

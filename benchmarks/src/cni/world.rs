@@ -1,0 +1,176 @@
+//! A cluster of one node for the plugins to work in, and pods that want attaching.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::{ClusterInformation, IpPool};
+use datastore::{Client, Options};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod as PodObject};
+use kernel::Netns;
+use lab::Error;
+use lab::control_plane::{ControlPlane, Identity, Settings};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::isolation;
+
+/// The node's name.
+pub(crate) const NODE: &str = "bench-node";
+/// The node's address.
+pub(crate) const NODE_ADDR: &str = "192.0.2.10";
+/// The only pool.
+const POOL: &str = "10.244.0.0/16";
+
+/// The cluster; all of it ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// etcd and the API server.
+    control_plane: ControlPlane,
+    /// For traces and the like.
+    directory: TempDir,
+}
+
+/// A pod that wants attaching, with its namespace; that is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// Its name in the namespace `default`.
+    pub(crate) name: String,
+    /// Its unique id.
+    pub(crate) uid: String,
+    /// The container that stands for it.
+    pub(crate) container_id: String,
+    /// The file of its network namespace.
+    pub(crate) netns: PathBuf,
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // It goes with our mounts at the latest.
+        let _ = Netns::remove(&self.name);
+    }
+}
+
+impl World {
+    /// Starts etcd and the API server and makes a cluster that is ready for pods.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of what does not start.
+    pub(crate) async fn start() -> Result<Self, Error> {
+        let directory = tempfile::Builder::new().prefix("calico-benchmarks-").tempdir();
+        let directory = directory.map_err(Error::file(&std::env::temp_dir()))?;
+        let settings = Settings::loopback(&directory.path().join("control-plane"));
+        let control_plane = ControlPlane::start(settings)?;
+        control_plane.install()?;
+        let world = Self { control_plane, directory };
+        world.make_ready().await?;
+        Ok(world)
+    }
+
+    async fn make_ready(&self) -> Result<(), Error> {
+        let client = self.client()?;
+        let mut tries = 100_u32;
+        // The API server makes its own namespaces a moment after it is ready.
+        while client.get::<Namespace>("default").await?.is_none() {
+            tries = tries
+                .checked_sub(1)
+                .ok_or_else(|| Error::wrong("the API server does not make namespace `default`"))?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let node: Node = object(json!({"metadata": {"name": NODE}}))?;
+        client.create(&node).await?;
+        let cluster: ClusterInformation = object(json!({
+            "apiVersion": api::API_VERSION, "kind": "ClusterInformation",
+            "metadata": {"name": "default"}, "spec": {"datastoreReady": true},
+        }))?;
+        client.create(&cluster).await?;
+        let pool: IpPool = object(json!({
+            "apiVersion": api::API_VERSION, "kind": "IPPool",
+            "metadata": {"name": "default-ipv4-ippool"},
+            "spec": {"cidr": POOL, "blockSize": 26, "ipipMode": "Never", "vxlanMode": "Never",
+                     "natOutgoing": true, "nodeSelector": "all()", "allowedUses": ["Workload"]},
+        }))?;
+        client.create(&pool).await?;
+        Ok(())
+    }
+
+    /// Opens a connection as the administrator.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Datastore`].
+    pub(crate) fn client(&self) -> Result<Client, Error> {
+        Ok(Client::connect(&Options::kubeconfig(self.kubeconfig(Identity::Admin)))?)
+    }
+
+    /// Returns the path of an identity's kubeconfig.
+    pub(crate) fn kubeconfig(&self, identity: Identity) -> PathBuf {
+        self.control_plane.kubeconfig(identity)
+    }
+
+    /// Returns a directory for files of the benchmark.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes `count` pods of this node and a network namespace for each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of the first that cannot be made.
+    pub(crate) async fn pods(&self, prefix: &str, count: usize) -> Result<Vec<Pod>, Error> {
+        let client = self.client()?;
+        let mut pods = Vec::new();
+        for index in 0..count {
+            let name = format!("{}-{prefix}-{index}", isolation::prefix());
+            let made: PodObject = client.create(&pod_object(&name)?).await?;
+            Netns::create(&name)?;
+            let netns = Path::new(kernel::netns::NAMED).join(&name);
+            let container_id = container_id(prefix, index);
+            let uid = made.metadata.uid.unwrap_or_default();
+            pods.push(Pod { name, uid, container_id, netns });
+        }
+        Ok(pods)
+    }
+}
+
+fn pod_object(name: &str) -> Result<PodObject, Error> {
+    object(json!({
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": "bench"}},
+        "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "none"}]},
+    }))
+}
+
+/// Returns a container id: 64 hexadecimal digits, of which the text's bytes are the first.
+fn container_id(prefix: &str, index: usize) -> String {
+    let bytes = prefix.bytes().rev().take(8).fold(0_u64, |all, byte| all << 8 | u64::from(byte));
+    format!("{bytes:016x}{index:048x}")
+}
+
+/// Makes a typed object of JSON.
+///
+/// # Errors
+///
+/// [`Error::Wrong`] if it is none.
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
+    serde_json::from_value(value).map_err(Error::wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn container_ids_of_different_loads_differ() {
+        let ids = [container_id("ten", 1), container_id("fifty", 1), container_id("ten", 2)];
+        assert_eq!(ids.each_ref().map(String::len), [64; 3]);
+        assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
+    }
+
+    #[test]
+    fn pods_belong_to_the_node() {
+        let pod = pod_object("p").unwrap();
+        assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some(NODE));
+    }
+}
