@@ -26,7 +26,7 @@ pub enum Error {
     /// This node's name is not known.
     #[error(
         "cannot read the node's name from {}: {problem}; check that the calico/node container is \
-         running and has mounted /var/lib/calico/, or set `nodename` in the network configuration",
+         running and has mounted /var/lib/calico/, or set `nodename_file_optional`",
         path.display()
     )]
     NoNodeName {

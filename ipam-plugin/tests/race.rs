@@ -24,6 +24,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use datastore::{Client, Options};
+use futures::stream::{self, StreamExt as _};
 use ipam_plugin::delete::delete;
 use ipam_plugin::driver::Driver;
 use ipam_plugin::lock::HostLock;
@@ -32,9 +33,9 @@ use ledger::Ledger;
 use serde_json::Value;
 
 /// Allocations by writers that use the library, each.
-const BY_LIBRARY: usize = 450;
+const BY_LIBRARY: usize = 475;
 /// Allocations by the writer that runs the program.
-const BY_PROGRAM: usize = 200;
+const BY_PROGRAM: usize = 100;
 const WRITERS: usize = 4;
 const NODES: usize = 3;
 
@@ -107,13 +108,13 @@ fn held(plane: &ControlPlane) -> BTreeMap<String, String> {
 /// Releases every container, as a DEL does that is not killed.
 fn release_all(kubeconfig: &Path, containers: &BTreeSet<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = Client::connect(&Options::kubeconfig(kubeconfig)).unwrap();
-        for container in containers {
-            let mut driver = Driver::new(client.clone(), HostLock::none());
-            delete(&mut driver, &writer::holder(container)).await.unwrap();
-        }
-    });
+    let client = Client::connect(&Options::kubeconfig(kubeconfig)).unwrap();
+    let release = async |container: &String| {
+        let lock = HostLock::at(kubeconfig.with_file_name("ipam.lock"));
+        let mut driver = Driver::new(client.clone(), lock);
+        delete(&mut driver, &writer::holder(container)).await.unwrap();
+    };
+    runtime.block_on(stream::iter(containers).for_each_concurrent(8, release));
 }
 
 /// The cluster: nodes, a pool with blocks of 64 addresses, and readiness.

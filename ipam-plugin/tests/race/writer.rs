@@ -117,7 +117,7 @@ pub(crate) fn race_with_library(writer: usize, count: usize, kubeconfig: &Path, 
         let life = Life { kubeconfig: kubeconfig.to_owned(), writer, from, to: count };
         let mut process = life.start();
         let told = BufReader::new(process.stdout.take().unwrap());
-        let limit = random.below(12);
+        let limit = random.below(24);
         let mut asked = 0;
         for line in told.lines().map_while(Result::ok) {
             let Some(event) = Event::from_line(&line) else { continue };
