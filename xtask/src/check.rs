@@ -40,5 +40,5 @@ fn deny(house: &House) -> Result<(), Failure> {
             .run_quietly("installing cargo-deny")?;
     }
     let checks = ["bans", "licenses", "sources"];
-    Run::new(program).args(["--offline", "check"]).args(checks).dir(&house.root).run()
+    Run::new(program).args(["--locked", "check"]).args(checks).dir(&house.root).run()
 }

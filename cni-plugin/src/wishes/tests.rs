@@ -1,3 +1,5 @@
+//! What a pod's annotations and the configuration together ask for.
+
 use super::*;
 
 const PREFIX: &str = "cni.projectcalico.org/";

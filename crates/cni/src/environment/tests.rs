@@ -1,3 +1,5 @@
+//! Environments that are read, and those that are refused.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -1,3 +1,5 @@
+//! Results in every version of the specification.
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,3 +1,5 @@
+//! Which pools a request may use.
+
 use std::collections::BTreeMap;
 
 use model::pool::{AllowedUses, Encapsulation};

@@ -1,3 +1,5 @@
+//! Walking the blocks of a pool.
+
 use std::collections::BTreeSet;
 
 use model::pool::{AllowedUses, AssignmentMode, Encapsulation};

@@ -1,3 +1,5 @@
+//! What a block holds after assignments and releases.
+
 use proptest::prelude::*;
 
 use super::*;
