@@ -232,20 +232,36 @@ impl ControlPlane {
         }
     }
 
+    /// Writes an administrator's kubeconfig for a server that is reached at another address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn write_outside_kubeconfig(&self, server: SocketAddr) -> Result<PathBuf, Error> {
+        let name = "outside.kubeconfig";
+        self.write_secret(name, &self.kubeconfig_text(Identity::Admin, ADMIN_TOKEN, server))?;
+        Ok(self.settings.dir.join(name))
+    }
+
     fn write_kubeconfig(&self, identity: Identity, token: &str) -> Result<(), Error> {
+        let text = self.kubeconfig_text(identity, token, self.endpoint());
+        self.write_secret(&format!("{}.kubeconfig", identity.name()), &text)
+    }
+
+    fn kubeconfig_text(&self, identity: Identity, token: &str, server: SocketAddr) -> String {
         let ca = self.settings.dir.join("ca.crt");
         let text = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {
-                "server": format!("https://{}", self.endpoint()),
+                "server": format!("https://{server}"),
                 "certificate-authority": ca,
             }}],
             "users": [{"name": identity.name(), "user": {"token": token}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": identity.name()}}],
         });
-        self.write_secret(&format!("{}.kubeconfig", identity.name()), &text.to_string())
+        text.to_string()
     }
 
     fn write_secret(&self, name: &str, text: &str) -> Result<(), Error> {
@@ -274,7 +290,11 @@ fn free_port(addr: IpAddr) -> Result<u16, Error> {
 }
 
 /// Returns the executable of the control plane: where the environment says, or where xtask builds it.
-fn binary() -> Result<PathBuf, Error> {
+///
+/// # Errors
+///
+/// [`Error::Missing`] if it has not been built.
+pub fn binary() -> Result<PathBuf, Error> {
     let default = || root().join("target/lab/control-plane");
     let path = std::env::var_os("CALICO_CONTROL_PLANE").map_or_else(default, PathBuf::from);
     if path.exists() { Ok(path) } else { Err(Error::Missing(path)) }

@@ -5,10 +5,29 @@
 //! that the real CNI binaries have attached. Nothing of it outlives the lab,
 //! however it ends.
 //!
-//! Where to start reading: [`control_plane`].
+//! ```text
+//! the user's process ── sandbox ─► the lab: etcd, kube-apiserver, a bridge or a router
+//!                                    ├─ agent of node-1: calico-node, pods, CNI plugins
+//!                                    └─ agent of node-2: …         each in namespaces of its own
+//! ```
+//!
+//! Where to start reading: [`sandbox`] (why nothing is left behind), [`cluster`]
+//! (what there is), [`agent`] (a node's inside), [`control_plane`] (also useful alone).
 
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+pub mod agent;
+pub mod api_access;
+pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 mod error;
+mod fabric;
+pub mod node;
 pub mod process;
+pub mod protocol;
+pub mod reachability;
+pub mod routes;
+pub mod sandbox;
 
 pub use error::Error;

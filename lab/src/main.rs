@@ -1,2 +1,192 @@
 //! The lab on the command line.
-fn main() {}
+
+mod scenarios;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use lab::cluster::Families;
+use lab::control_plane::{ControlPlane, Settings};
+use lab::demo::{Afterwards, Show};
+use lab::sandbox::{self, Inside};
+use lab::{Error, agent, demo};
+
+/// A cluster on one machine: real control plane, nodes and pods in namespaces.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Show nodes coming up, pods getting addresses and everyone reaching everyone.
+    Demo(DemoArguments),
+    /// Run scenarios, all or those of these names; `--list` names them.
+    Scenarios {
+        /// Names the scenarios instead of running them.
+        #[arg(long)]
+        list: bool,
+        /// Which; all if none is named.
+        names: Vec<String>,
+    },
+    /// Run one scenario and say nothing of others.
+    Scenario {
+        /// Which.
+        name: String,
+    },
+    /// A control plane for hands-on work.
+    Cluster {
+        #[command(subcommand)]
+        task: ClusterTask,
+    },
+    /// Run a program in a node of the lab that was kept.
+    In {
+        /// The node.
+        node: String,
+        /// The command line.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// End all labs and remove what earlier ones left.
+    Down,
+    /// The inside of a lab.
+    #[command(hide = true)]
+    Inside {
+        dir: PathBuf,
+        #[command(subcommand)]
+        task: InsideTask,
+    },
+    /// The inside of a node.
+    #[command(hide = true)]
+    Agent { name: String, dir: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+enum InsideTask {
+    Demo(DemoArguments),
+    Scenario { name: String },
+    Cluster,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterTask {
+    /// Start etcd and kube-apiserver with our CRDs, and print where the kubeconfig is.
+    Up,
+    /// End it.
+    Down,
+    /// Run kubectl against it.
+    Kubectl {
+        /// What kubectl is to do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+struct DemoArguments {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    nodes: u8,
+    /// How many pods in all.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pods: u16,
+    /// Give pods IPv4 and IPv6 addresses.
+    #[arg(long)]
+    dual_stack: bool,
+    /// Leave the lab up, and print how to look around in it.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl DemoArguments {
+    fn show(&self) -> Show {
+        Show {
+            nodes: self.nodes,
+            pods: self.pods.into(),
+            families: if self.dual_stack { Families::Dual } else { Families::V4 },
+            afterwards: if self.keep { Afterwards::Keep } else { Afterwards::Remove },
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Namespaces can only be entered as long as there is one thread.
+    let outcome = run(Arguments::parse().task);
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<u8, Error> {
+    match task {
+        Task::Demo(_) => sandbox::run(&own_arguments(1)),
+        Task::Scenario { .. } => sandbox::run(&own_arguments(1)),
+        Task::Scenarios { list: true, .. } => {
+            say(&scenarios::names().join("\n"));
+            Ok(0)
+        }
+        Task::Scenarios { names, .. } => scenarios::run_all(&names),
+        Task::Cluster { task: ClusterTask::Up } => sandbox::run(&["cluster".to_owned()]),
+        Task::Cluster { task: ClusterTask::Kubectl { arguments } } => kubectl(&arguments),
+        Task::Cluster { task: ClusterTask::Down } | Task::Down => {
+            say(&format!("removed {} labs", sandbox::down()));
+            Ok(0)
+        }
+        Task::In { node, command } => sandbox::run_in_node(&node, &command),
+        Task::Agent { name, dir } => agent::run(&name, &dir).map(|()| 0),
+        Task::Inside { dir, task } => run_inside(&dir, &task),
+    }
+}
+
+fn run_inside(dir: &Path, task: &InsideTask) -> Result<u8, Error> {
+    let mut inside = Inside::enter(dir)?;
+    match task {
+        InsideTask::Demo(arguments) => demo::run(&mut inside, arguments.show()).map(|()| 0),
+        InsideTask::Scenario { name } => scenarios::run_one(&inside.dir, name).map(|()| 0),
+        InsideTask::Cluster => cluster_up(&mut inside).map(|()| 0),
+    }
+}
+
+fn cluster_up(inside: &mut Inside) -> Result<(), Error> {
+    let settings = Settings::loopback(&inside.dir.join("control-plane"));
+    let control_plane = ControlPlane::start(settings)?;
+    control_plane.install()?;
+    let outside = inside.forward(control_plane.endpoint())?;
+    let path = control_plane.write_outside_kubeconfig(outside)?;
+    say(&format!(
+        "etcd and kube-apiserver are ready, with our CRDs and roles\nexport KUBECONFIG={}",
+        path.display()
+    ));
+    inside.keep()
+}
+
+/// Runs kubectl against the lab that was kept.
+fn kubectl(arguments: &[String]) -> Result<u8, Error> {
+    let running = sandbox::running();
+    let dir = running.first().ok_or_else(|| {
+        Error::wrong("no lab is running: start one with `lab cluster up` or `lab demo --keep`")
+    })?;
+    let mut command = Command::new(lab::control_plane::binary()?);
+    command.arg("kubectl").args(arguments);
+    command.env("KUBECONFIG", dir.join("control-plane/outside.kubeconfig"));
+    command.env("KUBECACHEDIR", dir.join("control-plane/kubectl-cache"));
+    let status = command.status().map_err(|error| Error::program("kubectl", error))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Returns our own command line from the argument `first` on.
+fn own_arguments(first: usize) -> Vec<String> {
+    std::env::args().skip(first).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "a program that people call")]
+fn say(text: &str) {
+    println!("{text}");
+}

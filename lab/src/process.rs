@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -31,7 +31,7 @@ pub struct Process {
     name: String,
     pid: Pid,
     log: PathBuf,
-    ended: mpsc::Receiver<std::io::Result<ExitStatus>>,
+    ended: Mutex<mpsc::Receiver<std::io::Result<ExitStatus>>>,
 }
 
 impl Program {
@@ -78,7 +78,12 @@ impl Program {
             .recv()
             .map_err(|error| Error::program(&self.name, error))?
             .map_err(|error| Error::program(&self.name, error))?;
-        Ok(Process { name: self.name.clone(), pid, log: self.log.clone(), ended })
+        Ok(Process {
+            name: self.name.clone(),
+            pid,
+            log: self.log.clone(),
+            ended: Mutex::new(ended),
+        })
     }
 }
 
@@ -102,7 +107,7 @@ impl Process {
     /// Returns how it ended, if it has; that is told once.
     #[must_use]
     pub fn has_ended(&self) -> Option<String> {
-        match self.ended.try_recv() {
+        match self.ended.lock().unwrap_or_else(PoisonError::into_inner).try_recv() {
             Ok(Ok(status)) => Some(status.to_string()),
             Ok(Err(error)) => Some(error.to_string()),
             Err(mpsc::TryRecvError::Empty) => None,
@@ -110,16 +115,23 @@ impl Process {
         }
     }
 
+    /// Whether it still runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        kill(self.pid, None).is_ok()
+    }
+
     /// Sends a signal and waits until the program has ended; kills it if that takes too long.
     pub fn end(&self, signal: Signal) {
         // It may have ended already, which is as good.
         let _ = kill(self.pid, signal);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(
-            self.ended.recv_timeout(Duration::from_secs(10)),
+            ended.recv_timeout(Duration::from_secs(10)),
             Err(mpsc::RecvTimeoutError::Timeout)
         ) {
             let _ = kill(self.pid, Signal::SIGKILL);
-            drop(self.ended.recv_timeout(Duration::from_secs(10)));
+            drop(ended.recv_timeout(Duration::from_secs(10)));
         }
     }
 
@@ -169,4 +181,19 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
     }
     let what = format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     Err(Error::program(&name, what))
+}
+
+/// Runs ip(8) in the namespaces of this process.
+///
+/// # Errors
+///
+/// [`Error::Program`] with what it says.
+pub fn ip(arguments: &[&str]) -> Result<String, Error> {
+    let what = |error| match error {
+        Error::Program { program, what } => {
+            Error::program(&program, format!("{}: {what}", arguments.join(" ")))
+        }
+        other => other,
+    };
+    output(Command::new("ip").args(arguments)).map_err(what)
 }

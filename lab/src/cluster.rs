@@ -1,0 +1,326 @@
+//! A cluster in the lab: control plane, nodes, daemons and pods.
+
+mod pods;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1 as core;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::Error;
+use crate::agent::{CONFIG_DIR, PLUGIN_DIR};
+use crate::api_access::Api;
+use crate::control_plane::{ControlPlane, Identity, Settings, root};
+use crate::fabric;
+use crate::node::Node;
+pub use pods::RunningPod;
+
+/// The namespace that the lab's pods live in.
+pub const NAMESPACE: &str = "lab";
+/// What the daemon is called in its node.
+const DAEMON: &str = "calico-node";
+/// How long daemons may take until they are ready, on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// What joins the nodes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fabric {
+    /// One bridge: all nodes are neighbours.
+    Bridge,
+    /// A router, with a subnet per node.
+    Routed,
+}
+
+/// Which addresses pods get.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Families {
+    /// IPv4 only.
+    V4,
+    /// One of each.
+    Dual,
+}
+
+/// What kind of cluster to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many nodes, 1 to 99.
+    pub nodes: u8,
+    /// Which addresses pods get.
+    pub families: Families,
+    /// What joins the nodes.
+    pub fabric: Fabric,
+}
+
+/// A running cluster; dropping it ends it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes, in the order of their numbers.
+    pub nodes: Vec<Node>,
+    /// The pods, in the order they were made.
+    pub pods: Vec<RunningPod>,
+    /// The control plane.
+    pub control_plane: ControlPlane,
+    /// The API, as administrator.
+    pub api: Api,
+    plan: Plan,
+    bin_dir: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a control plane and the nodes, with the daemons ready; `say` hears of each step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with the step that failed.
+    pub fn up(dir: &Path, plan: Plan, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let mut this = Self::without_daemons(dir, plan, say)?;
+        for node in &this.nodes {
+            this.start_daemon(node)?;
+        }
+        this.wait_ready()?;
+        say("calico-node is ready on every node, its BGP sessions established");
+        // Kept for the tests that start it again.
+        this.pods = Vec::new();
+        Ok(this)
+    }
+
+    /// Starts a control plane and the nodes, with everything installed and nothing started.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with the step that failed.
+    pub fn without_daemons(
+        dir: &Path,
+        plan: Plan,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        fabric::make(plan.fabric)?;
+        let settings = Settings {
+            dir: dir.join("control-plane"),
+            addr: fabric::SERVER.into(),
+            port: 6443,
+            is_durable: true,
+        };
+        let control_plane = ControlPlane::start(settings)?;
+        say("etcd and kube-apiserver are ready");
+        control_plane.install()?;
+        say("CRDs, roles and the service accounts' tokens are in place");
+        let api = Api::connect(&control_plane.kubeconfig(Identity::Admin))?;
+        api.create::<core::Namespace>(json!({"metadata": {"name": NAMESPACE}}))?;
+        let bin_dir = install_programs(dir)?;
+        let mut this =
+            Self { nodes: Vec::new(), pods: Vec::new(), control_plane, api, plan, bin_dir };
+        for number in 1..=plan.nodes {
+            let node = this.add_node(dir, number)?;
+            say(&format!("{} is up: {}", node.name, list(&node.addrs)));
+            this.nodes.push(node);
+        }
+        Ok(this)
+    }
+
+    fn add_node(&self, dir: &Path, number: u8) -> Result<Node, Error> {
+        let name = format!("node-{number}");
+        let mut node = Node::start(&name, &dir.join("nodes").join(&name))?;
+        fabric::connect(self.plan.fabric, &mut node, number)?;
+        self.api.create::<core::Node>(json!({"metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+        }}))?;
+        let addrs = node.addrs.iter().map(|addr| json!({"type": "InternalIP", "address": addr}));
+        let addrs: Vec<_> = addrs.chain([json!({"type": "Hostname", "address": name})]).collect();
+        let patch = json!({"status": {"addresses": addrs}});
+        self.api.patch_status::<core::Node>(None, &name, &patch)?;
+        self.install_plugins(&node)?;
+        Ok(node)
+    }
+
+    /// Installs what the `install-cni` container of a DaemonSet would.
+    fn install_plugins(&self, node: &Node) -> Result<(), Error> {
+        for plugin in ["calico", "calico-ipam"] {
+            let program = self.bin_dir.join(plugin);
+            let link = format!("{PLUGIN_DIR}/{plugin}");
+            node.run(&["ln", "--symbolic", "--force", &program.to_string_lossy(), &link])?;
+        }
+        node.run(&["ln", "--symbolic", "--force", "/usr/lib/cni/portmap", PLUGIN_DIR])?;
+        let template = root().join("manifests/cni/10-calico.conflist");
+        let text = std::fs::read_to_string(&template).map_err(Error::file(&template))?;
+        let kubeconfig = self.control_plane.kubeconfig(Identity::CniPlugin);
+        let assign_ipv6 = self.plan.families == Families::Dual;
+        let text = text
+            .replace("__LOG_LEVEL__", "info")
+            .replace("__LOG_FILE_PATH__", "/var/log/calico/cni/cni.log")
+            .replace("__DATASTORE_TYPE__", "kubernetes")
+            .replace("__KUBERNETES_NODE_NAME__", &node.name)
+            .replace("__CNI_MTU__", "0")
+            .replace("__ASSIGN_IPV4__", "true")
+            .replace("__ASSIGN_IPV6__", &assign_ipv6.to_string())
+            .replace("__KUBECONFIG_FILEPATH__", &kubeconfig.to_string_lossy());
+        // The node's /etc is an overlay: what goes into its upper directory shows only through it.
+        let path = format!("{CONFIG_DIR}/10-calico.conflist");
+        let script = format!("umask 077 && printf %s \"$1\" > {path}");
+        node.run(&["sh", "-c", &script, "sh", &text]).map(drop)
+    }
+
+    /// Starts calico-node on a node, with the identity and settings of its DaemonSet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it cannot be started.
+    pub fn start_daemon(&self, node: &Node) -> Result<(), Error> {
+        let kubeconfig = self.control_plane.kubeconfig(Identity::Node);
+        let mut env: BTreeMap<&str, &str> = BTreeMap::from([
+            ("NODENAME", node.name.as_str()),
+            ("DATASTORE_TYPE", "kubernetes"),
+            ("CALICO_NETWORKING_BACKEND", "bird"),
+            ("CLUSTER_TYPE", "k8s,bgp"),
+            ("IP", "autodetect"),
+            ("IP_AUTODETECTION_METHOD", "interface=eth0"),
+            ("CALICO_IPV4POOL_CIDR", "10.244.0.0/16"),
+            ("CALICO_IPV4POOL_IPIP", "Never"),
+            ("CALICO_IPV4POOL_VXLAN", "Never"),
+            ("CALICO_IPV4POOL_NAT_OUTGOING", "false"),
+            ("FELIX_IPV6SUPPORT", "false"),
+            ("FELIX_HEALTHENABLED", "true"),
+            ("FELIX_PROMETHEUSMETRICSENABLED", "true"),
+            ("FELIX_LOGSEVERITYSCREEN", "Info"),
+        ]);
+        if self.plan.families == Families::Dual {
+            env.extend([
+                ("IP6", "autodetect"),
+                ("IP6_AUTODETECTION_METHOD", "interface=eth0"),
+                ("CALICO_IPV6POOL_CIDR", "fd00:10:244::/48"),
+                ("FELIX_IPV6SUPPORT", "true"),
+            ]);
+        }
+        let mut env: BTreeMap<String, String> =
+            env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        env.insert("KUBECONFIG".to_owned(), kubeconfig.to_string_lossy().into_owned());
+        node.start_program(DAEMON, &[&self.program(DAEMON)], &env)
+    }
+
+    /// Ends calico-node on a node with a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it was not started.
+    pub fn end_daemon(&self, node: &Node, signal: Signal) -> Result<(), Error> {
+        node.end_program(DAEMON, signal)
+    }
+
+    /// Waits until calico-node says on every node that it is ready, as kubelet asks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if one ends, or is not ready in time; with the end of its log.
+    pub fn wait_ready(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        for node in &self.nodes {
+            let ask = [self.program(DAEMON), "-felix-ready".to_owned(), "-bird-ready".to_owned()];
+            let ask: Vec<&str> = ask.iter().map(String::as_str).collect();
+            loop {
+                let Err(error) = node.run(&ask) else { break };
+                let is_running = node.program_pid(DAEMON)?.is_some();
+                if !is_running || started.elapsed() > READY_WITHIN {
+                    let log = crate::process::tail(&node.dir.join(format!("{DAEMON}.log")));
+                    return Err(Error::Timeout {
+                        what: format!("calico-node on {} to be ready", node.name),
+                        seconds: started.elapsed().as_secs(),
+                        detail: format!(": {error}; the end of its log:\n{log}"),
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the path of one of our programs, valid in all nodes.
+    #[must_use]
+    pub fn program(&self, name: &str) -> String {
+        self.bin_dir.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Returns a node by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] if there is none.
+    pub fn node(&self, name: &str) -> Result<&Node, Error> {
+        let node = self.nodes.iter().find(|node| node.name == name);
+        node.ok_or_else(|| Error::wrong(format!("there is no {name} in the lab")))
+    }
+
+    /// Returns what kind of cluster this is.
+    #[must_use]
+    pub const fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// Pulls a node's cable, at the fabric's end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] of ip(8).
+    pub fn unplug(&self, node: &Node) -> Result<(), Error> {
+        crate::process::ip(&["link", "set", &fabric::port(&node.name), "down"]).map(drop)
+    }
+
+    /// Puts a node's cable back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] of ip(8).
+    pub fn plug(&self, node: &Node) -> Result<(), Error> {
+        crate::process::ip(&["link", "set", &fabric::port(&node.name), "up"]).map(drop)
+    }
+}
+
+/// Copies our programs to where all nodes see them.
+fn install_programs(dir: &Path) -> Result<PathBuf, Error> {
+    let default = || root().join("target/lab");
+    let from = std::env::var_os("CALICO_BIN_DIR").map_or_else(default, PathBuf::from);
+    let bin_dir = dir.join("bin");
+    crate::sandbox::make_dirs(&bin_dir)?;
+    for program in ["calico", "calico-ipam", "calico-node"] {
+        let path = from.join(program);
+        if !path.exists() {
+            return Err(Error::Missing(path));
+        }
+        std::fs::copy(&path, bin_dir.join(program)).map_err(Error::file(&path))?;
+    }
+    Ok(bin_dir)
+}
+
+fn list(addrs: &[IpAddr]) -> String {
+    addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks again and again until the answer is right, and returns it.
+///
+/// # Errors
+///
+/// [`Error::Timeout`] with the last error.
+pub fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut ask: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if started.elapsed() > within => {
+                return Err(Error::Timeout {
+                    what: what.to_owned(),
+                    seconds: within.as_secs(),
+                    detail: format!(": {error}"),
+                });
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}

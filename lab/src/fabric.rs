@@ -1,0 +1,73 @@
+//! What joins the nodes: one bridge, or a router with a subnet per node.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::Error;
+use crate::cluster::Fabric;
+use crate::node::Node;
+use crate::process::ip;
+
+/// The bridge's name, in the lab's own namespace.
+pub(crate) const BRIDGE: &str = "fabric";
+/// Where the API server is reached from all nodes.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The bridge's IPv6 address.
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// Makes the lab's own end of the fabric.
+pub(crate) fn make(fabric: Fabric) -> Result<(), Error> {
+    ip(&["link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0"])?;
+    ip(&["link", "set", BRIDGE, "up"])?;
+    let len = match fabric {
+        Fabric::Bridge => 24,
+        Fabric::Routed => 32,
+    };
+    ip(&["address", "add", &format!("{SERVER}/{len}"), "dev", BRIDGE])?;
+    if fabric == Fabric::Bridge {
+        ip(&["address", "add", &format!("{SERVER_V6}/64"), "dev", BRIDGE, "nodad"])?;
+    } else {
+        let path = std::path::Path::new("/proc/sys/net/ipv4/ip_forward");
+        std::fs::write(path, "1").map_err(Error::file(path))?;
+    }
+    Ok(())
+}
+
+/// Plugs a node in, gives it addresses and a way to everywhere; `number` counts from one.
+pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(), Error> {
+    let (port, pid) = (port(&node.name), node.pid().to_string());
+    let peer = ["peer", "name", "eth0", "netns", &pid];
+    ip(&[&["link", "add", &port, "type", "veth"], &peer[..]].concat())?;
+    let v4 = match fabric {
+        Fabric::Bridge => {
+            ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+            Ipv4Addr::new(192, 0, 2, number.saturating_add(10))
+        }
+        Fabric::Routed => {
+            // One of the subnets of 198.18.0.0/15, for benchmarks of network devices (RFC 2544).
+            let router = Ipv4Addr::new(198, 18, number, 1);
+            ip(&["address", "add", &format!("{router}/24"), "dev", &port])?;
+            ip(&["link", "set", &port, "up"])?;
+            Ipv4Addr::new(198, 18, number, 10)
+        }
+    };
+    node.run(&["ip", "address", "add", &format!("{v4}/24"), "dev", "eth0"])?;
+    node.addrs = vec![v4.into()];
+    if fabric == Fabric::Bridge {
+        let [a, b, c, d, e, f, g, _] = SERVER_V6.segments();
+        let v6 = Ipv6Addr::new(a, b, c, d, e, f, g, u16::from(number).saturating_add(0x10));
+        node.run(&["ip", "address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"])?;
+        node.addrs.push(v6.into());
+    }
+    node.run(&["ip", "link", "set", "eth0", "up"])?;
+    let gateway = match fabric {
+        Fabric::Bridge => SERVER,
+        Fabric::Routed => Ipv4Addr::new(198, 18, number, 1),
+    };
+    node.run(&["ip", "route", "add", "default", "via", &gateway.to_string()])?;
+    Ok(())
+}
+
+/// Returns the name of the fabric's end of a node's cable.
+pub(crate) fn port(node: &str) -> String {
+    format!("port-{}", node.rsplit('-').next().unwrap_or(node))
+}

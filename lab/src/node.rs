@@ -1,0 +1,242 @@
+//! A node as the lab sees it: what to tell its agent, and where its cable is.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+use nix::sys::signal::Signal;
+
+use crate::Error;
+use crate::protocol::{Answer, Attached, Ledger, Numbered, Pod, Reached, Request};
+
+type Waiting = Arc<Mutex<BTreeMap<u64, mpsc::Sender<Answer>>>>;
+
+/// A node of the lab; dropping it ends all that runs in it.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Its addresses, IPv4 first.
+    pub addrs: Vec<IpAddr>,
+    /// Where its files are, seen from outside.
+    pub dir: PathBuf,
+    child: Child,
+    stdin: Mutex<ChildStdin>,
+    waiting: Waiting,
+    next_id: AtomicU64,
+}
+
+impl Node {
+    /// Starts a node without any network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if its agent cannot be started or does not come up.
+    pub fn start(name: &str, dir: &Path) -> Result<Self, Error> {
+        crate::sandbox::make_dirs(dir)?;
+        let program = std::env::current_exe().map_err(Error::file(dir))?;
+        let mut command = Command::new(program);
+        command.arg("agent").arg(name).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| Error::program("agent", error))?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (stdin, stdout) = pipes.ok_or_else(|| Error::wrong("an agent without pipes"))?;
+        let waiting = Waiting::default();
+        let (ready, is_ready) = mpsc::channel();
+        lock(&waiting).insert(0, ready);
+        let waiters = Arc::clone(&waiting);
+        std::thread::spawn(move || listen(stdout, &waiters));
+        let pid = dir.join("pid");
+        std::fs::write(&pid, child.id().to_string()).map_err(Error::file(&pid))?;
+        is_ready.recv().map_err(|_| Error::program("agent", format!("{name} did not come up")))?;
+        Ok(Self {
+            name: name.to_owned(),
+            addrs: Vec::new(),
+            dir: dir.to_owned(),
+            child,
+            stdin: Mutex::new(stdin),
+            waiting,
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// Returns the process id whose namespaces are the node's.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns the node's IPv4 address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] if it has no address.
+    pub fn addr(&self) -> Result<IpAddr, Error> {
+        self.addrs.first().copied().ok_or_else(|| Error::wrong("a node without address"))
+    }
+
+    /// Tells the agent what to do and waits until it is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with what the agent says, or that it is gone.
+    pub fn call(&self, body: Request) -> Result<Answer, Error> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answered, answer) = mpsc::channel();
+        lock(&self.waiting).insert(id, answered);
+        let mut line = serde_json::to_string(&Numbered { id, body }).map_err(Error::wrong)?;
+        line.push('\n');
+        lock(&self.stdin).write_all(line.as_bytes()).map_err(Error::file(&self.dir))?;
+        match answer.recv() {
+            Ok(Answer::Failed(what)) => Err(Error::program(&self.name, what)),
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(Error::program(&self.name, "the agent is gone")),
+        }
+    }
+
+    /// Runs a program in the node and returns what it prints.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn run(&self, command: &[&str]) -> Result<String, Error> {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        match self.call(Request::Run { command })? {
+            Answer::Text(text) => Ok(text),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Starts a program in the background.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn start_program(
+        &self,
+        name: &str,
+        command: &[&str],
+        env: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        self.call(Request::Start { name: name.to_owned(), command, env: env.clone() }).map(drop)
+    }
+
+    /// Ends a program with a signal and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn end_program(&self, name: &str, signal: Signal) -> Result<(), Error> {
+        self.call(Request::End { name: name.to_owned(), signal: signal as i32 }).map(drop)
+    }
+
+    /// Returns the process id of a program that was started and runs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn program_pid(&self, name: &str) -> Result<Option<i32>, Error> {
+        match self.call(Request::Pid { name: name.to_owned() })? {
+            Answer::Pid(pid) => Ok(pid),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Calls CNI ADD for a pod, in a new namespace.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`], with the plugin's error.
+    pub fn add(&self, pod: &Pod) -> Result<Attached, Error> {
+        match self.call(Request::Add { pod: pod.clone() })? {
+            Answer::Attached(attached) => Ok(attached),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Calls CNI DEL for a pod and removes its namespace; returns how long the plugins took, in µs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`], with the plugin's error.
+    pub fn del(&self, pod: &Pod) -> Result<u64, Error> {
+        match self.call(Request::Del { pod: pod.clone() })? {
+            Answer::Attached(attached) => Ok(attached.took_us),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Calls CNI CHECK for a pod.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`], with the plugin's error.
+    pub fn check(&self, pod: &Pod) -> Result<(), Error> {
+        self.call(Request::Check { pod: pod.clone() }).map(drop)
+    }
+
+    /// Tries to reach addresses from all pods of the node.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn probe(&self, targets: &[IpAddr], within_ms: u64) -> Result<Vec<Reached>, Error> {
+        match self.call(Request::Probe { targets: targets.to_vec(), within_ms })? {
+            Answer::Reached(reached) => Ok(reached),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Starts to talk from a pod to an address all the time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn start_flow(&self, container: &str, target: IpAddr) -> Result<(), Error> {
+        self.call(Request::StartFlow { container: container.to_owned(), target }).map(drop)
+    }
+
+    /// Ends a flow and returns what it lost.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn stop_flow(&self, container: &str, target: IpAddr) -> Result<Ledger, Error> {
+        match self.call(Request::StopFlow { container: container.to_owned(), target })? {
+            Answer::Ledger(ledger) => Ok(ledger),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Its programs go with it: their parent death signal is from the agent's threads.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn listen(stdout: ChildStdout, waiting: &Waiting) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let Ok(Numbered { id, body }) = serde_json::from_str(&line) else { continue };
+        if let Some(waiter) = lock(waiting).remove(&id) {
+            // Whoever asked may have given up.
+            drop(waiter.send(body));
+        }
+    }
+    // Nobody will answer any more: whoever waits is told so by the end of the channel.
+    lock(waiting).clear();
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::wrong(format!("the agent answered something else: {answer:?}"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
