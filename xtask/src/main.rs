@@ -96,10 +96,7 @@ fn run(task: Task) -> Result<(), Failure> {
             setup::for_lab(&house)?;
             house.lab("lab").arg("cluster").args(arguments).run()
         }
-        Task::Golden => {
-            let golden = Run::new("cargo").args(["test", "--workspace", "golden"]);
-            golden.dir(&house.root).env("UPDATE_GOLDEN", "1").run()
-        }
+        Task::Golden => golden(&house),
         Task::Tidy => tidy::run(&house.root),
         Task::Setup => setup::for_lab(&house),
         Task::Completion { shell } => {
@@ -117,6 +114,20 @@ fn test(house: &House) -> Result<(), Failure> {
     house.tests(Run::new("cargo")).args(["test", "--workspace", "--no-fail-fast"]).run()?;
     command::step("scenarios in the lab");
     house.lab("lab").arg("scenarios").run()
+}
+
+/// Has the crates with golden files, which are named after them, write these anew.
+fn golden(house: &House) -> Result<(), Failure> {
+    let dir = house.root.join("testdata");
+    let failed = |source| Failure::File { path: dir.clone(), source };
+    let mut run = Run::new("cargo").arg("test").dir(&house.root).env("UPDATE_GOLDEN", "1");
+    for entry in std::fs::read_dir(&dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if house.root.join("crates").join(&name).is_dir() {
+            run = run.arg("--package").arg(name);
+        }
+    }
+    run.run()
 }
 
 /// Where things are.
