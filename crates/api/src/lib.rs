@@ -65,3 +65,4 @@ pub use policy::{
 };
 pub use pool::{IpPool, IpPoolSpec};
 pub use tier::{Tier, TierSpec};
+pub use wire::Decimal;

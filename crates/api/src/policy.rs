@@ -22,7 +22,7 @@ use selector::Selector;
 
 use crate::invalid::{Fault, parse_some, word};
 use crate::object::kind;
-use crate::wire::wire;
+use crate::wire::{Decimal, wire};
 use crate::{Invalid, Kind, Object};
 
 /// Rules for endpoints of one namespace.
@@ -37,7 +37,7 @@ wire! {
         /// The tier; absent is `default`.
         tier: Option<String> = "tier",
         /// The place in the tier; absent is last.
-        order: Option<f64> = "order",
+        order: Option<Decimal> = "order",
         /// The endpoints that it applies to; absent is all.
         selector: Option<String> = "selector",
         /// Their service accounts.
@@ -57,7 +57,7 @@ wire! {
         /// The tier; absent is `default`.
         tier: Option<String> = "tier",
         /// The place in the tier; absent is last.
-        order: Option<f64> = "order",
+        order: Option<Decimal> = "order",
         /// The endpoints that it applies to; absent is all.
         selector: Option<String> = "selector",
         /// Their namespaces.
@@ -107,7 +107,7 @@ macro_rules! parts {
             kind: ::model::policy::PolicyKind::$kind,
             enforcement: $enforcement,
             tier: $spec.tier.as_deref(),
-            order: $spec.order,
+            order: $spec.order.map(|order| order.0),
             selector: $spec.selector.as_deref(),
             namespace_selector: None,
             service_account_selector: $spec.service_account_selector.as_deref(),

@@ -5,7 +5,7 @@ use model::tier::{Tier as Model, TierAction};
 
 use crate::invalid::{Fault, word};
 use crate::object::kind;
-use crate::wire::wire;
+use crate::wire::{Decimal, wire};
 use crate::{Invalid, Object};
 
 /// A group of policies that decides before the next one does.
@@ -15,7 +15,7 @@ wire! {
     /// The spec of a [`Tier`].
     pub struct TierSpec {
         /// The place among tiers; absent is last.
-        order: Option<f64> = "order",
+        order: Option<Decimal> = "order",
         /// What happens to packets that no rule matches: `Deny` or `Pass`.
         default_action: Option<String> = "defaultAction",
     }
@@ -28,7 +28,7 @@ impl TryFrom<&Tier> for Model {
 
     fn try_from(object: &Tier) -> Result<Self, Invalid> {
         let read = || {
-            let number = object.spec.order;
+            let number = object.spec.order.map(|order| order.0);
             let order = number.map_or(Ok(Order::LAST), Order::new);
             let order =
                 order.map_err(|error| Fault::new("order", number.unwrap_or_default(), error))?;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 /// A type with a place in a CRD.
@@ -42,9 +42,35 @@ impl<T> Absent for Option<T> {
     }
 }
 
+/// A number that may have a part behind the point; whole ones are written without, as Go does.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Decimal(pub f64);
+
+impl From<f64> for Decimal {
+    fn from(number: f64) -> Self {
+        Self(number)
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(Self)
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // `Display` of a whole number has no point, and of no number an exponent.
+        match self.0.to_string().parse::<i64>() {
+            Ok(whole) => serializer.serialize_i64(whole),
+            Err(_) => serializer.serialize_f64(self.0),
+        }
+    }
+}
+
 impl Absent for String {}
 impl Absent for bool {}
-impl Absent for f64 {}
+impl Absent for Decimal {}
 impl Absent for i64 {}
 impl Absent for Value {}
 impl<T> Absent for Vec<T> {}
@@ -180,7 +206,7 @@ impl Schema for u64 {
     }
 }
 
-impl Schema for f64 {
+impl Schema for Decimal {
     fn schema() -> Value {
         json!({"type": "number"})
     }

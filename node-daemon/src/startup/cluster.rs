@@ -73,7 +73,7 @@ fn guid(mut random: [u8; 16]) -> String {
 pub(crate) fn tiers() -> [Tier; 3] {
     let tier = |name: &str, order: f64, action: &str| {
         let default_action = Some(action.to_owned());
-        Tier::named(name, TierSpec { order: Some(order), default_action, unknown: Map::new() })
+        Tier::named(name, TierSpec { order: Some(order.into()), default_action, unknown: Map::new() })
     };
     [
         tier("kube-admin", 1_000.0, "Pass"),
@@ -176,7 +176,7 @@ mod tests {
             "apiVersion": "crd.projectcalico.org/v1",
             "kind": "Tier",
             "metadata": {"name": "kube-admin"},
-            "spec": {"order": 1000.0, "defaultAction": "Pass"},
+            "spec": {"order": 1000, "defaultAction": "Pass"},
         });
         assert_eq!(serde_json::to_value(&first).unwrap(), expected);
     }

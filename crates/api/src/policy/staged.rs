@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Parts, RuleSpec, has_egress, parts, policy, stage};
 use crate::invalid::{Fault, word};
 use crate::object::kind;
-use crate::wire::wire;
+use crate::wire::{Decimal, wire};
 use crate::{Invalid, Object};
 
 /// What a `NetworkPolicy` would do.
@@ -27,7 +27,7 @@ wire! {
         /// The tier; absent is `default`.
         tier: Option<String> = "tier",
         /// The place in the tier; absent is last.
-        order: Option<f64> = "order",
+        order: Option<Decimal> = "order",
         /// The endpoints that it applies to; absent is all.
         selector: Option<String> = "selector",
         /// Their service accounts.
@@ -49,7 +49,7 @@ wire! {
         /// The tier; absent is `default`.
         tier: Option<String> = "tier",
         /// The place in the tier; absent is last.
-        order: Option<f64> = "order",
+        order: Option<Decimal> = "order",
         /// The endpoints that it applies to; absent is all.
         selector: Option<String> = "selector",
         /// Their namespaces.
