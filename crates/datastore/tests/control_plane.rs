@@ -1,7 +1,4 @@
 //! The client on the real kube-apiserver with etcd, through a proxy that can break connections.
-//!
-//! The programs come from `CALICO_CONTROL_PLANE` or `target/lab/control-plane`; without them the
-//! test says that it is skipped.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -15,9 +12,8 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,130 +22,64 @@ use datastore::{Client, Error, Filter, Options, WatchEvent};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
-use serde_json::json;
+use lab::control_plane::{ControlPlane, Identity, Settings};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-const TOKEN: &str = "token-of-the-test";
-
 /// etcd and kube-apiserver on free loopback ports; dropping it ends both.
-struct ControlPlane {
+struct Plane {
+    running: ControlPlane,
     directory: TempDir,
-    program: PathBuf,
-    etcd: Child,
-    api_server: Child,
-    port: u16,
-    etcd_port: u16,
 }
 
-impl ControlPlane {
-    fn start(program: PathBuf) -> Self {
+impl Plane {
+    fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
-        fs::write(path.join("tokens"), format!("{TOKEN},admin,1,\"system:masters\"\n")).unwrap();
-        let made = Command::new("openssl")
-            .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"])
-            .arg(path.join("sa.key"))
-            .status();
-        assert!(made.unwrap().success(), "openssl made no key");
-        let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
-        let etcd = start_etcd(&program, path, etcd_port, peer_port);
-        let api_server = start_api_server(&program, path, etcd_port, port);
-        Self { directory, program, etcd, api_server, port, etcd_port }
+        let settings = Settings { is_durable: false, ..Settings::loopback(directory.path()) };
+        let running = ControlPlane::start(settings).unwrap_or_else(|error| panic!("{error}"));
+        Self { running, directory }
     }
 
     fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.running.endpoint()
     }
 
-    fn restart_api_server(&mut self) {
-        stop(&mut self.api_server);
-        let path = self.directory.path();
-        self.api_server = start_api_server(&self.program, path, self.etcd_port, self.port);
+    /// Returns the administrator's kubeconfig, which is JSON.
+    fn kubeconfig(&self) -> Value {
+        let text = fs::read(self.running.kubeconfig(Identity::Admin)).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    fn token(&self) -> String {
+        self.kubeconfig()["users"][0]["user"]["token"].as_str().unwrap().to_owned()
     }
 
     /// Returns a client that goes to `address` and gives up silent connections after a second.
     fn client(&self, address: SocketAddr) -> Client {
-        let path = self.directory.path();
-        let ca = path.join("certs/apiserver.crt");
-        let cluster =
-            format!("server: \"https://{address}\", certificate-authority: {}", ca.display());
-        let file = path.join(format!("kubeconfig-{}", address.port()));
-        fs::write(&file, common::kubeconfig(&cluster, &format!("{{token: {TOKEN}}}"))).unwrap();
+        let file = self.running.write_outside_kubeconfig(address).unwrap();
         let dead_after = Duration::from_secs(1);
         Client::connect(&Options { dead_after, ..Options::kubeconfig(file) }).unwrap()
     }
 
-    /// Waits until the server answers and has made its namespaces.
-    async fn ready(&self) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < end {
-            let is_up = self.directory.path().join("certs/apiserver.crt").exists();
-            if is_up
-                && matches!(
-                    self.client(self.address()).get::<Namespace>("default").await,
-                    Ok(Some(_))
-                )
-            {
-                return;
+    /// Waits until the server has made its namespaces, which comes after it is ready.
+    async fn has_namespaces(&self) {
+        let client = self.client(self.address());
+        let mut watch = Box::pin(client.watch::<Namespace>(&Filter::default()));
+        let found = async {
+            while let Some(event) = watch.next().await {
+                if let WatchEvent::Apply(found) | WatchEvent::InitApply(found) = event
+                    && found.metadata.name.as_deref() == Some("default")
+                {
+                    return;
+                }
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("kube-apiserver did not start; see {}", self.directory.path().display());
+        };
+        let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+        found.expect("namespace default");
     }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        stop(&mut self.api_server);
-        stop(&mut self.etcd);
-    }
-}
-
-fn stop(child: &mut Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn log(directory: &Path, name: &str) -> Stdio {
-    fs::File::create(directory.join(name)).unwrap().into()
-}
-
-fn start_etcd(program: &Path, directory: &Path, port: u16, peer_port: u16) -> Child {
-    let (client, peer) =
-        (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
-    Command::new(program)
-        .args(["etcd", "--unsafe-no-fsync", "--data-dir"])
-        .arg(directory.join("etcd"))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("default={peer}")])
-        .stderr(log(directory, "etcd.log"))
-        .spawn()
-        .unwrap()
-}
-
-fn start_api_server(program: &Path, directory: &Path, etcd_port: u16, port: u16) -> Child {
-    let file = |name: &str| directory.join(name).display().to_string();
-    Command::new(program)
-        .args(["kube-apiserver", "--etcd-servers", &format!("http://127.0.0.1:{etcd_port}")])
-        .args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()])
-        .args(["--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none"])
-        .args(["--cert-dir", &file("certs"), "--token-auth-file", &file("tokens")])
-        .args(["--service-account-issuer", "https://kubernetes.default.svc"])
-        .args(["--service-account-key-file", &file("sa.key")])
-        .args(["--service-account-signing-key-file", &file("sa.key")])
-        .args(["--service-cluster-ip-range", "10.96.0.0/16", "--authorization-mode", "RBAC"])
-        .args(["--disable-admission-plugins", "ServiceAccount"])
-        .stderr(log(directory, "kube-apiserver.log"))
-        .spawn()
-        .unwrap()
 }
 
 /// A TCP proxy that counts connections and can freeze or cut them.
@@ -227,14 +157,8 @@ fn map(name: &str, value: &str) -> ConfigMap {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn works_on_the_real_api_server() {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab/control-plane");
-    let program = std::env::var_os("CALICO_CONTROL_PLANE").map_or(built, PathBuf::from);
-    if !program.exists() {
-        eprintln!("skipped: {} is missing; run cargo xtask cluster up", program.display());
-        return;
-    }
-    let mut plane = ControlPlane::start(program);
-    plane.ready().await;
+    let mut plane = Plane::start();
+    plane.has_namespaces().await;
     parallel_requests_share_one_connection(&plane).await;
     writes_are_compare_and_swap(&plane).await;
     a_status_is_patched(&plane).await;
@@ -244,7 +168,7 @@ async fn works_on_the_real_api_server() {
     a_watch_survives_what_happens_to_it(&mut plane).await;
 }
 
-async fn parallel_requests_share_one_connection(plane: &ControlPlane) {
+async fn parallel_requests_share_one_connection(plane: &Plane) {
     let proxy = Proxy::start(plane.address()).await;
     let client = plane.client(proxy.address);
     assert_eq!(proxy.connections(), 0, "connecting is left to the first request");
@@ -258,7 +182,7 @@ async fn parallel_requests_share_one_connection(plane: &ControlPlane) {
     assert_eq!(proxy.connections(), 2);
 }
 
-async fn writes_are_compare_and_swap(plane: &ControlPlane) {
+async fn writes_are_compare_and_swap(plane: &Plane) {
     let client = plane.client(plane.address());
     let first = client.create(&map("swap", "1")).await.unwrap();
     let again = client.create(&map("swap", "1")).await.unwrap_err();
@@ -281,7 +205,7 @@ async fn writes_are_compare_and_swap(plane: &ControlPlane) {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
 }
 
-async fn a_status_is_patched(plane: &ControlPlane) {
+async fn a_status_is_patched(plane: &Plane) {
     let client = plane.client(plane.address());
     let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
     client.create(&node).await.unwrap();
@@ -294,7 +218,7 @@ async fn a_status_is_patched(plane: &ControlPlane) {
     assert_eq!(conditions.len(), 2, "strategic: the second patch keeps the first condition");
 }
 
-async fn a_list_is_complete(plane: &ControlPlane) {
+async fn a_list_is_complete(plane: &Plane) {
     let client = plane.client(plane.address());
     let names: Vec<_> = (0..520).map(|number| format!("many-{number}")).collect();
     for names in names.chunks(40) {
@@ -312,23 +236,22 @@ async fn a_list_is_complete(plane: &ControlPlane) {
     assert_eq!(client.requests() - before, 2, "two pages");
 }
 
-async fn a_wrong_token_is_refused(plane: &ControlPlane) {
-    let path = plane.directory.path().join(format!("kubeconfig-{}", plane.port));
-    let text = fs::read_to_string(&path).unwrap().replace(TOKEN, "wrong");
+async fn a_wrong_token_is_refused(plane: &Plane) {
     let wrong = plane.directory.path().join("wrong");
-    fs::write(&wrong, &text).unwrap();
+    let mut config = plane.kubeconfig();
+    config["users"][0]["user"]["token"] = json!("wrong");
+    fs::write(&wrong, config.to_string()).unwrap();
     let client = Client::connect(&Options::kubeconfig(&wrong)).unwrap();
     let error = client.get::<Namespace>("default").await.unwrap_err();
     assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
-    let ca = plane.directory.path().join("certs/apiserver.crt").display().to_string();
-    let other = plane.directory.path().join("sa.key").display().to_string();
-    fs::write(&wrong, text.replace(&ca, &other)).unwrap();
+    config["clusters"][0]["cluster"]["certificate-authority"] = json!("sa.key");
+    fs::write(&wrong, config.to_string()).unwrap();
     let error = Client::connect(&Options::kubeconfig(&wrong)).unwrap_err().to_string();
     assert!(error.contains("holds no PEM certificate"), "{error}");
 }
 
 /// Everything that all crates log at the trace level while a client works, in one thread.
-async fn nothing_secret_is_logged(plane: &ControlPlane) {
+async fn nothing_secret_is_logged(plane: &Plane) {
     let path = plane.directory.path();
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout"])
@@ -337,14 +260,14 @@ async fn nothing_secret_is_logged(plane: &ControlPlane) {
         .status();
     assert!(made.unwrap().success(), "openssl made no certificate");
     let key = fs::read_to_string(path.join("client.key")).unwrap();
-    let user =
-        format!("{{token: {TOKEN}, client-certificate: client.crt, client-key: client.key}}");
-    let cluster = format!(
-        "server: \"https://{}\", certificate-authority: certs/apiserver.crt",
-        plane.address()
-    );
+    let token = plane.token();
+    let mut config = plane.kubeconfig();
+    let user = json!({
+        "token": token, "client-certificate": "client.crt", "client-key": "client.key",
+    });
+    config["users"][0]["user"] = user;
     let file = path.join("canary");
-    fs::write(&file, common::kubeconfig(&cluster, &user)).unwrap();
+    fs::write(&file, config.to_string()).unwrap();
     let buffer = Arc::new(Mutex::new(Vec::new()));
     let writer = Arc::clone(&buffer);
     tokio::task::spawn_blocking(move || {
@@ -359,7 +282,9 @@ async fn nothing_secret_is_logged(plane: &ControlPlane) {
             let error = client.get::<Namespace>("..").await.unwrap_err();
             tracing::info!(?client, ?error, %error, "all that can be said");
             let mut watch = Box::pin(client.watch::<Namespace>(&Filter::default()));
-            while !matches!(watch.next().await, Some(WatchEvent::InitDone)) {}
+            let synced =
+                async { while !matches!(watch.next().await, Some(WatchEvent::InitDone)) {} };
+            tokio::time::timeout(Duration::from_secs(40), synced).await.unwrap();
         });
     })
     .await
@@ -368,7 +293,7 @@ async fn nothing_secret_is_logged(plane: &ControlPlane) {
     for part in ["h2::", "rustls::", "datastore::transport"] {
         assert!(logged.contains(part), "{part} says nothing, so the test would prove nothing");
     }
-    assert!(!logged.contains(TOKEN), "the token is logged");
+    assert!(!logged.contains(&token), "the token is logged");
     for line in key.lines().filter(|line| line.len() == 64) {
         assert!(!logged.contains(line), "the key is logged");
     }
@@ -386,7 +311,7 @@ impl std::io::Write for Writer {
     }
 }
 
-async fn a_watch_survives_what_happens_to_it(plane: &mut ControlPlane) {
+async fn a_watch_survives_what_happens_to_it(plane: &mut Plane) {
     let proxy = Proxy::start(plane.address()).await;
     let direct = plane.client(plane.address());
     let filter = Filter { fields: Some("metadata.name=watched".to_owned()), ..Filter::default() };
@@ -430,8 +355,8 @@ async fn a_watch_survives_what_happens_to_it(plane: &mut ControlPlane) {
     let waited = next("while half open").await;
     eprintln!("a half-open connection was replaced after {waited:?} (limit set to 1 s)");
 
-    plane.restart_api_server();
-    plane.ready().await;
+    plane.running.stop_api_server();
+    plane.running.start_api_server().unwrap();
     watched.data = map("", "after a restart").data;
     direct.update(&watched).await.unwrap();
     let waited = next("after a restart").await;
