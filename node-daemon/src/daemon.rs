@@ -88,23 +88,24 @@ pub async fn run() -> Result<(), DaemonError> {
         interface_prefix: interface_prefix(&started.felix),
         device_route_protocol: settings::device_protocol(&started.felix),
     };
-    let mut speaker = match startup.node.backend {
+    let speaker = match startup.node.backend {
         Backend::Bird => Some(start_bgp(&client, &netlink, &started, &ownership).await?),
         Backend::Vxlan | Backend::None => None,
     };
     let (store_sender, store) = mpsc::channel(STORE_QUEUE);
     let (status_sender, status) = watch::channel(Status::default());
     parts.follow(&client, &started, &status, speaker.as_ref());
-    let bgp_task = speaker.as_mut().map(|speaker| {
-        std::mem::replace(&mut speaker.handle.task, tokio::spawn(std::future::pending()))
-    });
+    let (bgp_commands, bgp_events, bgp_task) = match speaker {
+        Some((commands, handle)) => (Some(commands), Some(handle.events), Some(handle.task)),
+        None => (None, None, None),
+    };
     let felix = Felix {
         engine: Engine::new(started.name.clone(), refresh_interval(&started.felix)),
         netlink,
         monitor,
         store,
-        bgp_commands: speaker.as_ref().map(|speaker| speaker.commands.clone()),
-        bgp_events: speaker.map(|speaker| speaker.handle.events),
+        bgp_commands,
+        bgp_events,
         status: status_sender,
         ownership: ownership.clone(),
     };
@@ -211,10 +212,7 @@ fn refresh_interval(felix: &FelixConfig) -> Duration {
 }
 
 /// A speaker, and the way to command it.
-struct RunningSpeaker {
-    commands: mpsc::Sender<bgp::Command>,
-    handle: bgp::Handle,
-}
+type RunningSpeaker = (mpsc::Sender<bgp::Command>, bgp::Handle);
 
 async fn start_bgp(
     client: &Client,
@@ -245,7 +243,7 @@ async fn start_bgp(
         is_restarting,
         seed: getrandom::u64().unwrap_or_default(),
     };
-    Ok(RunningSpeaker { commands, handle: bgp::spawn(config, receiver) })
+    Ok((commands, bgp::spawn(config, receiver)))
 }
 
 /// The tasks that only tell how things are.
@@ -285,8 +283,8 @@ impl Parts {
         self.tasks.spawn(metrics::of_felix(registry.clone(), status.clone()));
         let name = started.kubernetes_name.clone();
         self.tasks.spawn(health::announce_up(client.clone(), name, status.clone()));
-        if let Some(speaker) = speaker {
-            let status = &speaker.handle.status;
+        if let Some((_, handle)) = speaker {
+            let status = &handle.status;
             self.tasks.spawn(health::of_bgp(aggregator.clone(), status.clone()));
             self.tasks.spawn(metrics::of_bgp(registry.clone(), status.clone()));
             self.tasks.spawn(admin::serve(status.clone()));

@@ -80,21 +80,23 @@ fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Demo { arguments } => {
             setup::for_lab(&house)?;
-            house.lab("lab").arg("demo").args(arguments).run()
+            house.lab().arg("demo").args(arguments).run()
         }
         Task::Test { scenario } if scenario.is_empty() => test(&house),
         Task::Test { scenario } => {
             setup::for_lab(&house)?;
-            house.lab("lab").arg("scenarios").args(scenario).run()
+            house.lab().arg("scenarios").args(scenario).run()
         }
         Task::Check => check::run(&house),
         Task::Bench { name, arguments } => {
             setup::for_bench(&house)?;
-            house.lab("benchmarks").arg(name).args(arguments).run()
+            let benchmarks = Run::new(house.target.join("lab/benchmarks"));
+            let benchmarks = house.tests(benchmarks).env("CALICO_BIN_DIR", house.release());
+            benchmarks.arg(name).args(arguments).run()
         }
         Task::Cluster { arguments } => {
             setup::for_lab(&house)?;
-            house.lab("lab").arg("cluster").args(arguments).run()
+            house.lab().arg("cluster").args(arguments).run()
         }
         Task::Golden => golden(&house),
         Task::Tidy => tidy::run(&house.root),
@@ -113,7 +115,7 @@ fn test(house: &House) -> Result<(), Failure> {
     command::step("unit and integration tests");
     house.tests(Run::new("cargo")).args(["test", "--workspace", "--no-fail-fast"]).run()?;
     command::step("scenarios in the lab");
-    house.lab("lab").arg("scenarios").run()
+    house.lab().arg("scenarios").run()
 }
 
 /// Has the crates with golden files, which are named after them, write these anew.
@@ -147,20 +149,30 @@ impl House {
         Self { root, target }
     }
 
-    /// Where the lab finds its programs: profile `lab` and the control plane.
+    /// Where the lab finds our programs.
     fn programs(&self) -> PathBuf {
-        self.target.join("lab")
+        self.target.join("debug")
     }
 
-    /// Returns a run of one of the lab's programs.
-    fn lab(&self, program: &str) -> Run {
-        self.tests(Run::new(self.programs().join(program)))
+    /// Where the programs are as they are released.
+    fn release(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
+    /// Where the real control plane is.
+    fn control_plane(&self) -> PathBuf {
+        self.target.join("lab/control-plane")
+    }
+
+    /// Returns a run of the lab.
+    fn lab(&self) -> Run {
+        self.tests(Run::new(self.programs().join("lab")))
     }
 
     /// Returns `run` with what the tests want to know of this machine.
     fn tests(&self, run: Run) -> Run {
         run.dir(&self.root)
             .env("CALICO_BIN_DIR", self.programs())
-            .env("CALICO_CONTROL_PLANE", self.programs().join("control-plane"))
+            .env("CALICO_CONTROL_PLANE", self.control_plane())
     }
 }

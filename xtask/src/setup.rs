@@ -25,14 +25,14 @@ pub(crate) fn for_lab(house: &House) -> Result<(), Failure> {
     packages()?;
     control_plane(house)?;
     step("building calico, calico-ipam, calico-node and the lab");
-    let packages = ["cni-plugin", "ipam-plugin", "node-daemon", "lab"];
-    build(house, "lab", &packages)
+    // The whole workspace, so that the tests find everything built with the same features.
+    Run::new("cargo").args(["build", "--locked", "--workspace"]).dir(&house.root).run()
 }
 
 /// Makes ready for the benchmarks, which measure what is released.
 pub(crate) fn for_bench(house: &House) -> Result<(), Failure> {
     for_lab(house)?;
-    step("building the release to be measured");
+    step("building the release to be measured (about 10 minutes the first time)");
     build(house, "lab", &["benchmarks"])?;
     build(house, "release", &["cni-plugin", "ipam-plugin", "node-daemon"])
 }
@@ -73,8 +73,8 @@ fn is_installed(package: &str) -> bool {
 /// Builds the real kube-apiserver, etcd and kubectl from their Go modules, if that is not done yet.
 fn control_plane(house: &House) -> Result<(), Failure> {
     let module = house.root.join("lab/control-plane");
-    let binary = house.programs().join("control-plane");
-    let stamp = house.programs().join("control-plane.stamp");
+    let binary = house.control_plane();
+    let stamp = binary.with_extension("stamp");
     let wanted = fingerprint(&module)?;
     if binary.exists() && std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());

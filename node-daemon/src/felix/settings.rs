@@ -1,4 +1,4 @@
-//! Settings that change while the daemon runs: the two FelixConfigurations that concern this node.
+//! Settings that change while the daemon runs: the two `FelixConfiguration`s of this node.
 
 use std::collections::BTreeMap;
 
@@ -50,14 +50,23 @@ impl Settings {
         for problem in problems {
             tracing::warn!(%problem, "setting not followed");
         }
-        let old = std::mem::replace(&mut self.current, new);
-        let mut expected = old;
-        expected.routes.device_protocol = self.current.routes.device_protocol;
-        if expected != self.current {
+        if needs_restart(&self.current, &new) {
             tracing::warn!(object = %key.name, "FelixConfiguration changed: restart calico-node on this node to apply it");
         }
+        self.current = new;
         Some(Event::DeviceRouteProtocol(device_protocol(&self.current)))
     }
+}
+
+/// Does `new` differ from `old` in a setting that is used but only read at the start?
+fn needs_restart(old: &FelixConfig, new: &FelixConfig) -> bool {
+    old.health != new.health
+        || old.metrics != new.metrics
+        || old.logging.severity_screen != new.logging.severity_screen
+        || old.interfaces.prefix != new.interfaces.prefix
+        || old.interfaces.ipv6_support != new.interfaces.ipv6_support
+        || old.interfaces.mtu_pattern != new.interfaces.mtu_pattern
+        || old.routes.refresh_interval != new.routes.refresh_interval
 }
 
 /// Returns the protocol number of local workloads' routes.
