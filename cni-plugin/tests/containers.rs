@@ -1,8 +1,6 @@
 //! ADD, CHECK and DEL in real network namespaces against the real kube-apiserver.
 //!
-//! Everything runs inside a namespace that stands for a node. The test says that
-//! it is skipped without root or without the program `target/lab/control-plane`
-//! (or that which `CALICO_CONTROL_PLANE` names).
+//! Everything runs inside a namespace that stands for a node, the control plane too.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -17,19 +15,36 @@ mod common;
 mod scenarios;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use api::ClusterInformation;
-use common::control_plane::{ControlPlane, program};
 use common::node::Namespace;
 use common::{Answer, Call, Fake};
-use datastore::Client;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use datastore::{Client, Options};
+use k8s_openapi::api::core::v1::{Namespace as PodNamespace, Pod};
+use lab::control_plane::{ControlPlane, Identity, Settings};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// An account that may read everything and write nothing.
+const READER: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader, namespace: kube-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules: [{apiGroups: ['*'], resources: ['*'], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
+subjects: [{kind: ServiceAccount, name: reader, namespace: kube-system}]
+";
 
 /// A cluster of one node, and what its containers are made with.
 struct World {
@@ -42,32 +57,39 @@ struct World {
 
 #[test]
 fn containers_are_attached_and_detached() {
-    let Some(program) = program() else {
-        eprintln!("skipped: target/lab/control-plane is not built (cargo xtask test builds it)");
-        return;
-    };
-    if !fs::read_to_string("/proc/self/status").unwrap().contains("CapEff:\t000001ff") {
-        eprintln!("skipped: run as root to make network namespaces");
-        return;
-    }
     let node = Namespace::node();
     let netns = kernel::Netns::open(node.netns.path()).unwrap();
-    netns.run(|| run(&program, node)).unwrap();
+    netns.run(|| run(node)).unwrap();
 }
 
 /// Runs every scenario on this thread, which is inside the node's namespace.
-fn run(program: &std::path::Path, node: Namespace) {
+fn run(node: Namespace) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let control_plane = ControlPlane::start(program, &directory.path().join("control-plane"));
+    let control_plane = start(&directory.path().join("control-plane"));
     let fake = Fake::new(&directory.path().join("ipam"));
     fs::write(directory.path().join("nodename"), "node-1\n").unwrap();
     runtime.block_on(async {
-        let client = control_plane.client().await;
+        let admin = Options::kubeconfig(control_plane.kubeconfig(Identity::Admin));
+        let client = Client::connect(&admin).unwrap();
         let world = World { client, control_plane, node, fake, directory };
-        world.set_up().await;
+        // The server makes its namespaces after it is ready.
+        world
+            .until(async |client| client.get::<PodNamespace>("default").await.unwrap().is_some())
+            .await;
         scenarios::run_all(&world).await;
     });
+}
+
+/// Starts a control plane with our CRDs and RBAC, and with an account that may only read.
+fn start(directory: &Path) -> ControlPlane {
+    let settings = Settings { is_durable: false, ..Settings::loopback(directory) };
+    let control_plane = ControlPlane::start(settings).unwrap_or_else(|error| panic!("{error}"));
+    control_plane.install().unwrap_or_else(|error| panic!("{error}"));
+    let manifest = directory.join("reader.yaml");
+    fs::write(&manifest, READER).unwrap();
+    control_plane.kubectl(&["apply", "--filename", manifest.to_str().unwrap()]).unwrap();
+    control_plane
 }
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
@@ -75,32 +97,29 @@ fn object<T: DeserializeOwned>(value: Value) -> T {
 }
 
 impl World {
-    async fn set_up(&self) {
-        let name = "clusterinformations.crd.projectcalico.org";
-        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let crd: CustomResourceDefinition = object(json!({
-            "metadata": {"name": name},
-            "spec": {
-                "group": "crd.projectcalico.org", "scope": "Cluster",
-                "names": {"kind": "ClusterInformation", "plural": "clusterinformations"},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
-            },
-        }));
-        self.client.create(&crd).await.unwrap();
-        while self.client.get::<ClusterInformation>("default").await.is_err() {
-            tokio::task::yield_now().await;
+    /// Waits until something is so.
+    async fn until(&self, is_so: impl AsyncFn(&Client) -> bool) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !is_so(&self.client).await {
+            assert!(Instant::now() < end, "waited a minute in vain");
         }
-        let role: ClusterRole = object(json!({
-            "metadata": {"name": "readers"},
-            "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"]}],
-        }));
-        self.client.create(&role).await.unwrap();
-        let binding: ClusterRoleBinding = object(json!({
-            "metadata": {"name": "readers"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "readers"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "readers"}],
-        }));
-        self.client.create(&binding).await.unwrap();
+    }
+
+    /// Returns the kubeconfig of the CNI plugin.
+    fn kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig(Identity::CniPlugin)
+    }
+
+    /// Returns the kubeconfig of an account that may only read.
+    fn readers_kubeconfig(&self) -> PathBuf {
+        let token = ["create", "token", "reader", "--namespace=kube-system"];
+        let token = self.control_plane.kubectl(&token).unwrap();
+        let text = fs::read(self.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_slice(&text).unwrap();
+        config["users"][0]["user"]["token"] = json!(token.trim());
+        let path = self.directory.path().join("reader.kubeconfig");
+        fs::write(&path, config.to_string()).unwrap();
+        path
     }
 
     async fn open_datastore(&self) {
@@ -130,18 +149,11 @@ impl World {
 
     async fn delete_pod(&self, name: &str) {
         // A pod that a node has takes a grace period unless it is told to go at once.
-        let kubeconfig = self.control_plane.kubeconfig("admin-token");
-        let status = std::process::Command::new(program().unwrap())
-            .args(["kubectl", "--kubeconfig"])
-            .arg(kubeconfig)
-            .args(["delete", "pod", name, "--grace-period=0", "--force", "--wait=true"])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status();
-        assert!(status.unwrap().success());
-        while self.client.get_in::<Pod>("default", name).await.unwrap().is_some() {
-            tokio::task::yield_now().await;
-        }
+        let delete = ["delete", "pod", name, "--grace-period=0", "--force", "--wait=true"];
+        self.control_plane.kubectl(&delete).unwrap();
+        let is_gone =
+            async |client: &Client| client.get_in::<Pod>("default", name).await.unwrap().is_none();
+        self.until(is_gone).await;
     }
 
     fn config(&self) -> Value {
@@ -150,7 +162,7 @@ impl World {
             "nodename_file": self.directory.path().join("nodename"),
             "log_file_path": self.directory.path().join("cni.log"),
             "ipam": {"type": "fake-ipam"},
-            "kubernetes": {"kubeconfig": self.control_plane.kubeconfig("admin-token")},
+            "kubernetes": {"kubeconfig": self.kubeconfig()},
         })
     }
 

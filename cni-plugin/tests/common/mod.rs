@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-pub(crate) mod control_plane;
 pub(crate) mod node;
 
 use std::io::Write;

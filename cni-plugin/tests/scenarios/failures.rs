@@ -26,7 +26,7 @@ pub(crate) async fn waits_until_the_datastore_is_open(world: &World) {
     world.fake.works("STATUS");
     assert_eq!(world.fake.calls(), ["STATUS", "STATUS"]);
     let mut test = Command::new(env!("CARGO_BIN_EXE_calico"));
-    test.arg("-t").env("KUBECONFIG", world.control_plane.kubeconfig("admin-token"));
+    test.arg("-t").env("KUBECONFIG", world.kubeconfig());
     assert!(test.status().unwrap().success());
     world.set_ready(false).await;
     let answer = add.run();
@@ -90,7 +90,7 @@ const FAILURES: [Failure; 9] = [
         "the server is unreachable",
         |world, call| {
             let path = world.directory.path().join("wrong-kubeconfig");
-            let right = std::fs::read_to_string(world.control_plane.kubeconfig("admin-token"));
+            let right = std::fs::read_to_string(world.kubeconfig());
             let wrong = right.unwrap().replace("https://127.0.0.1:", "https://127.0.0.1:1/");
             std::fs::write(&path, wrong).unwrap();
             configure(call, |config| config["kubernetes"]["kubeconfig"] = json!(path));
@@ -132,7 +132,7 @@ pub(crate) async fn of_the_last_step_leave_nothing_behind(world: &World) {
     let container = Namespace::new("c1");
     world.fake.gives(&["10.65.0.12/26"]);
     let mut call = world.call_for_pod("ADD", "unwritable", "e1", Some(&container));
-    let reader: Value = json!(world.control_plane.kubeconfig("reader-token"));
+    let reader: Value = json!(world.readers_kubeconfig());
     configure(&mut call, |config| config["kubernetes"]["kubeconfig"] = reader);
     let before = (world.node.state(), container.state());
     let answer = call.run();
@@ -159,7 +159,8 @@ pub(crate) fn signals_leave_nothing_behind(world: &World) {
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let child = world.call("ADD", "c1", Some(&container)).start();
     // Opening waits until the IPAM plugin runs.
-    assert_eq!(std::fs::read_to_string(&fifo).unwrap(), "started\n");
+    let started = Command::new("timeout").args(["60", "cat"]).arg(&fifo).output().unwrap();
+    assert_eq!(started.stdout, b"started\n", "the IPAM plugin was not started");
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let answer = finish(child);
@@ -177,7 +178,7 @@ pub(crate) async fn of_a_delete_do_not_stop_it(world: &World) {
     succeeded(world.call_for_pod("ADD", "stubborn", "f1", Some(&container)).run());
     let mut del = world.call_for_pod("DEL", "stubborn", "f1", Some(&container));
     let right = del.clone();
-    let reader: Value = json!(world.control_plane.kubeconfig("reader-token"));
+    let reader: Value = json!(world.readers_kubeconfig());
     configure(&mut del, |config| config["kubernetes"]["kubeconfig"] = reader);
     world.fake.fails("DEL");
     let answer = del.run();
