@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lab::Error;
 use serde_json::{Value, json};
 
+use crate::cpu::Cpu;
 use crate::statistics::{Summary, per_second, rounded};
 
 /// What came of a load.
@@ -19,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<String>,
     /// How long the whole took.
     pub(crate) took: Duration,
+    /// Processor time per item, in ms: of the programs and of the control plane.
+    pub(crate) cpu_ms: [u64; 2],
 }
 
 impl Outcome {
@@ -38,11 +41,13 @@ impl Outcome {
     #[must_use]
     pub(crate) fn to_json(&self) -> Value {
         let summary = self.summary();
+        let [programs, control_plane] = self.cpu_ms;
         json!({
             "count": summary.count,
             "p50_ms": summary.p50_ms,
             "p99_ms": summary.p99_ms,
             "max_ms": summary.max_ms,
+            "cpu_ms_each": {"programs": programs, "control_plane": control_plane},
             "per_second": self.per_second(),
             "failures": self.failures.len(),
             "first_failure": self.failures.first(),
@@ -69,15 +74,16 @@ pub(crate) fn run<J: Sync>(
             }
         }
     };
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), Cpu::now());
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(serve);
         }
     });
     let took = started.elapsed();
+    let cpu_ms = Cpu::now().since(cpu, jobs.len());
     let (durations, failures) = (locked(&durations).clone(), locked(&failures).clone());
-    Outcome { durations, failures, took }
+    Outcome { durations, failures, took, cpu_ms }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod cni;
+mod cpu;
 mod isolation;
 mod load;
 mod statistics;

@@ -21,7 +21,7 @@ pub(crate) fn print(findings: &Findings) {
 
 fn loads(findings: &Findings) -> Table {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "at once",
         "",
@@ -45,6 +45,7 @@ fn loads(findings: &Findings) -> Table {
 
 fn row(load: Load, what: &str, outcome: &Outcome, floor: Option<&Outcome>) -> Vec<Cell> {
     let summary = outcome.summary();
+    let [programs, control_plane] = outcome.cpu_ms;
     let times = floor.map(|floor| ratio(summary.p50_ms, floor.summary().p50_ms));
     let numbers = [
         summary.count.to_string(),
@@ -53,6 +54,8 @@ fn row(load: Load, what: &str, outcome: &Outcome, floor: Option<&Outcome>) -> Ve
         format!("{:.1}", outcome.per_second()),
         outcome.failures.len().to_string(),
         times.map_or_else(String::new, |times| format!("{times:.2}")),
+        programs.to_string(),
+        control_plane.to_string(),
     ];
     let numbers =
         numbers.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
@@ -61,7 +64,7 @@ fn row(load: Load, what: &str, outcome: &Outcome, floor: Option<&Outcome>) -> Ve
 
 fn aside(findings: &Findings) -> Table {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(comfy_table::presets::NOTHING);
     let [add, del] = findings.requests;
     table.add_row(["round trips of an ADD (calico + calico-ipam)".to_owned(), in_words(add)]);
     table.add_row(["round trips of a DEL (calico + calico-ipam)".to_owned(), in_words(del)]);
@@ -74,7 +77,7 @@ fn aside(findings: &Findings) -> Table {
     }
     let kib = match &findings.node_kib {
         Ok(kib) => format!("{kib} KiB"),
-        Err(error) => format!("not measured: {error}"),
+        Err(error) => format!("not measured: {}", error.lines().next().unwrap_or_default()),
     };
     table.add_row(["calico-node idle, resident".to_owned(), kib]);
     let [before, after] = &findings.load_average;
@@ -155,6 +158,7 @@ mod tests {
             durations: vec![Duration::from_millis(millis)],
             failures: vec!["line 1\nline 2".to_owned()],
             took: Duration::from_secs(1),
+            cpu_ms: [4, 5],
         }
     }
 
@@ -193,6 +197,6 @@ mod tests {
         let text = loads(&findings()).to_string();
         let add = text.lines().find(|line| line.contains("ADD")).unwrap();
         let words: Vec<&str> = add.split_whitespace().collect();
-        assert_eq!(words, ["10", "ADD", "1", "30.0", "30.0", "1.0", "1", "1.50"]);
+        assert_eq!(words, ["10", "ADD", "1", "30.0", "30.0", "1.0", "1", "1.50", "4", "5"]);
     }
 }

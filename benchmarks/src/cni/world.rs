@@ -21,6 +21,8 @@ pub(crate) const NODE: &str = "bench-node";
 pub(crate) const NODE_ADDR: &str = "192.0.2.10";
 /// The only pool.
 const POOL: &str = "10.244.0.0/16";
+/// What says to the plugins that calico-node is ready, and which node this is.
+const NODE_NAME_FILE: &str = "/var/lib/calico/nodename";
 
 /// The cluster; all of it ends when it is dropped.
 #[derive(Debug)]
@@ -69,6 +71,7 @@ impl World {
     }
 
     async fn make_ready(&self) -> Result<(), Error> {
+        std::fs::write(NODE_NAME_FILE, NODE).map_err(Error::file(Path::new(NODE_NAME_FILE)))?;
         let client = self.client()?;
         let mut tries = 100_u32;
         // The API server makes its own namespaces a moment after it is ready.
