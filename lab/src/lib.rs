@@ -18,6 +18,7 @@
 
 pub mod agent;
 pub mod api_access;
+pub mod bird;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;

@@ -79,7 +79,7 @@ pub fn blocks(cluster: &Cluster) -> Result<BTreeMap<String, String>, Error> {
 pub fn actual(node: &Node) -> Result<BTreeSet<Line>, Error> {
     let mut lines = BTreeSet::new();
     for family in ["-4", "-6"] {
-        let text = node.run(&["ip", "-N", "-json", family, "route", "show", "table", "main"])?;
+        let text = node.run(&["ip", "-json", family, "route", "show", "table", "main"])?;
         let routes: Vec<Value> = serde_json::from_str(&text).map_err(Error::wrong)?;
         lines.extend(routes.iter().filter_map(line));
     }
@@ -90,9 +90,14 @@ pub fn actual(node: &Node) -> Result<BTreeSet<Line>, Error> {
 ///
 /// # Errors
 ///
-/// [`Error`] if the node does not answer.
+/// [`Error`] if the node does not answer, or if the kernel is still checking IPv6 addresses
+/// for duplicates: it adds routes of its own when it is done.
 pub fn verbatim(node: &Node) -> Result<String, Error> {
-    let v4 = node.run(&["ip", "-N", "-details", "route", "show", "table", "all"])?;
+    let tentative = node.run(&["ip", "-6", "address", "show", "tentative"])?;
+    if !tentative.trim().is_empty() {
+        return Err(Error::wrong(format!("{} has tentative addresses: {tentative}", node.name)));
+    }
+    let v4 = node.run(&["ip", "-N", "-4", "-details", "route", "show", "table", "all"])?;
     let v6 = node.run(&["ip", "-N", "-6", "-details", "route", "show", "table", "all"])?;
     Ok(v4 + &v6)
 }

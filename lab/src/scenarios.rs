@@ -9,6 +9,14 @@ use std::time::{Duration, Instant};
 
 use lab::Error;
 
+#[path = "../scenarios/churn.rs"]
+mod churn;
+#[path = "../scenarios/faults.rs"]
+mod faults;
+#[path = "../scenarios/objects.rs"]
+mod objects;
+#[path = "../scenarios/peers.rs"]
+mod peers;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
 
@@ -22,6 +30,14 @@ type Run = fn(&Path) -> Result<(), Error>;
 const ALL: &[(&str, Run)] = &[
     ("thirty-pods-reach-each-other", reachable::thirty_pods),
     ("dual-stack-pods-reach-each-other", reachable::dual_stack),
+    ("objects-keep-unknown-fields", objects::round_trip),
+    ("routes-equal-the-model", churn::routes_as_modelled),
+    ("killed-daemon-loses-no-packet", faults::daemon_killed),
+    ("bird-holds-exactly-the-blocks", peers::bird_holds_the_blocks),
+    ("del-leaves-nothing", churn::nothing_is_left),
+    ("pods-talk-without-api-server", faults::api_server_stopped),
+    ("pulled-cable-heals", faults::cable_pulled),
+    ("routed-fabric-with-a-router", peers::routed_fabric),
 ];
 
 /// Returns the names of all scenarios.

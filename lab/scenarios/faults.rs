@@ -1,0 +1,118 @@
+//! What breaks, and must not be noticed by pods.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lab::Error;
+use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
+use lab::protocol::Ledger;
+use lab::reachability::Matrix;
+use lab::routes;
+use nix::sys::signal::Signal;
+
+/// How long sessions and routes may take.
+const WITHIN: Duration = Duration::from_secs(30);
+/// How long an outage lasts: shorter than the graceful restart time of 120 s.
+const OUTAGE: Duration = Duration::from_secs(3);
+
+/// Kills calico-node while pods talk: nothing is lost, and the kernel's routes stay as they are.
+pub(crate) fn daemon_killed(dir: &Path) -> Result<(), Error> {
+    let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+    let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
+    cluster.add_pods("pod", 4)?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()?;
+    eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
+    let before = eventually("settled addresses", WITHIN, || all_routes(&cluster))?;
+    let flows = flows(&cluster)?;
+    for (from, to) in &flows {
+        cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
+    }
+    let victim = cluster.node("node-1")?;
+    cluster.end_daemon(victim, Signal::SIGKILL)?;
+    std::thread::sleep(OUTAGE);
+    require_same(&before, &all_routes(&cluster)?, "while calico-node was dead")?;
+    cluster.start_daemon(victim)?;
+    cluster.wait_ready()?;
+    // What a restart would clean up wrongly, it would clean up by now.
+    std::thread::sleep(OUTAGE);
+    for (from, to) in &flows {
+        let ledger = cluster.node(&from.node)?.stop_flow(&from.pod.container, to.addr()?)?;
+        require_lossless(from, to, &ledger)?;
+    }
+    require_same(&before, &all_routes(&cluster)?, "after calico-node started again")?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()
+}
+
+/// Pods keep talking while the API server is down, and new ones come when it is back.
+pub(crate) fn api_server_stopped(dir: &Path) -> Result<(), Error> {
+    let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+    let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
+    cluster.add_pods("pod", 4)?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()?;
+    let flows = flows(&cluster)?;
+    for (from, to) in &flows {
+        cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
+    }
+    let before = eventually("settled addresses", WITHIN, || all_routes(&cluster))?;
+    cluster.control_plane.stop_api_server();
+    std::thread::sleep(OUTAGE);
+    Matrix::probe(&cluster, WITHIN)?.require_full()?;
+    require_same(&before, &all_routes(&cluster)?, "while the API server was down")?;
+    cluster.control_plane.start_api_server()?;
+    for (from, to) in &flows {
+        let ledger = cluster.node(&from.node)?.stop_flow(&from.pod.container, to.addr()?)?;
+        require_lossless(from, to, &ledger)?;
+    }
+    cluster.add_pods("later", 4)?;
+    eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()
+}
+
+/// A node whose cable is pulled comes back with all its routes.
+pub(crate) fn cable_pulled(dir: &Path) -> Result<(), Error> {
+    let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+    let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
+    cluster.add_pods("pod", 4)?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()?;
+    let node = cluster.node("node-2")?;
+    cluster.unplug(node)?;
+    std::thread::sleep(OUTAGE);
+    let reached = Matrix::probe(&cluster, Duration::from_secs(1))?;
+    if reached.unreached().len() != 8 {
+        return Err(Error::wrong(format!("the cable was pulled, and yet:\n{reached}")));
+    }
+    cluster.plug(node)?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()?;
+    eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))
+}
+
+/// Returns one pair of pods in each direction between two nodes.
+fn flows(cluster: &Cluster) -> Result<Vec<(RunningPod, RunningPod)>, Error> {
+    let on = |node: &str| {
+        let pod = cluster.pods.iter().find(|pod| pod.node == node).cloned();
+        pod.ok_or_else(|| Error::wrong(format!("no pod on {node}")))
+    };
+    let (one, two) = (on("node-1")?, on("node-2")?);
+    Ok(vec![(one.clone(), two.clone()), (two, one)])
+}
+
+fn all_routes(cluster: &Cluster) -> Result<Vec<String>, Error> {
+    cluster.nodes.iter().map(routes::verbatim).collect()
+}
+
+fn require_same(before: &[String], after: &[String], when: &str) -> Result<(), Error> {
+    if before == after {
+        return Ok(());
+    }
+    let (before, after) = (before.join("---\n"), after.join("---\n"));
+    Err(Error::wrong(format!("routes changed {when}; before:\n{before}\nafter:\n{after}")))
+}
+
+fn require_lossless(from: &RunningPod, to: &RunningPod, ledger: &Ledger) -> Result<(), Error> {
+    eprintln!("{} -> {}: {ledger:?}", from.pod.name, to.pod.name);
+    // Two hundred datagrams are two seconds: less would not have seen the outage.
+    if ledger.lost() == 0 && ledger.tcp_error.is_none() && ledger.sent > 200 {
+        return Ok(());
+    }
+    Err(Error::wrong(format!("{} -> {}: {ledger:?}", from.pod.name, to.pod.name)))
+}
