@@ -118,7 +118,7 @@ pub(crate) fn race_with_library(writer: usize, count: usize, kubeconfig: &Path, 
         let mut process = life.start();
         let told = BufReader::new(process.stdout.take().unwrap());
         let limit = random.below(24);
-        let mut asked = 0;
+        let (mut asked, mut is_killed) = (0, false);
         for line in told.lines().map_while(Result::ok) {
             let Some(event) = Event::from_line(&line) else { continue };
             asked += u64::from(event.what == What::Asks);
@@ -129,10 +129,11 @@ pub(crate) fn race_with_library(writer: usize, count: usize, kubeconfig: &Path, 
                 std::thread::sleep(Duration::from_micros(random.below(15_000)));
                 process.kill().unwrap();
                 ledger.note_kill();
-                asked = 0;
+                (asked, is_killed) = (0, true);
             }
         }
-        process.wait().unwrap();
+        let status = process.wait().unwrap();
+        assert!(is_killed || status.success(), "writer {writer} failed by itself: {status}");
         let reached = ledger.containers_of(writer);
         // Half of the time the last container is asked for once more, as a runtime does.
         from = reached - usize::try_from(random.below(2)).unwrap() * usize::from(reached < count);
