@@ -4,6 +4,8 @@
 pub const POD_IP: &str = "cni.projectcalico.org/podIP";
 /// All of a pod's addresses with their prefix lengths, separated by commas.
 pub const POD_IPS: &str = "cni.projectcalico.org/podIPs";
+/// The address that Amazon's CNI plugin gave to a pod.
+pub const AMAZON_POD_IPS: &str = "vpc.amazonaws.com/pod-ips";
 /// The container that holds a pod's addresses.
 pub const CONTAINER_ID: &str = "cni.projectcalico.org/containerID";
 /// The pools to take a pod's IPv4 address from: a JSON array of names or CIDRs.

@@ -5,7 +5,7 @@ use model::host_endpoint::{HostEndpoint as Model, HostInterface};
 use model::policy::Protocol;
 use serde_json::Value;
 
-use crate::invalid::{Fault, parse, within};
+use crate::invalid::{Fault, addr, parse, within};
 use crate::object::kind;
 use crate::policy::is_port_name;
 use crate::wire::wire;
@@ -53,7 +53,7 @@ impl TryFrom<&HostEndpoint> for Model {
                 return Err(Fault::new("node", "", "is missing: say which node's endpoint it is"));
             }
             let addrs = spec.expected_ips.iter().flatten().enumerate();
-            let addrs = addrs.map(|(index, text)| parse(&format!("expectedIPs[{index}]"), text));
+            let addrs = addrs.map(|(index, text)| addr(&format!("expectedIPs[{index}]"), text));
             let ports = spec.ports.iter().flatten().enumerate().map(|(index, wire)| {
                 port(wire).map_err(|fault| fault.under(format!("ports[{index}]")))
             });

@@ -1,6 +1,7 @@
 //! What is wrong with an object.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A field of an object that cannot be followed.
@@ -17,23 +18,44 @@ pub struct Invalid {
 }
 
 /// The most characters of a value that an error shows.
-const MAX_SHOWN: usize = 80;
+const MAX_VALUE: usize = 80;
+
+/// The most characters of any other part.
+const MAX_PART: usize = 400;
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { object, field, value, problem } = self;
-        // Many problems start with the value themselves; once is enough.
-        let problem = problem
-            .strip_prefix(&format!("`{value}` "))
-            .map_or_else(|| format!(": {problem}"), |rest| format!(" {rest}"));
-        let mut shown: String =
-            value.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
-        if value.chars().nth(MAX_SHOWN).is_some() {
-            shown.push('…');
+        let quoted = format!("`{value}`");
+        // Many problems name the value themselves; once is enough.
+        let (is_shown, problem) = match problem.strip_prefix(&format!("{quoted} ")) {
+            Some(rest) => (!value.is_empty(), rest),
+            None => (!value.is_empty() && !problem.contains(&quoted), problem.as_str()),
+        };
+        write!(f, "{}: {}", one_line(object, MAX_PART), one_line(field, MAX_PART))?;
+        if is_shown {
+            write!(f, " `{}`", one_line(value, MAX_VALUE))?;
         }
-        let field = if shown.is_empty() { field.clone() } else { format!("{field} `{shown}`") };
-        write!(f, "{object}: {field}{problem}")
+        let verbs = ["is ", "has ", "does ", "needs "];
+        let link = if verbs.iter().any(|verb| problem.starts_with(verb)) { "" } else { ":" };
+        write!(f, "{link} {}", one_line(problem, MAX_PART))
     }
+}
+
+/// Returns text without control characters, and not too long to be read.
+fn one_line(text: &str, max: usize) -> String {
+    let mut shown = String::new();
+    for character in text.chars().take(max) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    if text.chars().nth(max).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl std::error::Error for Invalid {}
@@ -79,6 +101,12 @@ pub(crate) fn parse_some<T: FromStr<Err: fmt::Display>>(
     text: Option<&str>,
 ) -> Result<Option<T>, Fault> {
     text.filter(|text| !text.trim().is_empty()).map(|text| parse(field, text)).transpose()
+}
+
+/// Reads an address.
+pub(crate) fn addr(field: &str, text: &str) -> Result<IpAddr, Fault> {
+    let problem = "is no address: use a form such as 10.0.0.1 or fd00::1";
+    text.parse().map_err(|_| Fault::new(field, text, problem))
 }
 
 /// Reads one of a few words; absent and empty text is the first of them.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::Invalid;
 use crate::invalid::Fault;
+use crate::wire::mismatch;
 
 /// What makes a `spec` an object's.
 pub trait Kind {
@@ -138,13 +139,17 @@ impl<S: Kind> Object<S> {
         for (field, expected) in [("kind", S::KIND), ("apiVersion", API_VERSION)] {
             let found = text(json.get(field));
             if found != expected {
-                let problem = format!("not the one wanted here: use {expected}");
+                let problem = format!("is not the one wanted here: use {expected}");
                 return Err(Fault::new(field, found, problem).of(object));
             }
         }
+        let spec = json.get("spec").and_then(|spec| mismatch(&S::schema(), spec));
+        if let Some(fault) = spec {
+            return Err(fault.under("spec").of(object));
+        }
         Self::deserialize(json).map_err(|error| {
-            let problem = format!("{error}: write the type that its schema in manifests/crds says");
-            Fault::new("a field of it", "", problem).of(object)
+            let problem = format!("{error}: write what its schema in manifests/crds says");
+            Fault::new("metadata", "", problem).of(object)
         })
     }
 }

@@ -5,10 +5,12 @@
 //! something else than the others. Each type keeps the fields that it does not
 //! know in `unknown`, so that they survive being read and written back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
+
+use crate::invalid::Fault;
 
 /// A type with a place in a CRD.
 pub(crate) trait Schema {
@@ -156,6 +158,54 @@ pub(crate) fn requiring(mut schema: Value, names: &[&str]) -> Value {
         schema.insert("required".to_owned(), all.into());
     }
     schema
+}
+
+/// Returns the first field of `value` that is not of the type that the schema says.
+pub(crate) fn mismatch(schema: &Value, value: &Value) -> Option<Fault> {
+    mismatch_at(schema, value).map(|(path, value, expected)| {
+        Fault::new(joined(path), value, format!("is not {expected}: write one"))
+    })
+}
+
+/// Writes a path the way people do: `ingress[0].source`.
+fn joined(path: VecDeque<String>) -> String {
+    let path: Vec<String> = path.into();
+    path.join(".").replace(".[", "[")
+}
+
+/// Returns the path, the value and what was expected.
+fn mismatch_at<'a>(
+    schema: &Value,
+    value: &'a Value,
+) -> Option<(VecDeque<String>, &'a Value, &'static str)> {
+    let within = |name: String, schema: Option<&Value>, value: &'a Value| {
+        let (mut path, value, expected) = mismatch_at(schema?, value)?;
+        path.push_front(name);
+        Some((path, value, expected))
+    };
+    let wrong = |expected| Some((VecDeque::new(), value, expected));
+    match (schema.get("type").and_then(Value::as_str), value) {
+        (_, Value::Null) | (None, Value::Number(_) | Value::String(_)) => None,
+        (Some("object"), Value::Object(fields)) => fields.iter().find_map(|(name, value)| {
+            let own = schema.get("properties").and_then(|properties| properties.get(name));
+            within(name.clone(), own.or_else(|| schema.get("additionalProperties")), value)
+        }),
+        (Some("object"), _) => wrong("an object"),
+        (Some("array"), Value::Array(values)) => {
+            let items = schema.get("items");
+            let mut values = values.iter().enumerate();
+            values.find_map(|(index, value)| within(format!("[{index}]"), items, value))
+        }
+        (Some("array"), _) => wrong("a list"),
+        (Some("string"), other) if !other.is_string() => wrong("text in quotes"),
+        (Some("boolean"), other) if !other.is_boolean() => wrong("true or false"),
+        (Some("integer"), other) if !other.is_i64() && !other.is_u64() => wrong("an integer"),
+        (Some("number"), other) if !other.is_number() => wrong("a number"),
+        (None, _) if schema.get("x-kubernetes-int-or-string").is_some() => {
+            wrong("a number or text")
+        }
+        _ => None,
+    }
 }
 
 impl<T: Schema> Schema for Option<T> {

@@ -1,5 +1,13 @@
 //! The manifests are what the types say.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail"
+)]
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

@@ -5,7 +5,7 @@ use model::peer::{BgpConfiguration as Configuration, PrefixAdvertisement};
 use serde_json::Value;
 
 use super::{asn, community};
-use crate::invalid::{Fault, parse, parse_some, within, word};
+use crate::invalid::{Fault, parse, within, word};
 use crate::object::kind;
 use crate::time::duration;
 use crate::wire::wire;
@@ -147,10 +147,9 @@ fn check(name: &str, spec: &BgpConfigurationSpec) -> Result<(), Fault> {
         ("localWorkloadPeeringIPV4", &spec.local_workload_peering_ip_v4, Family::V4),
         ("localWorkloadPeeringIPV6", &spec.local_workload_peering_ip_v6, Family::V6),
     ] {
-        if let Some(addr) = parse_some(field, addr.as_deref())?
-            && Family::of(addr) != family
-        {
-            return Err(Fault::new(field, addr, format!("not an {family} address: use one")));
+        let Some(text) = addr.as_deref().filter(|text| !text.is_empty()) else { continue };
+        if Family::of(crate::invalid::addr(field, text)?) != family {
+            return Err(Fault::new(field, text, format!("is no {family} address: use one")));
         }
     }
     for (field, metric) in [

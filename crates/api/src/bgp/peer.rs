@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::asn;
 use super::configuration::{PasswordSpec, password};
-use crate::invalid::{Fault, parse, parse_some, within, word};
+use crate::invalid::{Fault, addr, parse, within, word};
 use crate::object::kind;
 use crate::time::duration;
 use crate::wire::wire;
@@ -93,7 +93,9 @@ fn check(spec: &BgpPeerSpec) -> Result<(), Fault> {
     asn("localASNumber", spec.local_as_number.as_ref())?;
     within("numAllowedLocalASNumbers", spec.num_allowed_local_as_numbers, 0..=i32::MAX)?;
     within("ttlSecurity", spec.ttl_security, 1..=255_u8)?;
-    let _: Option<IpAddr> = parse_some("reachableBy", spec.reachable_by.as_deref())?;
+    if let Some(text) = some(spec.reachable_by.as_ref()) {
+        addr("reachableBy", text)?;
+    }
     word("reversePeering", spec.reverse_peering.as_deref(), &[("Auto", ()), ("Manual", ())], ())?;
     password(spec.password.as_ref()).map_err(|fault| fault.under("password"))
 }

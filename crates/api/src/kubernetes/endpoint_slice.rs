@@ -6,7 +6,7 @@ use model::service::{EndpointPort, EndpointSlice as Model, ServiceEndpoint};
 use super::service::protocol;
 use super::{faulty, id};
 use crate::Invalid;
-use crate::invalid::{Fault, parse, parse_some, within};
+use crate::invalid::{Fault, addr, parse_some, within};
 
 /// The label with the name of the Service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -49,7 +49,7 @@ fn read(object: &EndpointSlice) -> Result<Model, Fault> {
 
 fn endpoint(wire: &Endpoint) -> Result<ServiceEndpoint, Fault> {
     let conditions = wire.conditions.clone().unwrap_or_default();
-    let addrs = wire.addresses.iter().map(|text| parse("addresses", text));
+    let addrs = wire.addresses.iter().map(|text| addr("addresses", text));
     Ok(ServiceEndpoint {
         addrs: addrs.collect::<Result<_, _>>()?,
         node: parse_some("nodeName", wire.node_name.as_deref())?,

@@ -71,7 +71,7 @@ fn has_ended(object: &Pod) -> bool {
 
 /// Returns a pod's addresses, from the first of these that names any: the
 /// status, which the kubelet writes, then the annotations, which the CNI plugin
-/// writes and which are there earlier.
+/// writes and which are there earlier, then that of Amazon's plugin.
 ///
 /// # Errors
 ///
@@ -85,10 +85,12 @@ pub fn pod_addrs(object: &Pod) -> Result<Vec<IpAddr>, Invalid> {
     let annotated = annotation(metadata, annotations::POD_IPS)
         .or_else(|| annotation(metadata, annotations::POD_IP))
         .map(|text| text.split(',').collect::<Vec<_>>());
+    let amazon = annotation(metadata, annotations::AMAZON_POD_IPS).map(|text| vec![text]);
     let sources = [
         ("status.podIPs", many),
         ("status.podIP", one.into_iter().filter(|ip| !ip.is_empty()).collect()),
         ("annotation podIPs", annotated.unwrap_or_default()),
+        ("annotation pod-ips", amazon.unwrap_or_default()),
     ];
     let found = sources.into_iter().find(|(_, texts)| !texts.is_empty());
     let Some((field, texts)) = found else { return Ok(Vec::new()) };
@@ -97,7 +99,7 @@ pub fn pod_addrs(object: &Pod) -> Result<Vec<IpAddr>, Invalid> {
         let addr = text.parse().or_else(|_| text.parse().map(|addr: InterfaceAddr| addr.addr()));
         addr.map_err(|error| invalid("Pod", metadata, (field, text), error))
     };
-    texts.into_iter().map(read).collect()
+    texts.into_iter().filter(|text| !text.trim().is_empty()).map(read).collect()
 }
 
 /// Returns the pod's labels and those that policies find it by; users cannot forge the latter.
@@ -107,7 +109,7 @@ fn labels(object: &Pod, namespace: &str, account: Option<&str>) -> model::Labels
     labels.insert("projectcalico.org/orchestrator".to_owned(), "k8s".to_owned());
     let key = "projectcalico.org/serviceaccount";
     // Kubernetes allows longer names for accounts than for the values of labels.
-    match account.filter(|account| account.len() <= 63) {
+    match account.filter(|account| account.len() < 63) {
         Some(account) => labels.insert(key.to_owned(), account.to_owned()),
         None => labels.remove(key),
     };

@@ -8,7 +8,7 @@ use model::service::{Service as Model, ServiceKind, ServicePort as Port};
 
 use super::{faulty, id};
 use crate::Invalid;
-use crate::invalid::{Fault, parse, within, word};
+use crate::invalid::{Fault, addr, within, word};
 
 /// Reads a Service.
 ///
@@ -58,7 +58,7 @@ fn read(object: &Service) -> Result<Model, Fault> {
 /// Reads addresses; `None` and nothing are those of headless Services.
 fn addrs(field: &str, texts: &[String]) -> Result<Vec<IpAddr>, Fault> {
     let texts = texts.iter().filter(|text| !text.is_empty() && *text != "None");
-    texts.map(|text| parse(field, text)).collect()
+    texts.map(|text| addr(field, text)).collect()
 }
 
 fn port(wire: &ServicePort) -> Result<Port, Fault> {
