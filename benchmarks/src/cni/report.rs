@@ -31,6 +31,8 @@ fn loads(findings: &Findings) -> Table {
         "per second",
         "failed",
         "x floor",
+        "cpu ms each",
+        "server's",
     ]);
     for (load, plugin, floor) in &findings.loads {
         for (what, ours, least) in

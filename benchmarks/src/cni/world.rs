@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::{ClusterInformation, IpPool};
-use datastore::{Client, Options};
+use datastore::{Client, Filter, Options};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod as PodObject};
 use kernel::Netns;
 use lab::Error;
@@ -95,7 +95,7 @@ impl World {
                      "natOutgoing": true, "nodeSelector": "all()", "allowedUses": ["Workload"]},
         }))?;
         client.create(&pool).await?;
-        Ok(())
+        wait_for_caches(&client).await
     }
 
     /// Opens a connection as the administrator.
@@ -136,6 +136,19 @@ impl World {
         }
         Ok(pods)
     }
+}
+
+/// Waits until the API server's own memory has what was made: the plugins read from it.
+async fn wait_for_caches(client: &Client) -> Result<(), Error> {
+    for _ in 0..100 {
+        let pools = client.list_recent::<IpPool>(&Filter::default()).await?;
+        let cluster = client.get_recent::<ClusterInformation>("default").await?;
+        if !pools.is_empty() && cluster.is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Error::wrong("the API server does not answer with the pool that was made"))
 }
 
 fn pod_object(name: &str) -> Result<PodObject, Error> {
