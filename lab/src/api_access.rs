@@ -17,7 +17,7 @@ pub struct Api {
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api").field("server", &self.client.server()).finish()
+        f.debug_struct("Api").field("server", &self.client.server()).finish_non_exhaustive()
     }
 }
 

@@ -53,8 +53,9 @@ pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(),
     node.run(&["ip", "address", "add", &format!("{v4}/24"), "dev", "eth0"])?;
     node.addrs = vec![v4.into()];
     if fabric == Fabric::Bridge {
-        let [a, b, c, d, e, f, g, _] = SERVER_V6.segments();
-        let v6 = Ipv6Addr::new(a, b, c, d, e, f, g, u16::from(number).saturating_add(0x10));
+        // 2001:db8::11 and on, as 192.0.2.11 and on.
+        let v6 = u128::from(SERVER_V6).saturating_add(0xf).saturating_add(number.into());
+        let v6 = Ipv6Addr::from(v6);
         node.run(&["ip", "address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"])?;
         node.addrs.push(v6.into());
     }

@@ -50,7 +50,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// End all labs and remove what earlier ones left.
+    /// End the labs that were kept and remove what crashed ones left.
     Down,
     /// The inside of a lab.
     #[command(hide = true)]
@@ -126,8 +126,7 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<u8, Error> {
     match task {
-        Task::Demo(_) => sandbox::run(&own_arguments(1)),
-        Task::Scenario { .. } => sandbox::run(&own_arguments(1)),
+        Task::Demo(_) | Task::Scenario { .. } => sandbox::run(&own_arguments()),
         Task::Scenarios { list: true, .. } => {
             say(&scenarios::names().join("\n"));
             Ok(0)
@@ -169,9 +168,9 @@ fn cluster_up(inside: &mut Inside) -> Result<(), Error> {
 
 /// Runs kubectl against the lab that was kept.
 fn kubectl(arguments: &[String]) -> Result<u8, Error> {
-    let running = sandbox::running();
-    let dir = running.first().ok_or_else(|| {
-        Error::wrong("no lab is running: start one with `lab cluster up` or `lab demo --keep`")
+    let kept = sandbox::kept();
+    let dir = kept.first().ok_or_else(|| {
+        Error::wrong("no lab was kept: start one with `lab cluster up` or `lab demo --keep`")
     })?;
     let mut command = Command::new(lab::control_plane::binary()?);
     command.arg("kubectl").args(arguments);
@@ -181,9 +180,9 @@ fn kubectl(arguments: &[String]) -> Result<u8, Error> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// Returns our own command line from the argument `first` on.
-fn own_arguments(first: usize) -> Vec<String> {
-    std::env::args().skip(first).collect()
+/// Returns our own command line, without the program.
+fn own_arguments() -> Vec<String> {
+    std::env::args().skip(1).collect()
 }
 
 #[expect(clippy::print_stdout, reason = "a program that people call")]

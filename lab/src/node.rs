@@ -1,6 +1,7 @@
 //! A node as the lab sees it: what to tell its agent, and where its cable is.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ impl Node {
         let program = std::env::current_exe().map_err(Error::file(dir))?;
         let mut command = Command::new(program);
         command.arg("agent").arg(name).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let log = dir.join("agent.log");
+        command.stderr(File::create(&log).map_err(Error::file(&log))?);
         let mut child = command.spawn().map_err(|error| Error::program("agent", error))?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (stdin, stdout) = pipes.ok_or_else(|| Error::wrong("an agent without pipes"))?;
@@ -51,7 +54,11 @@ impl Node {
         std::thread::spawn(move || listen(stdout, &waiters));
         let pid = dir.join("pid");
         std::fs::write(&pid, child.id().to_string()).map_err(Error::file(&pid))?;
-        is_ready.recv().map_err(|_| Error::program("agent", format!("{name} did not come up")))?;
+        is_ready.recv().map_err(|_| {
+            Error::program("agent", {
+                format!("{name} did not come up: {}", crate::process::tail(&log))
+            })
+        })?;
         Ok(Self {
             name: name.to_owned(),
             addrs: Vec::new(),
@@ -104,10 +111,9 @@ impl Node {
     /// As for [`Node::call`].
     pub fn run(&self, command: &[&str]) -> Result<String, Error> {
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        match self.call(Request::Run { command })? {
-            Answer::Text(text) => Ok(text),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.call(Request::Run { command })?;
+        let Answer::Text(text) = answer else { return Err(unexpected(&answer)) };
+        Ok(text)
     }
 
     /// Starts a program in the background.
@@ -140,10 +146,9 @@ impl Node {
     ///
     /// As for [`Node::call`].
     pub fn program_pid(&self, name: &str) -> Result<Option<i32>, Error> {
-        match self.call(Request::Pid { name: name.to_owned() })? {
-            Answer::Pid(pid) => Ok(pid),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.call(Request::Pid { name: name.to_owned() })?;
+        let Answer::Pid(pid) = answer else { return Err(unexpected(&answer)) };
+        Ok(pid)
     }
 
     /// Calls CNI ADD for a pod, in a new namespace.
@@ -152,10 +157,9 @@ impl Node {
     ///
     /// As for [`Node::call`], with the plugin's error.
     pub fn add(&self, pod: &Pod) -> Result<Attached, Error> {
-        match self.call(Request::Add { pod: pod.clone() })? {
-            Answer::Attached(attached) => Ok(attached),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.call(Request::Add { pod: pod.clone() })?;
+        let Answer::Attached(attached) = answer else { return Err(unexpected(&answer)) };
+        Ok(attached)
     }
 
     /// Calls CNI DEL for a pod and removes its namespace; returns how long the plugins took, in µs.
@@ -164,10 +168,9 @@ impl Node {
     ///
     /// As for [`Node::call`], with the plugin's error.
     pub fn del(&self, pod: &Pod) -> Result<u64, Error> {
-        match self.call(Request::Del { pod: pod.clone() })? {
-            Answer::Attached(attached) => Ok(attached.took_us),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.call(Request::Del { pod: pod.clone() })?;
+        let Answer::Attached(attached) = answer else { return Err(unexpected(&answer)) };
+        Ok(attached.took_us)
     }
 
     /// Calls CNI CHECK for a pod.
@@ -185,10 +188,9 @@ impl Node {
     ///
     /// As for [`Node::call`].
     pub fn probe(&self, targets: &[IpAddr], within_ms: u64) -> Result<Vec<Reached>, Error> {
-        match self.call(Request::Probe { targets: targets.to_vec(), within_ms })? {
-            Answer::Reached(reached) => Ok(reached),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.call(Request::Probe { targets: targets.to_vec(), within_ms })?;
+        let Answer::Reached(reached) = answer else { return Err(unexpected(&answer)) };
+        Ok(reached)
     }
 
     /// Starts to talk from a pod to an address all the time.
@@ -206,10 +208,9 @@ impl Node {
     ///
     /// As for [`Node::call`].
     pub fn stop_flow(&self, container: &str, target: IpAddr) -> Result<Ledger, Error> {
-        match self.call(Request::StopFlow { container: container.to_owned(), target })? {
-            Answer::Ledger(ledger) => Ok(ledger),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.call(Request::StopFlow { container: container.to_owned(), target })?;
+        let Answer::Ledger(ledger) = answer else { return Err(unexpected(&answer)) };
+        Ok(ledger)
     }
 }
 

@@ -189,11 +189,6 @@ pub fn output(command: &mut Command) -> Result<String, Error> {
 ///
 /// [`Error::Program`] with what it says.
 pub fn ip(arguments: &[&str]) -> Result<String, Error> {
-    let what = |error| match error {
-        Error::Program { program, what } => {
-            Error::program(&program, format!("{}: {what}", arguments.join(" ")))
-        }
-        other => other,
-    };
+    let what = |error: Error| Error::program("ip", format!("{}: {error}", arguments.join(" ")));
     output(Command::new("ip").args(arguments)).map_err(what)
 }

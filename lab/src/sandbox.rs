@@ -41,6 +41,8 @@ pub struct State {
     pub pid: i32,
     /// When that started, in clock ticks since boot: process ids are used again.
     pub start_time: u64,
+    /// Whether it waits for a look around; another may be somebody's test.
+    pub is_kept: bool,
 }
 
 /// Runs this program again inside a lab of its own, and returns its exit code.
@@ -93,11 +95,15 @@ fn spawn(dir: &Path, arguments: &[String]) -> Result<Child, Error> {
     command.arg("inside").arg(dir).args(arguments).stdin(Stdio::from(OwnedFd::from(listener)));
     let child = command.spawn().map_err(|error| Error::program("lab", error))?;
     let pid = i32::try_from(child.id()).map_err(Error::wrong)?;
-    let state = State { pid, start_time: start_time(pid).unwrap_or_default() };
-    let text = serde_json::to_string(&state).map_err(Error::wrong)?;
-    let path = dir.join("state.json");
-    std::fs::write(&path, text).map_err(Error::file(&path))?;
+    let state = State { pid, start_time: start_time(pid).unwrap_or_default(), is_kept: false };
+    write_state(dir, &state)?;
     Ok(child)
+}
+
+fn write_state(dir: &Path, state: &State) -> Result<(), Error> {
+    let text = serde_json::to_string(state).map_err(Error::wrong)?;
+    let path = dir.join("state.json");
+    std::fs::write(&path, text).map_err(Error::file(&path))
 }
 
 /// The inside of a lab.
@@ -155,6 +161,13 @@ impl Inside {
     /// [`Error`] if the user's program is gone.
     pub fn keep(&mut self) -> Result<(), Error> {
         prctl::set_pdeathsig(None).map_err(failed("clear the parent death signal"))?;
+        let text = std::fs::read(self.dir.join("state.json")).map_err(Error::file(&self.dir))?;
+        let state: State = serde_json::from_slice(&text).map_err(Error::wrong)?;
+        write_state(&self.dir, &State { is_kept: true, ..state })?;
+        // Whoever reads what the user's program prints must see its end.
+        let null = File::options().write(true).open("/dev/null").map_err(Error::file(&self.dir))?;
+        nix::unistd::dup2_stdout(&null).map_err(failed("close standard output"))?;
+        nix::unistd::dup2_stderr(&null).map_err(failed("close standard error"))?;
         self.outer.write_all(b"kept\n").map_err(Error::file(&self.dir))?;
         loop {
             std::thread::park();
@@ -174,25 +187,33 @@ fn relay(client: &TcpStream, target: SocketAddr) {
     });
 }
 
-/// Ends all labs that run, and removes what earlier ones left; returns how many there were.
+/// Ends the labs that were kept and removes what crashed ones left; returns how many there were.
+///
+/// Others that run are somebody's demo or test, and end by themselves.
 #[must_use]
 pub fn down() -> usize {
-    let labs = labs();
-    for (dir, state) in &labs {
-        if let Some(state) = state.as_ref().filter(|state| is_running(state)) {
+    let mut count: usize = 0;
+    for (dir, state) in labs() {
+        let Some(state) = state else { continue };
+        if is_running(&state) {
+            if !state.is_kept {
+                continue;
+            }
             // If it has just ended by itself, that is as good.
             let _ = kill(Pid::from_raw(state.pid), Signal::SIGKILL);
         }
-        remove(dir);
+        remove(&dir);
+        count = count.saturating_add(1);
     }
-    labs.len()
+    count
 }
 
-/// Returns the directories of the labs that run.
+/// Returns the directories of the labs that were kept.
 #[must_use]
-pub fn running() -> Vec<PathBuf> {
-    let is_alive = |state: &Option<State>| state.as_ref().is_some_and(is_running);
-    labs().into_iter().filter(|(_, state)| is_alive(state)).map(|(dir, _)| dir).collect()
+pub fn kept() -> Vec<PathBuf> {
+    let is_here = |state: &State| state.is_kept && is_running(state);
+    let here = |(dir, state): (PathBuf, Option<State>)| state.filter(is_here).map(|_| dir);
+    labs().into_iter().filter_map(here).collect()
 }
 
 fn remove_leftovers() {
@@ -275,7 +296,7 @@ pub(crate) fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
 /// [`Error::Wrong`] if there is no such node.
 pub fn run_in_node(node: &str, command: &[String]) -> Result<u8, Error> {
     let here = |(dir, state): (PathBuf, Option<State>)| {
-        let state = state.filter(is_running)?;
+        let state = state.filter(|state| state.is_kept && is_running(state))?;
         let pid = std::fs::read_to_string(dir.join("nodes").join(node).join("pid")).ok()?;
         Some((dir, state, pid))
     };
