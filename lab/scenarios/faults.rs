@@ -70,18 +70,34 @@ pub(crate) fn api_server_stopped(dir: &Path) -> Result<(), Error> {
 
 /// A node whose cable is pulled comes back with all its routes.
 pub(crate) fn cable_pulled(dir: &Path) -> Result<(), Error> {
+    let cut = |cluster: &Cluster| cluster.unplug(cluster.node("node-2")?);
+    let mend = |cluster: &Cluster| cluster.plug(cluster.node("node-2")?);
+    heal(dir, cut, mend)
+}
+
+/// Nodes that reach the API server but not each other find together again.
+pub(crate) fn partition(dir: &Path) -> Result<(), Error> {
+    let cut = |cluster: &Cluster| cluster.nodes.iter().try_for_each(|node| cluster.part(node));
+    let mend = |cluster: &Cluster| cluster.nodes.iter().try_for_each(|node| cluster.rejoin(node));
+    heal(dir, cut, mend)
+}
+
+fn heal(
+    dir: &Path,
+    cut: impl Fn(&Cluster) -> Result<(), Error>,
+    mend: impl Fn(&Cluster) -> Result<(), Error>,
+) -> Result<(), Error> {
     let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 4)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
-    let node = cluster.node("node-2")?;
-    cluster.unplug(node)?;
+    cut(&cluster)?;
     std::thread::sleep(OUTAGE);
     let reached = Matrix::probe(&cluster, Duration::from_secs(1))?;
     if reached.unreached().len() != 8 {
-        return Err(Error::wrong(format!("the cable was pulled, and yet:\n{reached}")));
+        return Err(Error::wrong(format!("the nodes were parted, and yet:\n{reached}")));
     }
-    cluster.plug(node)?;
+    mend(&cluster)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))
 }

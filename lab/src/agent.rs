@@ -6,6 +6,7 @@
 
 mod echo;
 mod flow;
+mod ping;
 mod runtime;
 
 use std::collections::BTreeMap;

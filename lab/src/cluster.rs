@@ -269,6 +269,24 @@ impl Cluster {
         crate::process::ip(&["link", "set", &fabric::port(&node.name), "down"]).map(drop)
     }
 
+    /// Parts a node from the other nodes that are parted; the API server stays reachable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] of ip(8).
+    pub fn part(&self, node: &Node) -> Result<(), Error> {
+        set_isolated(node, "on")
+    }
+
+    /// Ends the parting of a node.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] of ip(8).
+    pub fn rejoin(&self, node: &Node) -> Result<(), Error> {
+        set_isolated(node, "off")
+    }
+
     /// Puts a node's cable back.
     ///
     /// # Errors
@@ -277,6 +295,13 @@ impl Cluster {
     pub fn plug(&self, node: &Node) -> Result<(), Error> {
         crate::process::ip(&["link", "set", &fabric::port(&node.name), "up"]).map(drop)
     }
+}
+
+/// Isolated ports of a bridge do not reach each other, but all others.
+fn set_isolated(node: &Node, state: &str) -> Result<(), Error> {
+    let port = fabric::port(&node.name);
+    let set = ["link", "set", "dev", &port, "type", "bridge_slave", "isolated", state];
+    crate::process::ip(&set).map(drop)
 }
 
 /// Copies our programs to where all nodes see them.

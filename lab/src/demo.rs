@@ -48,9 +48,9 @@ pub fn run(inside: &mut Inside, show: Show) -> Result<(), Error> {
     cluster.add_pods("pod", show.pods)?;
     say(&format!("{} pods are attached by the CNI plugins", cluster.pods.len()));
     let matrix = Matrix::probe(&cluster, CONVERGED_WITHIN)?;
-    say(&format!("every pod has tried every pod, over TCP and UDP: {} cells", matrix.cells()));
+    say(&format!("every pod has tried every pod, by ping, TCP and UDP: {} cells", matrix.cells()));
     print(&report(&cluster)?);
-    print("REACHABILITY (# reached over TCP and UDP, . not)");
+    print("REACHABILITY (# reached by ping, TCP and UDP, . not)");
     print(&matrix.to_string());
     if show.afterwards == Afterwards::Keep {
         print(&keep_hints(inside, &cluster)?);

@@ -129,6 +129,8 @@ pub struct Attached {
 pub struct Reached {
     /// The pod's container id.
     pub container: String,
+    /// Targets that answered to a ping.
+    pub ping: Vec<IpAddr>,
     /// Targets that answered over TCP with the address they should have seen us by.
     pub tcp: Vec<IpAddr>,
     /// The same over UDP.

@@ -1,4 +1,4 @@
-//! Who reaches whom: every pod asks every pod, over TCP and UDP.
+//! Who reaches whom: every pod asks every pod, by ping, TCP and UDP.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::protocol::Reached;
 pub struct Matrix {
     names: Vec<String>,
     targets: Vec<Vec<IpAddr>>,
-    /// By pod: the addresses that answered both ways.
+    /// By pod: the addresses that answered in all ways.
     reached: Vec<BTreeSet<IpAddr>>,
 }
 
@@ -45,8 +45,9 @@ impl Matrix {
             .flatten()
             .map(|report| {
                 let udp: BTreeSet<IpAddr> = report.udp.into_iter().collect();
-                let both = report.tcp.into_iter().filter(|addr| udp.contains(addr)).collect();
-                (report.container, both)
+                let ping: BTreeSet<IpAddr> = report.ping.into_iter().collect();
+                let is_reached = |addr: &IpAddr| udp.contains(addr) && ping.contains(addr);
+                (report.container, report.tcp.into_iter().filter(is_reached).collect())
             })
             .collect();
         let reached =

@@ -37,6 +37,7 @@ const ALL: &[(&str, Run)] = &[
     ("del-leaves-nothing", churn::nothing_is_left),
     ("pods-talk-without-api-server", faults::api_server_stopped),
     ("pulled-cable-heals", faults::cable_pulled),
+    ("parted-nodes-find-together", faults::partition),
     ("routed-fabric-with-a-router", peers::routed_fabric),
 ];
 

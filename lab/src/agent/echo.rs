@@ -89,11 +89,16 @@ fn serve_tcp(listener: &TcpListener, has_ended: &AtomicBool) {
     }
 }
 
-/// Asks all targets from the namespace of this thread; returns who answered over TCP and UDP.
-pub(super) fn probe(
-    targets: &[IpAddr],
-    within: Duration,
-) -> Result<(Vec<IpAddr>, Vec<IpAddr>), Error> {
+/// Who answered, and how.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) ping: Vec<IpAddr>,
+    pub(super) tcp: Vec<IpAddr>,
+    pub(super) udp: Vec<IpAddr>,
+}
+
+/// Asks all targets from the namespace of this thread.
+pub(super) fn probe(targets: &[IpAddr], within: Duration) -> Result<Answers, Error> {
     let failed = |error| Error::program("probe", error);
     let own: Vec<IpAddr> = own_addrs()?;
     let udp = probe_udp(targets, &own, within).map_err(failed)?;
@@ -112,7 +117,8 @@ pub(super) fn probe(
             .collect();
         probes.into_iter().flat_map(|probe| probe.join().unwrap_or_default()).collect()
     });
-    Ok((tcp, udp))
+    let ping = super::ping::ping(reached, within).map_err(failed)?;
+    Ok(Answers { ping, tcp, udp })
 }
 
 fn probe_tcp(target: IpAddr, own: &[IpAddr], within: Duration) -> bool {

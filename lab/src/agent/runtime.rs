@@ -101,8 +101,9 @@ impl Runtime {
                 .map(|container| {
                     scope.spawn(move || {
                         let netns = Netns::named(&container)?;
-                        let (tcp, udp) = netns.run(|| echo::probe(targets, within))??;
-                        Ok(Reached { container, tcp, udp })
+                        let echo::Answers { ping, tcp, udp } =
+                            netns.run(|| echo::probe(targets, within))??;
+                        Ok(Reached { container, ping, tcp, udp })
                     })
                 })
                 .collect();
