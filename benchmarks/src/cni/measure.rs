@@ -35,6 +35,8 @@ pub(crate) struct Measured {
     pub(crate) add: Outcome,
     /// Detaching.
     pub(crate) del: Outcome,
+    /// Round trips of calico-ipam for one more pod, while all these are attached.
+    pub(crate) ipam_requests_for_one_more: Option<u64>,
     /// The plugin's own account of both.
     pub(crate) trace: BTreeMap<String, Calls>,
 }
@@ -85,7 +87,19 @@ pub(crate) async fn plugin(world: &World, bin: &Path, load: Load) -> Result<Meas
     let kubeconfig = world.kubeconfig(Identity::CniPlugin);
     let plugin = Plugin::new(bin, &kubeconfig, "info").traced(&file);
     let call = |command| load::run(&pods, load.at_once, |pod| plugin.call(command, pod).map(drop));
-    Ok(Measured { add: call("ADD"), del: call("DEL"), trace: read_trace(&file)? })
+    let add = call("ADD");
+    let ipam_requests_for_one_more = one_more(world, bin, load).await?;
+    Ok(Measured { add, ipam_requests_for_one_more, del: call("DEL"), trace: read_trace(&file)? })
+}
+
+/// Attaches and detaches one more pod, and returns the round trips of calico-ipam for attaching.
+async fn one_more(world: &World, bin: &Path, load: Load) -> Result<Option<u64>, Error> {
+    let pods = world.pods(&format!("one-more-{}", load.name), 1).await?;
+    let plugin = Plugin::new(bin, &world.kubeconfig(Identity::CniPlugin), "debug");
+    let [pod] = pods.as_slice() else { return Err(Error::wrong("a pod was expected")) };
+    let log = plugin.call("ADD", pod).map_err(Error::wrong)?;
+    plugin.call("DEL", pod).map_err(Error::wrong)?;
+    Ok(trace::ipam_requests(&log))
 }
 
 /// Puts `load` on the floor.
@@ -102,7 +116,7 @@ pub(crate) async fn floor(world: &World, load: Load) -> Result<Measured, Error> 
     let dels = later(world, adds).await?;
     let del = run(&dels);
     forget(world, &dels).await?;
-    Ok(Measured { add, del, trace: BTreeMap::new() })
+    Ok(Measured { add, ipam_requests_for_one_more: None, del, trace: BTreeMap::new() })
 }
 
 fn carry_out(own: &PathBuf, task: &Task) -> Result<(), String> {

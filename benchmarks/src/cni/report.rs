@@ -129,6 +129,7 @@ fn of_load(load: Load, ours: &Measured, floor: &Measured) -> (String, Value) {
         "pods": load.count,
         "add": half(&ours.add, &floor.add),
         "del": half(&ours.del, &floor.del),
+        "calico_ipam_round_trips_for_one_more_add": ours.ipam_requests_for_one_more,
         "trace": ours.trace,
     });
     (load.name.to_owned(), value)
@@ -169,6 +170,7 @@ mod tests {
         let of = |millis| Measured {
             add: outcome(millis),
             del: outcome(millis),
+            ipam_requests_for_one_more: Some(9),
             trace: std::collections::BTreeMap::new(),
         };
         let requests = Requests { calico: Some(4), calico_ipam: None };
