@@ -104,10 +104,6 @@ impl TryFrom<&IpamConfig> for model::block::IpamConfig {
                 return Err(object.invalid("spec.maxBlocksPerHost", max, problem));
             }
         };
-        if max > 0 && !is_strict_affinity {
-            let problem = "a limit would make nodes borrow without end; set strictAffinity to true";
-            return Err(object.invalid("spec.maxBlocksPerHost", max, problem));
-        }
         let seconds = spec.cooldown_seconds.unwrap_or_default();
         let cooldown = u64::try_from(seconds).ok().filter(|seconds| *seconds <= 1200);
         let cooldown = cooldown.ok_or_else(|| {

@@ -45,6 +45,9 @@ impl Settings {
             name if name == self.own_name => self.node = fields,
             _ => return None,
         }
+        if let Some(Err(invalid)) = object.map(FelixConfiguration::check) {
+            tracing::warn!(%invalid, "setting not followed");
+        }
         let sources = self.sources.clone().with_cluster(self.cluster.clone());
         let (new, problems) = FelixConfig::resolve(&sources.with_node(self.node.clone()));
         for problem in problems {

@@ -73,7 +73,10 @@ fn guid(mut random: [u8; 16]) -> String {
 pub(crate) fn tiers() -> [Tier; 3] {
     let tier = |name: &str, order: f64, action: &str| {
         let default_action = Some(action.to_owned());
-        Tier::named(name, TierSpec { order: Some(order.into()), default_action, unknown: Map::new() })
+        Tier::named(
+            name,
+            TierSpec { order: Some(order.into()), default_action, unknown: Map::new() },
+        )
     };
     [
         tier("kube-admin", 1_000.0, "Pass"),
