@@ -77,14 +77,12 @@ impl Cluster {
     ///
     /// [`Error`] with the step that failed.
     pub fn up(dir: &Path, plan: Plan, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
-        let mut this = Self::without_daemons(dir, plan, say)?;
+        let this = Self::without_daemons(dir, plan, say)?;
         for node in &this.nodes {
             this.start_daemon(node)?;
         }
         this.wait_ready()?;
         say("calico-node is ready on every node, its BGP sessions established");
-        // Kept for the tests that start it again.
-        this.pods = Vec::new();
         Ok(this)
     }
 
