@@ -57,7 +57,6 @@ pub fn run(name: &str, dir: &Path) -> Result<(), Error> {
     nix::unistd::sethostname(name).map_err(failed("set the host name"))?;
     make_own_dirs(dir)?;
     crate::process::ip(&["link", "set", "lo", "up"])?;
-    prepare_kernel()?;
     let agent = Arc::new(Agent {
         dir: dir.to_owned(),
         programs: Mutex::default(),
@@ -106,15 +105,6 @@ fn make_own_dirs(dir: &Path) -> Result<(), Error> {
         [CONFIG_DIR, PLUGIN_DIR, "/run/netns", "/run/calico", "/var/lib/calico", "/var/log/calico"]
     {
         make_dirs(Path::new(path))?;
-    }
-    Ok(())
-}
-
-/// Does what is asked of a host before it may become a node.
-fn prepare_kernel() -> Result<(), Error> {
-    for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-        let path = Path::new("/proc/sys").join(name);
-        std::fs::write(&path, "1").map_err(Error::file(&path))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 /// Without arguments it runs until SIGTERM, and then leaves routes and peers
 /// as they are. Its settings are environment variables and FelixConfiguration
 /// objects.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of Calico's command line")]
 #[derive(Debug, Default, Parser)]
 #[command(
     name = "calico-node",

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::value::{Backend, LogSeverity};
+use config::value::{Backend, LogSeverity, Switch};
 use config::{FelixConfig, Sources, StartupConfig};
 use datastore::{Client, Options, Source};
 use model::net::Family;
@@ -82,6 +82,7 @@ pub async fn run() -> Result<(), DaemonError> {
     for problem in &started.problems {
         tracing::warn!(%problem, "setting not followed");
     }
+    enable_forwarding(&started.felix);
     let mut parts = Parts::default();
     let _servers = parts.serve(&started.felix).await?;
     let ownership = Ownership {
@@ -194,6 +195,24 @@ fn connect(startup: &StartupConfig) -> Result<Client, DaemonError> {
     let source = file.map_or(Source::Infer, Source::Kubeconfig);
     let user_agent = concat!("calico-node/", env!("CARGO_PKG_VERSION")).to_owned();
     Ok(Client::connect(&Options { source, user_agent, ..Options::default() })?)
+}
+
+/// Has the kernel forward packets between pods and other nodes, unless settings forbid it.
+///
+/// Where that is not allowed it may have been done by somebody else, so it is not fatal.
+fn enable_forwarding(felix: &FelixConfig) {
+    if felix.interfaces.ip_forwarding != Switch::Enabled {
+        return;
+    }
+    let v6 = felix.interfaces.ipv6_support.then_some("net/ipv6/conf/all/forwarding");
+    for name in std::iter::once("net/ipv4/ip_forward").chain(v6) {
+        if ::kernel::sysctl::read(name).is_ok_and(|value| value == "1") {
+            continue;
+        }
+        if let Err(error) = ::kernel::sysctl::write(name, "1") {
+            tracing::error!(%error, "this node does not forward packets of pods; set {name} to 1");
+        }
+    }
 }
 
 fn interface_prefix(felix: &FelixConfig) -> String {

@@ -31,7 +31,7 @@ group! {
         /// Whether IPv6 is used for workloads.
         ipv6_support: bool = true, Felix("ipv6Support"), Used;
         /// Whether the kernel is told to forward packets.
-        ip_forwarding: Switch = Switch::Enabled, Felix("ipForwarding"), Accepted;
+        ip_forwarding: Switch = Switch::Enabled, Felix("ipForwarding"), Used;
         /// Whether workloads may send from addresses that are not theirs.
         source_spoofing: SourceSpoofing = SourceSpoofing::Disabled,
             Felix("workloadSourceSpoofing"), Accepted;
