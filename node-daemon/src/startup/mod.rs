@@ -11,12 +11,12 @@
 //!  the name ────────► /var/lib/calico/nodename   and waits for the second
 //! ```
 //!
-//! The boxes on the left are pure. [`run`] is one pass of them that may be
+//! The boxes on the left are pure. [`run()`] is one pass of them that may be
 //! repeated at any point: what is there is left alone, what another node
 //! created first is taken as it is, and nothing that people changed is
 //! written over.
 //!
-//! Where to start reading: [`run`], then [`address`], [`autodetect`] and [`pools`].
+//! Where to start reading: [`run()`], then [`address`], [`autodetect`] and [`pools`].
 
 mod address;
 mod autodetect;
