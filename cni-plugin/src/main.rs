@@ -27,7 +27,6 @@ mod check;
 mod cleanup;
 mod del;
 mod delegate;
-mod log;
 mod plan;
 mod site;
 mod status;
@@ -43,6 +42,7 @@ use cni::config::{MAX_LEN, version_to_answer};
 use cni::version::version_info;
 use cni::{Environment, Error, ErrorCode, NetworkConfig, Request, Version};
 use serde_json::Value;
+use telemetry::plugin_log;
 
 use crate::call::Call;
 use crate::trace::Trace;
@@ -106,7 +106,7 @@ fn dispatch(
         return Ok(Some(version_info(version_to_answer(stdin))));
     }
     let config = NetworkConfig::parse(stdin)?;
-    log::init(&config.logging);
+    plugin_log::init(&config.logging);
     let call = |attachment, netns| Call::new(environment, attachment, netns, &config, trace);
     match &environment.request {
         Request::Add(attachment, netns) => {

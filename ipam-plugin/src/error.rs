@@ -23,18 +23,6 @@ pub enum Error {
          started, or unlock the datastore (calicoctl datastore migrate unlock)"
     )]
     NotReady(&'static str),
-    /// This node's name is not known.
-    #[error(
-        "cannot read the node's name from {}: {problem}; check that the calico/node container is \
-         running and has mounted /var/lib/calico/, or set `nodename_file_optional`",
-        path.display()
-    )]
-    NoNodeName {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// The Node object does not exist.
     #[error(
         "node {0} does not exist in the datastore: register it in Kubernetes, or correct \
@@ -76,9 +64,7 @@ impl Error {
                 ErrorCode::Datastore
             }
             Self::Refused(failure) => code_of(failure),
-            Self::NotReady(_) | Self::NoNodeName { .. } | Self::TooSlow { .. } => {
-                ErrorCode::TryAgainLater
-            }
+            Self::NotReady(_) | Self::TooSlow { .. } => ErrorCode::TryAgainLater,
             Self::InvalidRequest(_) => ErrorCode::InvalidConfig,
             Self::Differs(_) => ErrorCode::CheckFailed,
             Self::Marker { .. } => ErrorCode::Io,

@@ -25,7 +25,6 @@ pub mod driver;
 pub mod error;
 pub mod holder;
 pub mod lock;
-pub mod node_name;
 mod objects;
 pub mod plugin;
 pub mod scene;

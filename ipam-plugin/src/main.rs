@@ -8,13 +8,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
-use std::{env, io};
+use std::{env, fs, io};
 
-use cni::config::{self, LogLevel, Logging, Nodename};
-use cni::{Environment, ErrorCode, NetworkConfig, Request, Version};
-use ipam_plugin::{node_name, plugin, upgrade};
+use cni::config::{self, Nodename};
+use cni::{Environment, ErrorCode, NetworkConfig, Request, Version, nodename};
+use ipam_plugin::{plugin, upgrade};
 use serde_json::Value;
-use telemetry::logging::{self, Level};
+use telemetry::plugin_log;
 
 /// Larger ones are refused by [`NetworkConfig::parse`].
 const MAX_STDIN: u64 = config::MAX_LEN as u64 + 1;
@@ -67,29 +67,8 @@ fn carry_out(stdin: &[u8], version: Version) -> Result<Option<Value>, cni::Error
         return Ok(Some(cni::version::version_info(version)));
     }
     let config = NetworkConfig::parse(stdin)?;
-    start_log(&config.logging);
+    plugin_log::init(&config.logging);
     runtime()?.block_on(plugin::run(&environment, &config))
-}
-
-/// Logs to standard error and to the configured file, never to standard output.
-///
-/// A file that cannot be used is done without: no container should lack an
-/// address because of a log. The calico plugin sets long files aside.
-fn start_log(config: &Logging) {
-    let level = match config.level {
-        LogLevel::Error => Level::Error,
-        LogLevel::Warning => Level::Warning,
-        LogLevel::Info => Level::Info,
-        LogLevel::Debug => Level::Debug,
-    };
-    let file = config.file.clone().map(|path| (path, level));
-    let options = logging::Options { screen: level, file, ..logging::Options::default() };
-    if let Err(error) = logging::init(&options) {
-        let screen_only = logging::Options { file: None, ..options };
-        if logging::init(&screen_only).is_ok() {
-            tracing::warn!(%error, "logging to standard error only");
-        }
-    }
 }
 
 fn label_affinities() -> Result<(), String> {
@@ -100,7 +79,8 @@ fn label_affinities() -> Result<(), String> {
         hostname: None,
         is_file_optional: true,
     };
-    let node = node_name::find(&wanted).map_err(|error| error.to_string())?;
+    let node = nodename::decide(&wanted, |file| fs::read_to_string(file))
+        .map_err(|error| error.to_string())?;
     let work = async {
         let client = datastore::Client::connect(&datastore::Options::default())?;
         upgrade::upgrade(&client, &node).await?;

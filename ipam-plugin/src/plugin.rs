@@ -1,11 +1,12 @@
 //! The IPAM plugin as the caller sees it: a command in, JSON out.
 
+use std::fs;
 use std::path::Path;
 
 use cni::config::Ipam;
 use cni::environment::Attachment;
 use cni::result::Ip;
-use cni::{Environment, ErrorCode, NetworkConfig, Request, Success};
+use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
 use datastore::{Client, Options, Source};
 use ipam::PoolReference;
 use model::id::NodeName;
@@ -17,7 +18,7 @@ use crate::add::{AddRequest, Wanted, add};
 use crate::driver::Driver;
 use crate::holder::Holder;
 use crate::lock::HostLock;
-use crate::{Error, check, delete, node_name, scene, upgrade};
+use crate::{Error, check, delete, scene, upgrade};
 
 /// Carries out the command in `environment` and returns what to print, if anything.
 ///
@@ -31,7 +32,7 @@ pub async fn run(
     match &environment.request {
         Request::Version => Ok(Some(cni::version::version_info(config.version))),
         Request::Add(attachment, _) => {
-            let node = node_name::find(&config.nodename)?;
+            let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
             let request = add_request(config, attachment, node)?;
             let mut driver = connect(config)?;
             let marker = Path::new(upgrade::MARKER);

@@ -50,7 +50,7 @@ const CASES: &[Case] = &[
         ADD,
         r#"{"cniVersion":"1.0.0","name":"net","type":"calico","nodename_file":"/nonexistent/nodename","ipam":{"type":"calico-ipam"}}"#,
         11,
-        "cannot read the node's name from /nonexistent/nodename",
+        "the node name file /nonexistent/nodename cannot be read: check that the calico/node",
     ),
     (
         ADD,

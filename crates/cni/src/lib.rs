@@ -27,6 +27,7 @@ pub mod environment;
 pub mod error;
 #[cfg(test)]
 mod golden;
+pub mod nodename;
 pub mod result;
 pub mod secret;
 pub mod version;

@@ -1,17 +1,21 @@
-//! Logs: standard error and the configured file, never standard output.
+//! The log of a CNI plugin: standard error and the configured file, never standard output.
+//!
+//! A plugin lives for one call, so it looks once, at its start, whether the file has grown
+//! too long.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cni::config::{LogLevel, Logging};
-use telemetry::logging::{self, Format, Level, Options};
 
-/// Starts logging as the configuration says.
+use crate::logging::{self, Format, Level, Options};
+
+/// Starts logging for this process as the network's configuration says; call it once.
 ///
 /// A file that cannot be used is complained about and done without: no container
 /// should lack a network because of a log.
-pub(crate) fn init(config: &Logging) {
+pub fn init(config: &Logging) {
     let level = match config.level {
         LogLevel::Error => Level::Error,
         LogLevel::Warning => Level::Warning,
