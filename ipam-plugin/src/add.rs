@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::Error;
 use crate::driver::Driver;
 use crate::holder::{self, Holder};
-use crate::scene::Surroundings;
+use crate::scene::{Age, Surroundings};
 
 /// What one container wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,12 +55,52 @@ impl Wanted {
 ///
 /// See [`Error`]. What was assigned before the failure has been released.
 pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<InterfaceAddr>, Error> {
+    let (around, view) = read(driver, request, Age::Recent).await?;
+    let error = match Box::pin(assign_all(driver, request, &around, view)).await {
+        Err(error) if rests_on_pools(&error) => error,
+        result => return result,
+    };
+    let (current, view) = read(driver, request, Age::Current).await?;
+    if current == around {
+        return Err(error);
+    }
+    info!(%error, "trying again: what this rests on has just changed");
+    Box::pin(assign_all(driver, request, &current, view)).await
+}
+
+async fn read(
+    driver: &mut Driver,
+    request: &AddRequest,
+    age: Age,
+) -> Result<(Surroundings, View), Error> {
     let namespace = request.holder.pod.as_ref().map(|pod| pod.namespace.as_str());
-    let (around, mut view) = Box::pin(Surroundings::read(driver, &request.node, namespace)).await?;
+    Box::pin(Surroundings::read(driver, &request.node, namespace, age)).await
+}
+
+/// Might the answer be another one if a pool, or a label, were newer than what was read?
+const fn rests_on_pools(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Refused(
+            Failure::NoPool { .. }
+                | Failure::UnknownPool { .. }
+                | Failure::UnusablePool { .. }
+                | Failure::OutsidePools { .. }
+                | Failure::Exhausted { .. }
+        )
+    )
+}
+
+async fn assign_all(
+    driver: &mut Driver,
+    request: &AddRequest,
+    around: &Surroundings,
+    mut view: View,
+) -> Result<Vec<InterfaceAddr>, Error> {
     let now = holder::now();
     let mut addrs = Vec::new();
     for wanted in &request.wanted {
-        match assign(driver, request, &around, (wanted, now), view).await {
+        match assign(driver, request, around, (wanted, now), view).await {
             Ok((assigned, after)) => {
                 info!(addr = %assigned.addr, block = %assigned.block, "assigned");
                 addrs.push(result_of(wanted, assigned)?);
@@ -68,7 +108,7 @@ pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<Interf
             }
             Err(error) => {
                 if !addrs.is_empty() {
-                    give_back(driver, request, &around, now).await;
+                    give_back(driver, request, around, now).await;
                 }
                 return Err(error);
             }

@@ -8,6 +8,7 @@ use model::block::Owner;
 use tracing::warn;
 
 use crate::Error;
+use crate::scene::{self, Age};
 
 /// Objects as they were last read or written, with their revisions and with
 /// the fields that we do not know.
@@ -67,12 +68,13 @@ impl Objects {
     }
 }
 
-/// Reads the affinities that `filter` selects, as they were a moment ago.
-pub(crate) async fn list_recent_affinities(
+/// Reads the affinities that `filter` selects.
+pub(crate) async fn list_affinities(
     client: &Client,
     filter: &Filter,
+    age: Age,
 ) -> Result<Answer, Error> {
-    Ok(affinities(client.list_recent(filter).await?))
+    Ok(affinities(scene::list(client, filter, age).await?))
 }
 
 fn affinities(objects: Vec<api::BlockAffinity>) -> Answer {

@@ -2,9 +2,11 @@
 //!
 //! All of it may be a moment old: what the datastore keeps in its memory is
 //! read without waiting. The writes that follow are compare-and-swap, and a
-//! claim on a block is preceded by a listing that is not old.
+//! claim on a block is preceded by a listing that is not old. Nothing is
+//! refused for what was old, though: whoever finds a reason to refuse reads
+//! again with [`Age::Current`] first.
 
-use datastore::{Client, Filter};
+use datastore::{Client, Filter, Object};
 use ipam::{Op, View};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use model::Labels;
@@ -20,8 +22,17 @@ use crate::{Error, objects};
 /// The name of each kind's only object.
 const DEFAULT: &str = "default";
 
+/// How old an answer of the datastore may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Age {
+    /// It may miss what was written a moment ago.
+    Recent,
+    /// It holds everything that was written before the request.
+    Current,
+}
+
 /// Everything that decides about addresses and changes rarely.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Surroundings {
     /// The configuration.
     pub config: IpamConfig,
@@ -40,28 +51,30 @@ impl Surroundings {
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`], [`Error::NoSuchNode`], and what the datastore fails with.
+    /// [`Error::NotReady`], [`Error::NoSuchNode`], both whatever the age, and
+    /// what the datastore fails with.
     pub async fn read(
         driver: &mut Driver,
         node: &NodeName,
         namespace: Option<&str>,
+        age: Age,
     ) -> Result<(Self, View), Error> {
         let client = driver.client().clone();
         let filter = Filter { labels: Some(own_affinities(node)), ..Filter::default() };
         let (ready, config, reserved, pools, node_labels, affinities) = futures::join!(
             check_ready(&client),
-            read_config(&client),
-            read_reserved(&client),
-            read_pools(&client),
-            read_node_labels(&client, node),
-            objects::list_recent_affinities(&client, &filter),
+            read_config_of(&client, age),
+            read_reserved(&client, age),
+            read_pools(&client, age),
+            read_node_labels(&client, node, age),
+            objects::list_affinities(&client, &filter, age),
         );
         ready?;
         let pools = pools?;
         let selects_namespaces = pools.iter().any(|pool| pool.namespace_selector.is_some());
         let namespace_labels = match namespace {
             Some(namespace) if selects_namespaces => {
-                Some(read_namespace_labels(&client, namespace).await?)
+                Some(read_namespace_labels(&client, namespace, age).await?)
             }
             Some(_) | None => None,
         };
@@ -78,7 +91,14 @@ impl Surroundings {
 ///
 /// [`Error::NotReady`], and what the datastore fails with.
 pub async fn check_ready(client: &Client) -> Result<(), Error> {
-    match client.get_recent::<api::ClusterInformation>(DEFAULT).await? {
+    match readiness(client, Age::Recent).await {
+        Err(Error::NotReady(_)) => readiness(client, Age::Current).await,
+        result => result,
+    }
+}
+
+async fn readiness(client: &Client, age: Age) -> Result<(), Error> {
+    match get::<api::ClusterInformation>(client, DEFAULT, age).await? {
         None => Err(Error::NotReady("ClusterInformation `default` does not exist")),
         Some(information) if information.spec.datastore_ready == Some(true) => Ok(()),
         Some(_) => Err(Error::NotReady("ClusterInformation `default` has no datastoreReady: true")),
@@ -91,14 +111,18 @@ pub async fn check_ready(client: &Client) -> Result<(), Error> {
 ///
 /// What the datastore fails with, and [`Error::InvalidObject`].
 pub async fn read_config(client: &Client) -> Result<IpamConfig, Error> {
-    match client.get_recent::<api::IpamConfig>(DEFAULT).await? {
+    read_config_of(client, Age::Recent).await
+}
+
+async fn read_config_of(client: &Client, age: Age) -> Result<IpamConfig, Error> {
+    match get::<api::IpamConfig>(client, DEFAULT, age).await? {
         Some(config) => Ok(IpamConfig::try_from(&config)?),
         None => Ok(IpamConfig::default()),
     }
 }
 
-async fn read_reserved(client: &Client) -> Result<Vec<Cidr>, Error> {
-    let reservations = client.list_recent::<api::IpReservation>(&Filter::default()).await?;
+async fn read_reserved(client: &Client, age: Age) -> Result<Vec<Cidr>, Error> {
+    let reservations = list::<api::IpReservation>(client, &Filter::default(), age).await?;
     let mut reserved = Vec::new();
     for reservation in &reservations {
         // Assigning from a range whose reservation we cannot read would be worse than failing.
@@ -107,8 +131,8 @@ async fn read_reserved(client: &Client) -> Result<Vec<Cidr>, Error> {
     Ok(reserved)
 }
 
-async fn read_pools(client: &Client) -> Result<Vec<IpPool>, Error> {
-    let objects = client.list_recent::<api::IpPool>(&Filter::default()).await?;
+async fn read_pools(client: &Client, age: Age) -> Result<Vec<IpPool>, Error> {
+    let objects = list::<api::IpPool>(client, &Filter::default(), age).await?;
     let pools = objects.iter().filter_map(|object| {
         let pool = IpPool::try_from(object);
         pool.inspect_err(|error| warn!(%error, "ignoring an IPPool")).ok()
@@ -116,15 +140,42 @@ async fn read_pools(client: &Client) -> Result<Vec<IpPool>, Error> {
     Ok(pools.collect())
 }
 
-async fn read_node_labels(client: &Client, name: &NodeName) -> Result<Labels, Error> {
-    let node = client.get_recent::<Node>(name.as_str()).await?;
+async fn read_node_labels(client: &Client, name: &NodeName, age: Age) -> Result<Labels, Error> {
+    let node = find::<Node>(client, name.as_str(), age).await?;
     let node = node.ok_or_else(|| Error::NoSuchNode(name.to_string()))?;
     Ok(node.metadata.labels.unwrap_or_default())
 }
 
-async fn read_namespace_labels(client: &Client, name: &str) -> Result<Labels, Error> {
-    let namespace = client.get_recent::<Namespace>(name).await?;
+async fn read_namespace_labels(client: &Client, name: &str, age: Age) -> Result<Labels, Error> {
+    let namespace = find::<Namespace>(client, name, age).await?;
     Ok(namespace.and_then(|namespace| namespace.metadata.labels).unwrap_or_default())
+}
+
+/// Reads one object that should exist; there being none is never old news.
+async fn find<T: Object>(client: &Client, name: &str, age: Age) -> Result<Option<T>, Error> {
+    match get(client, name, age).await? {
+        None if age == Age::Recent => get(client, name, Age::Current).await,
+        found => Ok(found),
+    }
+}
+
+async fn get<T: Object>(client: &Client, name: &str, age: Age) -> Result<Option<T>, Error> {
+    Ok(match age {
+        Age::Recent => client.get_recent(name).await?,
+        Age::Current => client.get(name).await?,
+    })
+}
+
+/// Reads all objects that `filter` selects.
+pub(crate) async fn list<T: Object>(
+    client: &Client,
+    filter: &Filter,
+    age: Age,
+) -> Result<Vec<T>, Error> {
+    Ok(match age {
+        Age::Recent => client.list_recent(filter).await?,
+        Age::Current => client.list(filter).await?,
+    })
 }
 
 /// Returns the label selector of a node's affinities.
