@@ -223,17 +223,25 @@ impl Cluster {
                 let Err(error) = node.run(&ask) else { break };
                 let is_running = node.program_pid(DAEMON)?.is_some();
                 if !is_running || started.elapsed() > READY_WITHIN {
-                    let log = crate::process::tail(&node.dir.join(format!("{DAEMON}.log")));
                     return Err(Error::Timeout {
                         what: format!("calico-node on {} to be ready", node.name),
                         seconds: started.elapsed().as_secs(),
-                        detail: format!(": {error}; the end of its log:\n{log}"),
+                        detail: format!(": {error}{}", self.ends_of_logs()),
                     });
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
         Ok(())
+    }
+
+    /// Returns the last lines of every daemon's log: the cause is often another node's.
+    fn ends_of_logs(&self) -> String {
+        let log = |node: &Node| {
+            let end = crate::process::tail(&node.dir.join(format!("{DAEMON}.log")));
+            format!("\nthe end of the log of {}:\n{end}", node.name)
+        };
+        self.nodes.iter().map(log).collect()
     }
 
     /// Returns the path of one of our programs, valid in all nodes.
