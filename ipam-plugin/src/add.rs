@@ -129,6 +129,7 @@ async fn assign(
         reserved: around.reserved.clone(),
         pools: pools(request, around, wanted)?,
         selected: selected(request, around, wanted.family()),
+        newest_first: around.newest_first.clone(),
         now,
     };
     let order = Request {

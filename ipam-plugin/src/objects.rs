@@ -1,5 +1,6 @@
 //! The API objects behind what a machine knows: what it writes is based on these.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use datastore::{Client, Error as StoreError, Filter};
@@ -68,13 +69,25 @@ impl Objects {
     }
 }
 
-/// Reads the affinities that `filter` selects.
+/// Reads the affinities that `filter` selects, the newest first.
 pub(crate) async fn list_affinities(
     client: &Client,
     filter: &Filter,
     age: Age,
 ) -> Result<Answer, Error> {
-    Ok(affinities(scene::list(client, filter, age).await?))
+    let mut objects = scene::list(client, filter, age).await?;
+    sort_newest_first(&mut objects);
+    Ok(affinities(objects))
+}
+
+/// Times are of whole seconds; within one the last writes decide.
+fn sort_newest_first(objects: &mut [api::BlockAffinity]) {
+    objects.sort_by_cached_key(|object| {
+        let metadata = &object.metadata;
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let version = metadata.resource_version.as_ref();
+        Reverse((created, version.and_then(|version| version.parse::<u64>().ok())))
+    });
 }
 
 fn affinities(objects: Vec<api::BlockAffinity>) -> Answer {
@@ -196,5 +209,37 @@ fn object_name(key: &Key) -> String {
         Key::Affinity(Owner::Host(node), cidr) => api::names::affinity_name(node.as_str(), *cidr),
         Key::Affinity(Owner::Virtual(name), cidr) => api::names::affinity_name(name, *cidr),
         Key::Handle(id) => id.object_name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use model::block::{Affinity, AffinityState};
+
+    #[test]
+    fn the_newest_claim_comes_first() {
+        let claim = |number: u8, second: &str, version: &str| {
+            let mut object = api::BlockAffinity::from_model(&Affinity {
+                owner: Owner::Host("a".parse().unwrap()),
+                cidr: format!("10.0.{number}.0/26").parse().unwrap(),
+                state: AffinityState::Confirmed,
+                is_deleted: false,
+            });
+            object.metadata.creation_timestamp =
+                Some(Time(format!("2026-01-01T00:00:{second}Z").parse().unwrap()));
+            object.metadata.resource_version = Some(version.to_owned());
+            object
+        };
+        let mut claims = [
+            claim(1, "01", "99"),
+            claim(2, "02", "7"),
+            claim(3, "02", "10"),
+            claim(4, "00", "100"),
+        ];
+        sort_newest_first(&mut claims);
+        let order = claims.map(|claim| claim.spec.cidr.clone());
+        assert_eq!(order, ["10.0.3.0/26", "10.0.2.0/26", "10.0.1.0/26", "10.0.4.0/26"]);
     }
 }

@@ -7,7 +7,7 @@
 //! again with [`Age::Current`] first.
 
 use datastore::{Client, Filter, Object};
-use ipam::{Op, View};
+use ipam::{Op, Outcome, View};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use model::Labels;
 use model::block::IpamConfig;
@@ -44,6 +44,8 @@ pub struct Surroundings {
     pub node_labels: Labels,
     /// The labels of the workload's namespace, if it has one and a pool selects by them.
     pub namespace_labels: Option<Labels>,
+    /// The blocks that the node claims, newest first.
+    pub newest_first: Vec<Cidr>,
 }
 
 impl Surroundings {
@@ -79,9 +81,15 @@ impl Surroundings {
             Some(_) | None => None,
         };
         let mut view = View::default();
-        view.feed(Op::ListAffinities, driver.learn(affinities?));
+        let affinities = driver.learn(affinities?);
+        let newest_first = if let Outcome::Affinities(claims) = &affinities {
+            claims.iter().map(|claim| claim.cidr).collect()
+        } else {
+            Vec::new()
+        };
+        view.feed(Op::ListAffinities, affinities);
         let (config, reserved, node_labels) = (config?, reserved?, node_labels?);
-        Ok((Self { config, reserved, pools, node_labels, namespace_labels }, view))
+        Ok((Self { config, reserved, pools, node_labels, namespace_labels, newest_first }, view))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Assigning one address: the handle counts first, then the block gives.
 //!
 //! Where the address comes from is decided in [`place`]; this file is about
-//! taking it. On a warm path, where the node has one block with room, the
+//! taking it. On a warm path, where the newest block of the node has room, the
 //! steps are: create the handle and read the block side by side, then update
-//! the block.
+//! the block. Older blocks fill first, so that path is the usual one.
 
 mod given;
 mod place;
@@ -57,6 +57,9 @@ pub struct Scene {
     /// The ranges of all pools that select the node. Empty blocks of the node
     /// outside of them are given up.
     pub selected: Vec<Cidr>,
+    /// The blocks that the node claims, newest first. Claims that are not
+    /// among them count as newer. It says only where to look first.
+    pub newest_first: Vec<Cidr>,
     /// The time.
     pub now: WallTime,
 }
@@ -84,7 +87,8 @@ pub struct Assignment {
     survey: Survey,
     has_entered: bool,
     must_read_handle: bool,
-    /// Blocks for which this run may have raised the handle's count.
+    /// Blocks for which this run has raised the handle's count, and may lower
+    /// it again. A count that was there may belong to a write under way.
     raised: BTreeSet<Cidr>,
     refused_writes: u32,
     failure: Option<Failure>,
@@ -194,7 +198,7 @@ impl Assignment {
 
     /// Returns the write that makes the handle count one address more in `cidr`
     /// than it holds there, or `None` if it does.
-    fn count_up(&mut self, cidr: Cidr) -> Option<Op> {
+    fn count_up(&self, cidr: Cidr) -> Option<Op> {
         let key = self.handle_key();
         let wanted = self.held_count(cidr).saturating_add(1);
         let op = match self.view.get(&key) {
@@ -216,7 +220,6 @@ impl Assignment {
                 }))
             }
         };
-        self.raised.insert(cidr);
         Some(op)
     }
 
@@ -261,7 +264,6 @@ impl Assignment {
 
     fn go_to(&mut self, place: Place) -> Step<Assigned> {
         match place {
-            Place::Peek(ops) => Step::Act(ops),
             Place::Do(ops) if self.has_entered => Step::Act(ops),
             Place::Do(inside) => {
                 self.has_entered = true;
@@ -272,6 +274,20 @@ impl Assignment {
             Place::Nowhere(failure) => {
                 self.failure = Some(failure.clone());
                 self.undo(failure)
+            }
+        }
+    }
+
+    /// Takes note of what a write that was done has counted.
+    fn note_counts(&mut self, op: &Op) {
+        let (Op::Create(Record::Handle(written)) | Op::Update(Record::Handle(written))) = op else {
+            return;
+        };
+        let before = self.view.handle(&written.id);
+        for (cidr, count) in &written.blocks {
+            let counted = before.and_then(|handle| handle.blocks.get(cidr));
+            if counted.is_none_or(|counted| counted < count) {
+                self.raised.insert(*cidr);
             }
         }
     }
@@ -320,6 +336,8 @@ impl Machine for Assignment {
         if is_write && outcome != Outcome::Written {
             self.refused_writes = self.refused_writes.saturating_add(1);
             self.note_refusal(&op, &outcome);
+        } else if is_write {
+            self.note_counts(&op);
         }
         self.note_claim(&op, &outcome);
         let is_handle_read = matches!(&op, Op::Read(Key::Handle(_)));

@@ -12,13 +12,14 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use common::store::{Revisions, Store};
 use common::{brief, pool};
 use ipam::{
-    AddressRelease, Assignment, Expected, Failure, Machine, Op, Outcome, Release, Request, Scene,
-    Step, View, seed_of,
+    AddressRelease, Assignment, Expected, Failure, Key, Machine, Op, Outcome, Release, Request,
+    Scene, Step, View, seed_of,
 };
 use model::block::{Affinity, AffinityState, Block, Handle, IpamConfig, Owner};
 use model::id::HandleId;
@@ -62,6 +63,7 @@ fn scene() -> Scene {
         reserved: Vec::new(),
         selected: vec![pool.cidr],
         pools: vec![pool],
+        newest_first: Vec::new(),
         now: NOW,
     }
 }
@@ -104,10 +106,21 @@ fn assign(store: &mut Store, request: Request, scene: Scene) -> (Vec<String>, St
     let mut view = View::default();
     let listed = store.apply(&Op::ListAffinities, &mut revisions);
     view.feed(Op::ListAffinities, listed);
+    let scene = Scene { newest_first: newest_first(&view, &revisions), ..scene };
     let mut machine = Assignment::new(request, scene, view);
     let (log, end) = run(store, &mut machine, &mut revisions);
     let end = end.map_or_else(|failure| failure.to_string(), |done| done.addr.to_string());
     (log, end)
+}
+
+fn newest_first(view: &View, revisions: &Revisions) -> Vec<Cidr> {
+    let mut claims: Vec<Cidr> = view.affinities().map(|claim| claim.cidr).collect();
+    let written = |cidr: &Cidr| {
+        let claim = view.affinities().find(|claim| claim.cidr == *cidr).unwrap();
+        revisions[&Key::Affinity(claim.owner.clone(), *cidr)]
+    };
+    claims.sort_by_key(|cidr| Reverse(written(cidr)));
+    claims
 }
 
 fn addr_of(store: &mut Store, node: &str, handle: &str) -> String {
@@ -155,7 +168,7 @@ fn a_further_address_takes_three_requests_in_two_steps() {
 }
 
 #[test]
-fn with_several_blocks_the_one_with_room_is_found_before_the_lock() {
+fn with_several_blocks_the_newest_is_tried_alone() {
     let mut store = Store::default();
     for handle in ["h1", "h2", "h3"] {
         addr_of(&mut store, "a", handle);
@@ -165,11 +178,60 @@ fn with_several_blocks_the_one_with_room_is_found_before_the_lock() {
     assert_eq!(
         log,
         [
-            "read block 10.0.0.0/31, read block 10.0.0.2/31",
             "create handle h4 10.0.0.2/31:1 | lock | read block 10.0.0.2/31",
             "update block 10.0.0.2/31 ##",
         ]
     );
+}
+
+#[test]
+fn the_older_blocks_are_read_if_the_newest_is_full() {
+    let mut store = Store::default();
+    for handle in ["h1", "h2", "h3", "h4"] {
+        addr_of(&mut store, "a", handle);
+    }
+    release(&mut store, "h1");
+    let (log, addr) = assign(&mut store, request("a", "h5"), scene());
+    assert_eq!(addr, "10.0.0.0");
+    assert_eq!(
+        log,
+        [
+            "create handle h5 10.0.0.2/31:1 | lock | read block 10.0.0.2/31",
+            "read block 10.0.0.0/31",
+            "update handle h5 10.0.0.0/31:1",
+            "update block 10.0.0.0/31 ##",
+        ]
+    );
+}
+
+/// Many at once have read what the node claims before any of them got the lock.
+#[test]
+fn those_who_waited_for_the_lock_use_the_block_that_was_just_claimed() {
+    let mut wide = scene();
+    wide.pools = vec![pool("wide", "10.0.0.0/26", 30)];
+    wide.selected = vec![wide.pools[0].cidr];
+    let (mut store, mut before) = (Store::default(), Vec::new());
+    for blocks in [0, 1, 3] {
+        // All of them read first, then each in turn does the rest under the lock.
+        let waiting: Vec<_> = (0..8)
+            .map(|number| {
+                let (mut revisions, mut view) = (Revisions::new(), View::default());
+                view.feed(Op::ListAffinities, store.apply(&Op::ListAffinities, &mut revisions));
+                let request = request("a", &format!("b{blocks}n{number}"));
+                let order = newest_first(&view, &revisions);
+                let scene = Scene { newest_first: order, ..wide.clone() };
+                (Assignment::new(request, scene, view), revisions)
+            })
+            .collect();
+        for (mut machine, mut revisions) in waiting {
+            run(&mut store, &mut machine, &mut revisions).1.unwrap();
+        }
+        // One more, so that the next ones begin with a block that is half full.
+        assign(&mut store, request("a", &format!("b{blocks}")), wide.clone());
+        before.push(store.blocks().count());
+    }
+    // 9, 18 and 27 addresses in blocks of four.
+    assert_eq!(before, [3, 5, 7]);
 }
 
 #[test]

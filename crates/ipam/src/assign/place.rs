@@ -17,11 +17,9 @@ const RECLAIM_AFTER: Duration = Duration::from_secs(60);
 
 /// The next move towards an address.
 pub(super) enum Place {
-    /// Look at these first; the lock of the host is not needed for it.
-    Peek(Vec<Op>),
     /// Do this first.
     Do(Vec<Op>),
-    /// The block has room, or is the only one and probably has.
+    /// The block has room, or is the newest one and probably has.
     Take(Cidr),
     /// The handle holds the address already.
     Held(Assigned),
@@ -120,23 +118,37 @@ impl Assignment {
     }
 
     /// Finds room in the blocks that this node has, and mends half-made claims.
+    ///
+    /// One block is tried at first, unseen; the others are read if it is full.
     fn own_block(&mut self) -> Option<Place> {
         let in_pools = |claim: &&Affinity| self.pool_of(&claim.cidr).is_some();
-        let claims: Vec<Affinity> = self.own_claims().filter(in_pools).cloned().collect();
+        let mut claims: Vec<Affinity> = self.own_claims().filter(in_pools).cloned().collect();
+        claims.sort_by_key(|claim| self.age_of(&claim.cidr));
+        let is_settled =
+            |claim: &&Affinity| claim.state == AffinityState::Confirmed && !claim.is_deleted;
         let key = |claim: &Affinity| Key::Block(claim.cidr);
-        let is_unknown = |claim: &&Affinity| matches!(self.view.get(&key(claim)), Known::Unknown);
-        let unknown: Vec<Op> =
-            claims.iter().filter(is_unknown).map(|claim| Op::Read(key(claim))).collect();
-        if let ([claim], [_], false) = (claims.as_slice(), unknown.as_slice(), self.has_entered)
-            && claim.state == AffinityState::Confirmed
-            && !claim.is_deleted
+        let is_unknown = |claim: &Affinity| matches!(self.view.get(&key(claim)), Known::Unknown);
+        if let Some(newest) = claims.iter().find(is_settled)
+            && is_unknown(newest)
         {
-            return Some(Place::Take(claim.cidr));
+            return Some(if self.has_entered {
+                Place::Do(vec![Op::Read(key(newest))])
+            } else {
+                Place::Take(newest.cidr)
+            });
         }
-        if !unknown.is_empty() {
-            return Some(if self.has_entered { Place::Do(unknown) } else { Place::Peek(unknown) });
+        let (unknown, known): (Vec<_>, Vec<_>) = claims.into_iter().partition(is_unknown);
+        if let Some(place) = known.iter().find_map(|claim| self.tend(claim)) {
+            return Some(place);
         }
-        claims.iter().find_map(|claim| self.tend(claim))
+        let reads: Vec<Op> = unknown.iter().map(|claim| Op::Read(key(claim))).collect();
+        (!reads.is_empty()).then_some(Place::Do(reads))
+    }
+
+    /// Returns a number that is lower for newer claims.
+    fn age_of(&self, cidr: &Cidr) -> usize {
+        let rank = self.scene.newest_first.iter().position(|one| one == cidr);
+        rank.map_or(0, |rank| rank.saturating_add(1))
     }
 
     /// Brings a claim of this node in order; `None` if it is, and its block is full.

@@ -321,12 +321,24 @@ impl World {
             reserved: self.reserved.clone(),
             selected: pools.iter().map(|pool| pool.cidr).collect(),
             pools,
+            newest_first: self.some_blocks(),
             now: self.now,
         };
         let mut view = View::default();
         let listed = self.store.apply(&Op::ListAffinities, &mut self.clients[at].revisions);
         view.feed(Op::ListAffinities, listed);
         Assignment::new(request, scene, view)
+    }
+
+    /// Returns some blocks in any order, as what was read long ago.
+    fn some_blocks(&mut self) -> Vec<Cidr> {
+        let mut blocks: Vec<Cidr> = self.store.blocks().map(|block| block.cidr).collect();
+        let mut some = Vec::new();
+        while !blocks.is_empty() && self.random.percent(80) {
+            let index = self.random.below(blocks.len());
+            some.push(blocks.swap_remove(index));
+        }
+        some
     }
 
     fn end(&mut self, at: usize, end: &End) {
