@@ -1,8 +1,5 @@
 //! Results in every version of the specification.
 
-use std::fs;
-use std::path::PathBuf;
-
 use serde_json::json;
 
 use super::*;
@@ -57,14 +54,8 @@ fn full() -> Success {
 #[test]
 fn each_version_has_its_own_form() {
     for version in Version::ALL {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/cni/result");
-        let path = PathBuf::from(directory).join(format!("{version}.json"));
         let actual = format!("{:#}\n", full().to_json(version));
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            fs::write(&path, &actual).unwrap();
-        }
-        let expected = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(actual, expected, "{} (UPDATE_GOLDEN=1 rewrites it)", path.display());
+        crate::golden::compare(&format!("result/{version}.json"), &actual);
     }
 }
 
