@@ -24,9 +24,11 @@ const LAYERS: &[(&str, Layer)] = &[
     ("ipam", Layer::Decision),
     ("reconcile", Layer::Decision),
     ("datastore", Layer::Door),
+    ("embedded-api", Layer::Door),
     ("kernel", Layer::Door),
     ("telemetry", Layer::Door),
     ("cni-plugin", Layer::Program),
+    ("datastore-daemon", Layer::Program),
     ("ipam-plugin", Layer::Program),
     ("node-daemon", Layer::Program),
     ("lab", Layer::Beside),
@@ -130,7 +132,16 @@ fn third_party(name: &str, layer: Layer, used: &str) -> Option<String> {
 /// Returns our Rust files.
 fn files(root: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
-    let tops = ["benchmarks", "cni-plugin", "crates", "ipam-plugin", "lab", "node-daemon", "xtask"];
+    let tops = [
+        "benchmarks",
+        "cni-plugin",
+        "crates",
+        "datastore-daemon",
+        "ipam-plugin",
+        "lab",
+        "node-daemon",
+        "xtask",
+    ];
     for top in tops {
         walk(&root.join(top), &mut found)?;
     }

@@ -1,0 +1,3 @@
+//! `calico-datastore`: the Kubernetes API for one machine, without a cluster.
+
+fn main() {}
