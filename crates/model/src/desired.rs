@@ -3,6 +3,8 @@
 //! Plain values that name things as people do (interfaces by name); turning
 //! them into numbers is the doors' affair.
 
+pub mod policy;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;

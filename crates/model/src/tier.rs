@@ -14,7 +14,7 @@ pub struct Tier {
 }
 
 /// What a tier does with packets that no rule of it matches.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum TierAction {
     /// Drops them.
     Deny,

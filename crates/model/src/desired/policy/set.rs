@@ -1,0 +1,120 @@
+//! Sets of addresses that rules name.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::net::Cidr;
+use crate::policy::Protocol;
+
+/// A set's identity, the same for the same question on every node and run.
+///
+/// Its text is 27 characters that netfilter and ipset take in names.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SetId {
+    kind: SetKind,
+    digest: [u8; 16],
+}
+
+/// What a set's members answer, and so what they look like.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum SetKind {
+    /// Networks of endpoints and network sets that a selector matches.
+    Selected,
+    /// Networks of a Service's endpoints.
+    ServiceAddrs,
+    /// Addresses, protocols and ports of a Service's endpoints.
+    ServicePorts,
+    /// Addresses, protocols and ports of endpoints that have a port of some name.
+    NamedPort,
+}
+
+/// A member of a set.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum SetMember {
+    /// A network, of either family.
+    Net(Cidr),
+    /// An address of either family, a protocol and a port.
+    Port(IpAddr, Protocol, u16),
+}
+
+impl SetId {
+    /// Makes the identity of a question whose text has the `digest`.
+    #[must_use]
+    pub const fn new(kind: SetKind, digest: [u8; 16]) -> Self {
+        Self { kind, digest }
+    }
+
+    /// Returns what the members answer.
+    #[must_use]
+    pub const fn kind(self) -> SetKind {
+        self.kind
+    }
+}
+
+impl SetKind {
+    /// Are the members [`SetMember::Port`]s?
+    #[must_use]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::ServicePorts | Self::NamedPort)
+    }
+
+    const fn letter(self) -> char {
+        match self {
+            Self::Selected => 's',
+            Self::ServiceAddrs => 'a',
+            Self::ServicePorts => 'v',
+            Self::NamedPort => 'n',
+        }
+    }
+}
+
+impl fmt::Display for SetId {
+    /// Writes the kind's letter and the digest in base 32 (RFC 4648 §6), in lower case.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind.letter())?;
+        let bits = u128::from_be_bytes(self.digest);
+        // 26 digits of 5 bits are 130: two zeros follow the digest's 128.
+        for place in 0..26_u32 {
+            let shift = 123_u32.checked_sub(place.saturating_mul(5));
+            let digit = shift.map_or(bits << 2, |shift| bits >> shift) & 0x1f;
+            let digit = u8::try_from(digit).unwrap_or_default();
+            let letter = match digit.checked_sub(26) {
+                None => b'a'.saturating_add(digit),
+                Some(number) => b'2'.saturating_add(number),
+            };
+            write!(f, "{}", char::from(letter))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for SetMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(net) => net.fmt(f),
+            Self::Port(addr, protocol, port) => write!(f, "{addr},{protocol}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_the_digest_in_base_32() {
+        // RFC 4648 §10: `foobar` is MZXW6YTBOI.
+        let mut digest = [0; 16];
+        digest[..6].copy_from_slice(b"foobar");
+        let id = SetId::new(SetKind::Selected, digest);
+        assert_eq!(id.to_string(), "smzxw6ytboiaaaaaaaaaaaaaaaa");
+        let ones = SetId::new(SetKind::NamedPort, [0xff; 16]);
+        assert_eq!(ones.to_string(), "n77777777777777777777777774");
+    }
+
+    #[test]
+    fn members_are_written_as_ipset_does() {
+        let member = SetMember::Port("10.0.0.1".parse().unwrap(), Protocol::TCP, 80);
+        assert_eq!(member.to_string(), "10.0.0.1,TCP:80");
+    }
+}
