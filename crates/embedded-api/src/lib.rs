@@ -5,8 +5,11 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it comes next"))]
+pub mod auth;
 mod object;
 mod status;
 
+pub use auth::User;
 pub use object::Object;
 pub use status::{Reason, Status};

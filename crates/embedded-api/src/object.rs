@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// Any object, as the client sent it or as it is kept.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Object {
-    /// `metadata`: ObjectMeta of meta/v1.
+    /// `metadata`: `ObjectMeta` of meta/v1.
     pub metadata: Map<String, Value>,
     /// Everything else: `apiVersion`, `kind`, `spec`, `status`, `data`, ….
     pub body: Map<String, Value>,
