@@ -1,7 +1,9 @@
 //! The tree of a selector: how it answers and how it is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+
+use crate::Labelled;
 
 /// The label that every object in a namespace has.
 const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
@@ -61,16 +63,14 @@ impl Expression {
         }
     }
 
-    pub(crate) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub(crate) fn matches(&self, labels: &impl Labelled) -> bool {
         match self {
             Self::All => true,
-            Self::Global => !labels.contains_key(NAMESPACE_LABEL),
-            Self::Has(label) => labels.contains_key(label),
-            Self::Compare(label, comparison, text) => {
-                comparison.holds(labels.get(label).map(String::as_str), text)
-            }
+            Self::Global => labels.label(NAMESPACE_LABEL).is_none(),
+            Self::Has(label) => labels.label(label).is_some(),
+            Self::Compare(label, comparison, text) => comparison.holds(labels.label(label), text),
             Self::Member(label, membership, texts) => {
-                let is_member = labels.get(label).is_some_and(|value| texts.contains(value));
+                let is_member = labels.label(label).is_some_and(|value| texts.contains(value));
                 match membership {
                     Membership::In => is_member,
                     Membership::NotIn => !is_member,

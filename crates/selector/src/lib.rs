@@ -27,9 +27,11 @@
 mod error;
 mod expression;
 mod lexer;
+mod needs;
 mod parser;
 
 pub use error::{InvalidSelector, Problem};
+pub use needs::Need;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +47,18 @@ pub const MAX_LEN: usize = 1 << 20;
 
 /// The longest name of a label, in bytes.
 pub const MAX_LABEL_LEN: usize = 512;
+
+/// Something that has labels, however it keeps them.
+pub trait Labelled {
+    /// Returns the value of the label `name`, if it is there.
+    fn label(&self, name: &str) -> Option<&str>;
+}
+
+impl Labelled for BTreeMap<String, String> {
+    fn label(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+}
 
 /// A parsed selector: a question that labels answer with yes or no.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -62,7 +76,7 @@ impl Selector {
     /// `global()` matches objects outside every namespace: those without the
     /// label `projectcalico.org/namespace`.
     #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &impl Labelled) -> bool {
         self.0.matches(labels)
     }
 

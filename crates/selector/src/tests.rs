@@ -197,6 +197,24 @@ proptest! {
     }
 
     #[test]
+    fn what_matches_has_all_that_is_needed(
+        choices in proptest::collection::vec(any::<u8>(), 0..80),
+        labels in proptest::collection::btree_map("[abc]", "[xy]{0,2}", 0..4),
+    ) {
+        let (text, oracle) = text_and_oracle(&mut choices.into_iter(), 4);
+        let selector: Selector = text.parse().unwrap();
+        for need in selector.needs() {
+            let is_met = match &need {
+                Need::Value(label, values) => {
+                    labels.get(*label).is_some_and(|value| values.contains(value.as_str()))
+                }
+                Need::Presence(label) => labels.contains_key(*label),
+            };
+            prop_assert!(is_met || !oracle(&labels), "{} needs {:?}", text, need);
+        }
+    }
+
+    #[test]
     fn random_text_never_panics(text in "\\PC{0,60}") {
         if let Err(error) = text.parse::<Selector>() {
             prop_assert!(error.to_string().contains(": "));
