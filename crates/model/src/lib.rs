@@ -24,6 +24,7 @@ pub mod node;
 pub mod peer;
 pub mod policy;
 pub mod pool;
+pub mod ruleset;
 pub mod service;
 pub mod tier;
 pub mod time;
