@@ -7,9 +7,13 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it comes next"))]
 pub mod auth;
+pub mod builtin;
+mod cause;
 mod object;
-mod status;
+pub mod resource;
+pub mod status;
 
 pub use auth::User;
+pub use cause::{Cause, Problem, quote};
 pub use object::Object;
 pub use status::{Reason, Status};
