@@ -10,7 +10,9 @@ pub mod auth;
 pub mod builtin;
 mod cause;
 mod object;
+pub mod patch;
 pub mod resource;
+pub mod selector;
 pub mod status;
 
 pub use auth::User;
