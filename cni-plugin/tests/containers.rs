@@ -1,4 +1,4 @@
-//! ADD, CHECK and DEL in real network namespaces against the real kube-apiserver.
+//! ADD, CHECK and DEL in real network namespaces against a real API server.
 //!
 //! Everything runs inside a namespace that stands for a node, the control plane too.
 
@@ -23,7 +23,9 @@ use common::node::Namespace;
 use common::{Answer, Call, Fake};
 use datastore::{Client, Options};
 use k8s_openapi::api::core::v1::{Namespace as PodNamespace, Pod};
-use lab::control_plane::{ControlPlane, Identity, Settings};
+use lab::api_access::Api;
+use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
+use lab::rest::Request;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -49,6 +51,7 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: kube-system}]
 /// A cluster of one node, and what its containers are made with.
 struct World {
     client: Client,
+    api: Api,
     control_plane: ControlPlane,
     node: Namespace,
     fake: Fake,
@@ -56,23 +59,28 @@ struct World {
 }
 
 #[test]
-fn containers_are_attached_and_detached() {
+fn containers_are_attached_and_detached_on_kubernetes() {
+    attach_and_detach_on(Kind::Kubernetes);
+}
+
+fn attach_and_detach_on(kind: Kind) {
     let node = Namespace::node();
     let netns = kernel::Netns::open(node.netns.path()).unwrap();
-    netns.run(|| run(node)).unwrap();
+    netns.run(|| run(kind, node)).unwrap();
 }
 
 /// Runs every scenario on this thread, which is inside the node's namespace.
-fn run(node: Namespace) {
+fn run(kind: Kind, node: Namespace) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let control_plane = start(&directory.path().join("control-plane"));
+    let control_plane = start(kind, &directory.path().join("control-plane"));
     let fake = Fake::new(&directory.path().join("ipam"));
     fs::write(directory.path().join("nodename"), "node-1\n").unwrap();
     runtime.block_on(async {
         let admin = Options::kubeconfig(control_plane.kubeconfig(Identity::Admin));
         let client = Client::connect(&admin).unwrap();
-        let world = World { client, control_plane, node, fake, directory };
+        let api = control_plane.api().unwrap();
+        let world = World { client, api, control_plane, node, fake, directory };
         // The server makes its namespaces after it is ready.
         world
             .until(async |client| client.get::<PodNamespace>("default").await.unwrap().is_some())
@@ -82,13 +90,11 @@ fn run(node: Namespace) {
 }
 
 /// Starts a control plane with our CRDs and RBAC, and with an account that may only read.
-fn start(directory: &Path) -> ControlPlane {
-    let settings = Settings { is_durable: false, ..Settings::loopback(directory) };
+fn start(kind: Kind, directory: &Path) -> ControlPlane {
+    let settings = Settings { is_durable: false, ..Settings::loopback(kind, directory) };
     let control_plane = ControlPlane::start(settings).unwrap_or_else(|error| panic!("{error}"));
     control_plane.install().unwrap_or_else(|error| panic!("{error}"));
-    let manifest = directory.join("reader.yaml");
-    fs::write(&manifest, READER).unwrap();
-    control_plane.kubectl(&["apply", "--filename", manifest.to_str().unwrap()]).unwrap();
+    control_plane.api().unwrap().apply(READER).unwrap();
     control_plane
 }
 
@@ -112,11 +118,10 @@ impl World {
 
     /// Returns the kubeconfig of an account that may only read.
     fn readers_kubeconfig(&self) -> PathBuf {
-        let token = ["create", "token", "reader", "--namespace=kube-system"];
-        let token = self.control_plane.kubectl(&token).unwrap();
+        let token = self.api.create_token("kube-system", "reader").unwrap();
         let text = fs::read(self.kubeconfig()).unwrap();
         let mut config: Value = serde_json::from_slice(&text).unwrap();
-        config["users"][0]["user"]["token"] = json!(token.trim());
+        config["users"][0]["user"]["token"] = json!(token);
         let path = self.directory.path().join("reader.kubeconfig");
         fs::write(&path, config.to_string()).unwrap();
         path
@@ -149,8 +154,9 @@ impl World {
 
     async fn delete_pod(&self, name: &str) {
         // A pod that a node has takes a grace period unless it is told to go at once.
-        let delete = ["delete", "pod", name, "--grace-period=0", "--force", "--wait=true"];
-        self.control_plane.kubectl(&delete).unwrap();
+        let path = format!("/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0");
+        let delete = Request { method: http::Method::DELETE, ..Request::get(path) };
+        self.api.send(delete).unwrap().success().unwrap();
         let is_gone =
             async |client: &Client| client.get_in::<Pod>("default", name).await.unwrap().is_none();
         self.until(is_gone).await;

@@ -28,7 +28,8 @@ use futures::stream::{self, StreamExt as _};
 use ipam_plugin::delete::delete;
 use ipam_plugin::driver::Driver;
 use ipam_plugin::lock::HostLock;
-use lab::control_plane::{ControlPlane, Identity, Settings};
+use lab::api_access::Api;
+use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 use ledger::Ledger;
 use serde_json::Value;
 
@@ -40,9 +41,14 @@ const WRITERS: usize = 4;
 const NODES: usize = 3;
 
 #[test]
-fn two_thousand_racing_allocations_with_killed_writers() {
+fn two_thousand_racing_allocations_with_killed_writers_on_kubernetes() {
+    race_on(Kind::Kubernetes);
+}
+
+fn race_on(kind: Kind) {
     let directory = tempfile::tempdir().unwrap();
-    let plane = start(directory.path());
+    let plane = start(kind, directory.path());
+    let api = plane.api().unwrap();
     let kubeconfig = plane.kubeconfig(Identity::CniPlugin);
     let ledger = Ledger::default();
     std::thread::scope(|scope| {
@@ -53,7 +59,7 @@ fn two_thousand_racing_allocations_with_killed_writers() {
         writer::race_with_program(WRITERS, BY_PROGRAM, &kubeconfig, &ledger);
     });
     let holders = ledger.holders();
-    let held = held(&plane);
+    let held = held(&api);
     for (addr, container) in holders {
         let handle = writer::holder(&container).handle().0;
         assert_eq!(held.get(&addr), Some(&handle), "{container} was told that it has {addr}");
@@ -62,19 +68,16 @@ fn two_thousand_racing_allocations_with_killed_writers() {
     assert!(containers.len() >= WRITERS * BY_LIBRARY + BY_PROGRAM);
     assert!(ledger.kills() > 50, "too few writers were killed for this to prove anything");
     release_all(&kubeconfig, &containers);
-    assert_eq!(self::held(&plane), BTreeMap::new(), "addresses are lost");
-    let handles = ["get", "ipamhandles.crd.projectcalico.org", "--output=name"];
-    assert_eq!(plane.kubectl(&handles).unwrap(), "", "handles are left");
+    assert_eq!(self::held(&api), BTreeMap::new(), "addresses are lost");
+    assert_eq!(api.list::<api::IpamHandle>().unwrap().len(), 0, "handles are left");
 }
 
 /// Starts a control plane with our CRDs and RBAC and a small cluster in it.
-fn start(directory: &Path) -> ControlPlane {
-    let settings = Settings { is_durable: false, ..Settings::loopback(directory) };
+fn start(kind: Kind, directory: &Path) -> ControlPlane {
+    let settings = Settings { is_durable: false, ..Settings::loopback(kind, directory) };
     let plane = ControlPlane::start(settings).unwrap_or_else(|error| panic!("{error}"));
     plane.install().unwrap();
-    let manifests = directory.join("cluster.yaml");
-    std::fs::write(&manifests, cluster()).unwrap();
-    plane.kubectl(&["apply", "--filename", manifests.to_str().unwrap()]).unwrap();
+    plane.api().unwrap().apply(&cluster()).unwrap();
     plane
 }
 
@@ -87,11 +90,10 @@ fn a_life() {
 }
 
 /// Returns who holds which address; no two blocks may overlap.
-fn held(plane: &ControlPlane) -> BTreeMap<String, String> {
-    let blocks = ["get", "ipamblocks.crd.projectcalico.org", "--output=json"];
-    let blocks: Value = serde_json::from_str(&plane.kubectl(&blocks).unwrap()).unwrap();
+fn held(api: &Api) -> BTreeMap<String, String> {
     let mut held = BTreeMap::new();
-    for block in blocks["items"].as_array().unwrap() {
+    for block in api.list::<api::IpamBlock>().unwrap() {
+        let block: Value = serde_json::to_value(block).unwrap();
         let spec = &block["spec"];
         let cidr: model::net::Cidr = spec["cidr"].as_str().unwrap().parse().unwrap();
         for (ordinal, slot) in spec["allocations"].as_array().unwrap().iter().enumerate() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core;
 use lab::Error;
 use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
+use lab::control_plane::Kind;
 use lab::node::Node;
 use lab::reachability::Matrix;
 use lab::routes;
@@ -17,8 +18,8 @@ use super::peers::release_blocks;
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Every node's routes equal the model of the API's objects, whatever happened before.
-pub(crate) fn routes_as_modelled(dir: &Path) -> Result<(), Error> {
-    let plan = Plan { nodes: 3, families: Families::Dual, fabric: Fabric::Bridge };
+pub(crate) fn routes_as_modelled(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 3, families: Families::Dual, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     let modelled = |cluster: &Cluster, when: &str| {
         eventually(when, WITHIN, || routes::require_as_modelled(cluster))
@@ -41,8 +42,8 @@ pub(crate) fn routes_as_modelled(dir: &Path) -> Result<(), Error> {
 }
 
 /// DEL of everything, twice, leaves no link, route, address, handle or file.
-pub(crate) fn nothing_is_left(dir: &Path) -> Result<(), Error> {
-    let plan = Plan { nodes: 2, families: Families::Dual, fabric: Fabric::Bridge };
+pub(crate) fn nothing_is_left(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 2, families: Families::Dual, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 8)?;
     let pods: Vec<RunningPod> = cluster.pods.clone();

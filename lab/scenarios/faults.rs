@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lab::Error;
 use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
+use lab::control_plane::Kind;
 use lab::protocol::Ledger;
 use lab::reachability::Matrix;
 use lab::routes;
@@ -16,8 +17,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 const OUTAGE: Duration = Duration::from_secs(3);
 
 /// Kills calico-node while pods talk: nothing is lost, and the kernel's routes stay as they are.
-pub(crate) fn daemon_killed(dir: &Path) -> Result<(), Error> {
-    let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+pub(crate) fn daemon_killed(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 4)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
@@ -44,8 +45,8 @@ pub(crate) fn daemon_killed(dir: &Path) -> Result<(), Error> {
 }
 
 /// Pods keep talking while the API server is down, and new ones come when it is back.
-pub(crate) fn api_server_stopped(dir: &Path) -> Result<(), Error> {
-    let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+pub(crate) fn api_server_stopped(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 4)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
@@ -69,25 +70,26 @@ pub(crate) fn api_server_stopped(dir: &Path) -> Result<(), Error> {
 }
 
 /// A node whose cable is pulled comes back with all its routes.
-pub(crate) fn cable_pulled(dir: &Path) -> Result<(), Error> {
+pub(crate) fn cable_pulled(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let cut = |cluster: &Cluster| cluster.unplug(cluster.node("node-2")?);
     let mend = |cluster: &Cluster| cluster.plug(cluster.node("node-2")?);
-    heal(dir, cut, mend)
+    heal(dir, control_plane, cut, mend)
 }
 
 /// Nodes that reach the API server but not each other find together again.
-pub(crate) fn partition(dir: &Path) -> Result<(), Error> {
+pub(crate) fn partition(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let cut = |cluster: &Cluster| cluster.nodes.iter().try_for_each(|node| cluster.part(node));
     let mend = |cluster: &Cluster| cluster.nodes.iter().try_for_each(|node| cluster.rejoin(node));
-    heal(dir, cut, mend)
+    heal(dir, control_plane, cut, mend)
 }
 
 fn heal(
     dir: &Path,
+    control_plane: Kind,
     cut: impl Fn(&Cluster) -> Result<(), Error>,
     mend: impl Fn(&Cluster) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let plan = Plan { nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+    let plan = Plan { control_plane, nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 4)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;

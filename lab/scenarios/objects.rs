@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lab::Error;
 use lab::api_access::Api;
-use lab::control_plane::{ControlPlane, Identity, Settings, root};
+use lab::control_plane::{ControlPlane, Kind, Settings, root};
 use serde_json::{Value, json};
 
 /// A label that our programs know nothing of.
@@ -14,10 +14,11 @@ const FIELD: &str = "fieldOfALaterRelease";
 
 /// Creates each object of `testdata/api/objects`, reads it into our types, writes it back and
 /// compares what the server holds.
-pub(crate) fn round_trip(dir: &Path) -> Result<(), Error> {
-    let control_plane = ControlPlane::start(Settings::loopback(&dir.join("control-plane")))?;
+pub(crate) fn round_trip(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let settings = Settings::loopback(control_plane, &dir.join("control-plane"));
+    let control_plane = ControlPlane::start(settings)?;
     control_plane.install()?;
-    let api = Api::connect(&control_plane.kubeconfig(Identity::Admin))?;
+    let api = control_plane.api()?;
     let fixtures = root().join("testdata/api/objects");
     let mut paths: Vec<_> = std::fs::read_dir(&fixtures)
         .map_err(Error::file(&fixtures))?

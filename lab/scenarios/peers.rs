@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1 as core;
 use lab::Error;
 use lab::bird::{Bird, Neighbour};
 use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
+use lab::control_plane::Kind;
 use lab::reachability::Matrix;
 use lab::routes;
 use serde_json::json;
@@ -20,8 +21,8 @@ const ROUTER_ASN: u32 = 65001;
 const CLUSTER_ASN: u32 = 64512;
 
 /// A router that peers with one node by a `BGPPeer` holds exactly the cluster's blocks.
-pub(crate) fn bird_holds_the_blocks(dir: &Path) -> Result<(), Error> {
-    let plan = Plan { nodes: 3, families: Families::V4, fabric: Fabric::Bridge };
+pub(crate) fn bird_holds_the_blocks(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 3, families: Families::V4, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 6)?;
     let node = cluster.node("node-1")?;
@@ -47,8 +48,8 @@ pub(crate) fn bird_holds_the_blocks(dir: &Path) -> Result<(), Error> {
 }
 
 /// Nodes in subnets of their own, each with its own AS, learn each other's blocks from a router.
-pub(crate) fn routed_fabric(dir: &Path) -> Result<(), Error> {
-    let plan = Plan { nodes: 3, families: Families::V4, fabric: Fabric::Routed };
+pub(crate) fn routed_fabric(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 3, families: Families::V4, fabric: Fabric::Routed };
     let mut cluster = Cluster::without_daemons(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.api.create::<api::BgpConfiguration>(json!({
         "apiVersion": "crd.projectcalico.org/v1",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lab::Error;
 use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
+use lab::control_plane::Kind;
 use lab::reachability::Matrix;
 use lab::routes;
 
@@ -12,13 +13,17 @@ use lab::routes;
 const CONVERGED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Thirty pods on three nodes.
-pub(crate) fn thirty_pods(dir: &Path) -> Result<(), Error> {
-    reach(dir, Plan { nodes: 3, families: Families::V4, fabric: Fabric::Bridge }, 30)
+pub(crate) fn thirty_pods(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    reach(dir, Plan { control_plane, nodes: 3, families: Families::V4, fabric: Fabric::Bridge }, 30)
 }
 
 /// Six pods with two addresses each.
-pub(crate) fn dual_stack(dir: &Path) -> Result<(), Error> {
-    reach(dir, Plan { nodes: 2, families: Families::Dual, fabric: Fabric::Bridge }, 6)
+pub(crate) fn dual_stack(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    reach(
+        dir,
+        Plan { control_plane, nodes: 2, families: Families::Dual, fabric: Fabric::Bridge },
+        6,
+    )
 }
 
 fn reach(dir: &Path, plan: Plan, pods: usize) -> Result<(), Error> {

@@ -1,18 +1,24 @@
-//! The cluster's API as the lab uses it: as administrator, from code that is not asynchronous.
+//! The cluster's API as the lab uses it: as administrator, from any code.
+
+mod manifests;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::mpsc;
 
 use datastore::{Client, Filter, Object, Options};
-use serde_json::Value;
-use tokio::runtime::Runtime;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::rest::{Request, Rest};
 
-/// A client of the API server; usable from many threads at once.
+/// A client of the API server; usable from many threads at once, asynchronous ones too.
 pub struct Api {
-    runtime: Runtime,
+    background: Background,
     client: Client,
+    rest: Rest,
 }
 
 impl fmt::Debug for Api {
@@ -22,18 +28,16 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// Makes a client of a kubeconfig.
+    /// Makes a client of a kubeconfig; the first request opens the connection.
     ///
     /// # Errors
     ///
     /// [`Error`] if the kubeconfig cannot be read.
     pub fn connect(kubeconfig: &Path) -> Result<Self, Error> {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|error| Error::program("tokio", error))?;
-        let connect = async { Client::connect(&Options::kubeconfig(kubeconfig)) };
-        let client = runtime.block_on(connect)?;
-        Ok(Self { runtime, client })
+        let background = Background::start()?;
+        let (options, rest) = (Options::kubeconfig(kubeconfig), Rest::connect(kubeconfig)?);
+        let client = background.wait(async move { Client::connect(&options) })??;
+        Ok(Self { background, client, rest })
     }
 
     /// Creates an object from its JSON.
@@ -43,7 +47,7 @@ impl Api {
     /// [`Error::Wrong`] if it is no `T`, else what the server says.
     pub fn create<T: Object>(&self, object: Value) -> Result<T, Error> {
         let object: T = serde_json::from_value(object).map_err(Error::wrong)?;
-        Ok(self.runtime.block_on(self.client.create(&object))?)
+        self.ask(async move |client| client.create(&object).await)
     }
 
     /// Returns a cluster-scoped object, if it is there.
@@ -52,7 +56,8 @@ impl Api {
     ///
     /// What the server says.
     pub fn get<T: Object>(&self, name: &str) -> Result<Option<T>, Error> {
-        Ok(self.runtime.block_on(self.client.get(name))?)
+        let name = name.to_owned();
+        self.ask(async move |client| client.get(&name).await)
     }
 
     /// Returns an object in a namespace, if it is there.
@@ -61,7 +66,8 @@ impl Api {
     ///
     /// What the server says.
     pub fn get_in<T: Object>(&self, namespace: &str, name: &str) -> Result<Option<T>, Error> {
-        Ok(self.runtime.block_on(self.client.get_in(namespace, name))?)
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        self.ask(async move |client| client.get_in(&namespace, &name).await)
     }
 
     /// Returns all objects of a kind.
@@ -70,7 +76,7 @@ impl Api {
     ///
     /// What the server says.
     pub fn list<T: Object>(&self) -> Result<Vec<T>, Error> {
-        Ok(self.runtime.block_on(self.client.list(&Filter::default()))?)
+        self.ask(async move |client| client.list(&Filter::default()).await)
     }
 
     /// Writes back an object that was read.
@@ -79,7 +85,8 @@ impl Api {
     ///
     /// What the server says.
     pub fn update<T: Object>(&self, object: &T) -> Result<T, Error> {
-        Ok(self.runtime.block_on(self.client.update(object))?)
+        let object = object.clone();
+        self.ask(async move |client| client.update(&object).await)
     }
 
     /// Deletes an object that was read.
@@ -88,7 +95,8 @@ impl Api {
     ///
     /// What the server says.
     pub fn delete<T: Object>(&self, object: &T) -> Result<(), Error> {
-        Ok(self.runtime.block_on(self.client.delete(object))?)
+        let object = object.clone();
+        self.ask(async move |client| client.delete(&object).await)
     }
 
     /// Merges a patch into the status of an object.
@@ -102,6 +110,67 @@ impl Api {
         name: &str,
         patch: &Value,
     ) -> Result<T, Error> {
-        Ok(self.runtime.block_on(self.client.patch_status(namespace, name, patch))?)
+        let (namespace, name) = (namespace.map(str::to_owned), name.to_owned());
+        let patch = patch.clone();
+        self.ask(async move |client| client.patch_status(namespace.as_deref(), &name, &patch).await)
+    }
+
+    /// Makes a token for a service account.
+    ///
+    /// # Errors
+    ///
+    /// What the server says.
+    pub fn create_token(&self, namespace: &str, account: &str) -> Result<String, Error> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request =
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let made = self.send(Request::json(http::Method::POST, path, &request))?.success()?;
+        let token = made.pointer("/status/token").and_then(Value::as_str);
+        token.map(str::to_owned).ok_or_else(|| Error::wrong(format!("no token for {account}")))
+    }
+
+    /// Sends a request that has no type of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rest::send`].
+    pub fn send(&self, request: Request) -> Result<crate::rest::Answer, Error> {
+        let rest = self.rest.clone();
+        self.background.wait(async move { rest.send(request).await })?
+    }
+
+    fn ask<T, F>(&self, ask: impl FnOnce(Client) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, datastore::Error>> + Send + 'static,
+    {
+        Ok(self.background.wait(ask(self.client.clone()))??)
+    }
+}
+
+/// A thread that does what is asynchronous, for callers that are not, or must not be blocked by
+/// a runtime inside theirs. It ends with this.
+struct Background {
+    handle: Handle,
+    _alive: oneshot::Sender<()>,
+}
+
+impl Background {
+    fn start() -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::program("tokio", error))?;
+        let handle = runtime.handle().clone();
+        let (alive, ended) = oneshot::channel::<()>();
+        std::thread::spawn(move || drop(runtime.block_on(ended)));
+        Ok(Self { handle, _alive: alive })
+    }
+
+    fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (done, outcome) = mpsc::channel();
+        self.handle.spawn(async move { drop(done.send(work.await)) });
+        outcome.recv().map_err(|error| Error::program("tokio", error))
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::Error;
 use crate::agent::{CONFIG_DIR, PLUGIN_DIR};
 use crate::api_access::Api;
-use crate::control_plane::{ControlPlane, Identity, Settings, root};
+use crate::control_plane::{ControlPlane, Identity, Kind, Settings, root};
 use crate::fabric;
 use crate::node::Node;
 pub use pods::RunningPod;
@@ -23,6 +23,8 @@ pub use pods::RunningPod;
 pub const NAMESPACE: &str = "lab";
 /// What the daemon is called in its node.
 const DAEMON: &str = "calico-node";
+/// The plugin for published ports, of containernetworking-plugins.
+const PORTMAP: &str = "/usr/lib/cni/portmap";
 /// How long daemons may take until they are ready, on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -47,6 +49,8 @@ pub enum Families {
 /// What kind of cluster to make.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
+    /// Which control plane.
+    pub control_plane: Kind,
     /// How many nodes, 1 to 99.
     pub nodes: u8,
     /// Which addresses pods get.
@@ -98,16 +102,17 @@ impl Cluster {
     ) -> Result<Self, Error> {
         fabric::make(plan.fabric)?;
         let settings = Settings {
+            kind: plan.control_plane,
             dir: dir.join("control-plane"),
             addr: fabric::SERVER.into(),
             port: 6443,
             is_durable: true,
         };
         let control_plane = ControlPlane::start(settings)?;
-        say("etcd and kube-apiserver are ready");
+        say("the control plane is ready");
         control_plane.install()?;
         say("CRDs, roles and the service accounts' tokens are in place");
-        let api = Api::connect(&control_plane.kubeconfig(Identity::Admin))?;
+        let api = control_plane.api()?;
         api.create::<core::Namespace>(json!({"metadata": {"name": NAMESPACE}}))?;
         let bin_dir = install_programs(dir)?;
         let mut this =
@@ -143,9 +148,9 @@ impl Cluster {
             let link = format!("{PLUGIN_DIR}/{plugin}");
             node.run(&["ln", "--symbolic", "--force", &program.to_string_lossy(), &link])?;
         }
-        node.run(&["ln", "--symbolic", "--force", "/usr/lib/cni/portmap", PLUGIN_DIR])?;
         let template = root().join("manifests/cni/10-calico.conflist");
         let text = std::fs::read_to_string(&template).map_err(Error::file(&template))?;
+        let text = with_portmap(node, &text)?;
         let kubeconfig = self.control_plane.kubeconfig(Identity::CniPlugin);
         let assign_ipv6 = self.plan.families == Families::Dual;
         let text = text
@@ -301,6 +306,19 @@ impl Cluster {
     pub fn plug(&self, node: &Node) -> Result<(), Error> {
         crate::process::ip(&["link", "set", &fabric::port(&node.name), "up"]).map(drop)
     }
+}
+
+/// Chains portmap behind ours where this machine has it, as clusters do; without it our own
+/// plugin stands alone in the list.
+fn with_portmap(node: &Node, template: &str) -> Result<String, Error> {
+    if Path::new(PORTMAP).exists() {
+        node.run(&["ln", "--symbolic", "--force", PORTMAP, PLUGIN_DIR])?;
+        return Ok(template.to_owned());
+    }
+    let head = template.split_once(",\n    {\n      \"type\": \"portmap\"").map(|(head, _)| head);
+    let head =
+        head.ok_or_else(|| Error::wrong("portmap is not the last plugin of the template"))?;
+    Ok(format!("{head}\n  ]\n}}\n"))
 }
 
 /// Isolated ports of a bridge do not reach each other, but all others.

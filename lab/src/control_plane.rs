@@ -1,9 +1,11 @@
-//! A real control plane: etcd and kube-apiserver, with identities and least privilege.
+//! A control plane: the embedded datastore, or a real etcd and kube-apiserver.
 //!
-//! Everything lives in one directory and listens on one address, so that
-//! several control planes do not meet. Programs use it as they would any
-//! cluster's: with a kubeconfig, TLS, tokens of service accounts and RBAC.
+//! Both are used in the same way: with a kubeconfig, TLS, tokens of service accounts
+//! and RBAC. Everything lives in one directory and listens on one address, so that
+//! several control planes do not meet.
 
+mod embedded;
+mod kubernetes;
 mod pki;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -12,19 +14,32 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::Error;
-use crate::process::{Process, Program, output};
+use crate::api_access::Api;
+use crate::process::{Process, output};
+use crate::rest::Request;
 
 /// How long the API server may take until it is ready, on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(90);
-/// The administrator's token: worthless outside the lab's own namespaces.
+/// How often it is asked whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// The administrator's token of Kubernetes: worthless outside the lab's own namespaces.
 const ADMIN_TOKEN: &str = "lab-administrator";
+
+/// Which servers make up a control plane.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Kind {
+    /// `calico-datastore`: one process, nothing to install.
+    Embedded,
+    /// kube-apiserver and etcd, as in a cluster.
+    Kubernetes,
+}
 
 /// Where and how to run.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which servers.
+    pub kind: Kind,
     /// Where everything is kept.
     pub dir: PathBuf,
     /// The address that the API server listens on.
@@ -32,6 +47,7 @@ pub struct Settings {
     /// Its port; zero takes a free one.
     pub port: u16,
     /// Whether etcd may forget its last writes when the machine crashes, which is faster.
+    /// The embedded datastore never does.
     pub is_durable: bool,
 }
 
@@ -50,18 +66,60 @@ pub enum Identity {
 #[derive(Debug)]
 pub struct ControlPlane {
     settings: Settings,
-    binary: PathBuf,
-    etcd_port: u16,
-    api_server: Option<Process>,
-    etcd: Option<Process>,
+    servers: Servers,
+}
+
+#[derive(Debug)]
+enum Servers {
+    Embedded(embedded::Server),
+    Kubernetes(kubernetes::Servers),
+}
+
+impl Kind {
+    /// Both kinds, the one that needs less first.
+    pub const ALL: [Self; 2] = [Self::Embedded, Self::Kubernetes];
+
+    /// Returns the word for it on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
 }
 
 impl Settings {
     /// Returns settings for `dir`, on the loopback address and a free port.
     #[must_use]
-    pub fn loopback(dir: &Path) -> Self {
+    pub fn loopback(kind: Kind, dir: &Path) -> Self {
         let addr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        Self { dir: dir.to_owned(), addr, port: 0, is_durable: true }
+        Self { kind, dir: dir.to_owned(), addr, port: 0, is_durable: true }
+    }
+
+    fn kubeconfig(&self, identity: Identity) -> PathBuf {
+        self.dir.join(format!("{}.kubeconfig", identity.name()))
+    }
+
+    fn write_kubeconfig(&self, identity: Identity, token: &str) -> Result<(), Error> {
+        let server = SocketAddr::new(self.addr, self.port);
+        let text = self.kubeconfig_text(identity, token, server);
+        write_secret(&self.dir, &format!("{}.kubeconfig", identity.name()), &text)
+    }
+
+    fn kubeconfig_text(&self, identity: Identity, token: &str, server: SocketAddr) -> String {
+        let text = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {
+                "server": format!("https://{server}"),
+                "certificate-authority": self.dir.join("ca.crt"),
+            }}],
+            "users": [{"name": identity.name(), "user": {"token": token}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": identity.name()}}],
+        });
+        text.to_string()
     }
 }
 
@@ -76,25 +134,23 @@ impl Identity {
 }
 
 impl ControlPlane {
-    /// Starts etcd and the API server and applies our CRDs and RBAC.
+    /// Starts the servers and waits until they are ready.
     ///
     /// # Errors
     ///
     /// [`Error`] with the end of the log of what failed.
     pub fn start(settings: Settings) -> Result<Self, Error> {
-        let binary = binary()?;
         let mut settings = settings;
         make_dir(&settings.dir)?;
         if settings.port == 0 {
             settings.port = free_port(settings.addr)?;
         }
-        pki::write(&settings.dir, settings.addr)?;
-        let etcd_port = free_port(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))?;
-        let mut this = Self { settings, binary, etcd_port, api_server: None, etcd: None };
-        this.write_secret("tokens.csv", &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
-        this.write_kubeconfig(Identity::Admin, ADMIN_TOKEN)?;
-        this.start_etcd()?;
-        this.start_api_server()?;
+        let servers = match settings.kind {
+            Kind::Embedded => Servers::Embedded(embedded::Server::start(settings.clone())?),
+            Kind::Kubernetes => Servers::Kubernetes(kubernetes::Servers::start(settings.clone())?),
+        };
+        let this = Self { settings, servers };
+        this.wait_ready()?;
         Ok(this)
     }
 
@@ -102,31 +158,54 @@ impl ControlPlane {
     ///
     /// # Errors
     ///
-    /// [`Error::Program`] of kubectl.
+    /// [`Error`] of the first object that is refused.
     pub fn install(&self) -> Result<(), Error> {
-        let manifests = manifests();
-        self.kubectl(&["apply", "--filename", &manifests.join("crds").to_string_lossy()])?;
-        self.kubectl(&["apply", "--filename", &manifests.join("rbac.yaml").to_string_lossy()])?;
-        let crds = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
-        self.kubectl(&crds)?;
+        let (api, manifests) = (self.api()?, root().join("manifests"));
+        api.apply_file(&manifests.join("crds"))?;
+        api.wait_namespace("kube-system")?;
+        api.apply_file(&manifests.join("rbac.yaml"))?;
+        api.wait_established()?;
         for identity in [Identity::Node, Identity::CniPlugin] {
-            let create = ["create", "token", identity.name(), "--namespace", "kube-system"];
-            let token = self.kubectl(&create)?;
-            self.write_kubeconfig(identity, token.trim())?;
+            let token = api.create_token("kube-system", identity.name())?;
+            self.settings.write_kubeconfig(identity, &token)?;
         }
         Ok(())
+    }
+
+    /// Returns the API, as administrator.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kubeconfig cannot be read.
+    pub fn api(&self) -> Result<Api, Error> {
+        Api::connect(&self.kubeconfig(Identity::Admin))
+    }
+
+    /// Returns which servers these are.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.settings.kind
     }
 
     /// Returns the path of an identity's kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self, identity: Identity) -> PathBuf {
-        self.settings.dir.join(format!("{}.kubeconfig", identity.name()))
+        self.settings.kubeconfig(identity)
     }
 
     /// Returns where the API server is.
     #[must_use]
     pub fn endpoint(&self) -> SocketAddr {
         SocketAddr::new(self.settings.addr, self.settings.port)
+    }
+
+    /// Returns the servers' processes.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        let processes: Box<dyn Iterator<Item = &Process>> = match &self.servers {
+            Servers::Embedded(server) => Box::new(server.processes()),
+            Servers::Kubernetes(servers) => Box::new(servers.processes()),
+        };
+        processes
     }
 
     /// Runs kubectl as the administrator and returns what it prints.
@@ -141,17 +220,14 @@ impl ControlPlane {
     /// Returns kubectl as the administrator, for arguments to be added.
     #[must_use]
     pub fn kubectl_command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.arg("kubectl").env("KUBECONFIG", self.kubeconfig(Identity::Admin));
-        // Discovery is cached per server; servers of the lab come and go on the same ports.
-        command.env("KUBECACHEDIR", self.settings.dir.join("kubectl-cache"));
-        command
+        kubectl(&self.settings.dir, &self.kubeconfig(Identity::Admin))
     }
 
-    /// Stops the API server at once, as a crash would; etcd stays.
+    /// Stops the API server at once, as a crash would; what it has written stays.
     pub fn stop_api_server(&mut self) {
-        if let Some(process) = self.api_server.take() {
-            process.end(Signal::SIGKILL);
+        match &mut self.servers {
+            Servers::Embedded(server) => server.stop(),
+            Servers::Kubernetes(servers) => servers.stop_api_server(),
         }
     }
 
@@ -161,75 +237,11 @@ impl ControlPlane {
     ///
     /// [`Error::Program`] if it ends, [`Error::Timeout`] if it does not become ready.
     pub fn start_api_server(&mut self) -> Result<(), Error> {
-        let dir = &self.settings.dir;
-        let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        let flags = [
-            format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
-            format!("--bind-address={}", self.settings.addr),
-            format!("--advertise-address={}", advertised(self.settings.addr)),
-            format!("--secure-port={}", self.settings.port),
-            format!("--tls-cert-file={}", path("server.crt")),
-            format!("--tls-private-key-file={}", path("server.key")),
-            format!("--client-ca-file={}", path("ca.crt")),
-            format!("--token-auth-file={}", path("tokens.csv")),
-            "--authorization-mode=Node,RBAC".to_owned(),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", path("sa.key")),
-            format!("--service-account-signing-key-file={}", path("sa.key")),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
-            // Pods here have no kubelet to mount a service account's token for.
-            "--disable-admission-plugins=ServiceAccount".to_owned(),
-            "--profiling=false".to_owned(),
-        ];
-        let command = [self.binary.clone().into_os_string(), "kube-apiserver".into()];
-        let command = command.into_iter().chain(flags.into_iter().map(Into::into));
-        let log = dir.join("kube-apiserver.log");
-        self.api_server = Some(Program::new("kube-apiserver", &log, command).start()?);
-        self.wait_ready()
-    }
-
-    fn start_etcd(&mut self) -> Result<(), Error> {
-        let dir = &self.settings.dir;
-        let client = format!("http://127.0.0.1:{}", self.etcd_port);
-        let peer = format!("http://127.0.0.1:{}", free_port(IpAddr::V4([127, 0, 0, 1].into()))?);
-        let data = dir.join("etcd");
-        let flags = [
-            format!("--data-dir={}", data.display()),
-            format!("--listen-client-urls={client}"),
-            format!("--advertise-client-urls={client}"),
-            format!("--listen-peer-urls={peer}"),
-            format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=default={peer}"),
-            "--log-level=warn".to_owned(),
-            format!("--unsafe-no-fsync={}", !self.settings.is_durable),
-        ];
-        let command = [self.binary.clone().into_os_string(), "etcd".into()];
-        let command = command.into_iter().chain(flags.into_iter().map(Into::into));
-        self.etcd = Some(Program::new("etcd", &dir.join("etcd.log"), command).start()?);
-        Ok(())
-    }
-
-    fn wait_ready(&self) -> Result<(), Error> {
-        let started = Instant::now();
-        loop {
-            for process in self.etcd.iter().chain(&self.api_server) {
-                process.require_running()?;
-            }
-            let last = match self.kubectl(&["get", "--raw", "/readyz"]) {
-                Ok(text) if text.trim() == "ok" => return Ok(()),
-                Ok(text) => text,
-                Err(error) => error.to_string(),
-            };
-            if started.elapsed() > READY_WITHIN {
-                return Err(Error::Timeout {
-                    what: "the API server to be ready".to_owned(),
-                    seconds: READY_WITHIN.as_secs(),
-                    detail: format!("; it says: {last}"),
-                });
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        match &mut self.servers {
+            Servers::Embedded(server) => server.start_again()?,
+            Servers::Kubernetes(servers) => servers.start_api_server()?,
         }
+        self.wait_ready()
     }
 
     /// Writes an administrator's kubeconfig for a server that is reached at another address.
@@ -238,45 +250,55 @@ impl ControlPlane {
     ///
     /// [`Error::File`].
     pub fn write_outside_kubeconfig(&self, server: SocketAddr) -> Result<PathBuf, Error> {
+        let access = crate::rest::Access::read(&self.kubeconfig(Identity::Admin))?;
+        let text = self.settings.kubeconfig_text(Identity::Admin, &access.token, server);
         let name = "outside.kubeconfig";
-        self.write_secret(name, &self.kubeconfig_text(Identity::Admin, ADMIN_TOKEN, server))?;
+        write_secret(&self.settings.dir, name, &text)?;
         Ok(self.settings.dir.join(name))
     }
 
-    fn write_kubeconfig(&self, identity: Identity, token: &str) -> Result<(), Error> {
-        let text = self.kubeconfig_text(identity, token, self.endpoint());
-        self.write_secret(&format!("{}.kubeconfig", identity.name()), &text)
+    fn wait_ready(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut api = None;
+        loop {
+            for process in self.processes() {
+                process.require_running()?;
+            }
+            let Err(error) = self.ask_ready(&mut api) else { return Ok(()) };
+            if started.elapsed() > READY_WITHIN {
+                return Err(Error::Timeout {
+                    what: "the API server to be ready".to_owned(),
+                    seconds: READY_WITHIN.as_secs(),
+                    detail: format!("; it says: {error}"),
+                });
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
     }
 
-    fn kubeconfig_text(&self, identity: Identity, token: &str, server: SocketAddr) -> String {
-        let ca = self.settings.dir.join("ca.crt");
-        let text = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "lab",
-            "clusters": [{"name": "lab", "cluster": {
-                "server": format!("https://{server}"),
-                "certificate-authority": ca,
-            }}],
-            "users": [{"name": identity.name(), "user": {"token": token}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": identity.name()}}],
-        });
-        text.to_string()
-    }
-
-    fn write_secret(&self, name: &str, text: &str) -> Result<(), Error> {
-        use std::io::Write as _;
-        let path = self.settings.dir.join(name);
-        let mut options = std::fs::File::options();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let mut file = file.map_err(Error::file(&path))?;
-        file.write_all(text.as_bytes()).map_err(Error::file(&path))
+    /// Succeeds if the server is ready; keeps the client, once there is one, in `api`.
+    fn ask_ready(&self, api: &mut Option<Api>) -> Result<(), Error> {
+        if api.is_none()
+            && let Servers::Embedded(server) = &self.servers
+        {
+            server.adopt_administrator()?;
+        }
+        let connected = match api.take() {
+            Some(api) => api,
+            None => self.api()?,
+        };
+        let answer = api.insert(connected).send(Request::get("/readyz"))?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.failure()) }
     }
 }
 
-/// Returns an address that others may be told; loopback may not.
-fn advertised(addr: IpAddr) -> String {
-    if addr.is_loopback() { "192.0.2.1".to_owned() } else { addr.to_string() }
+fn write_secret(dir: &Path, name: &str, text: &str) -> Result<(), Error> {
+    use std::io::Write as _;
+    let path = dir.join(name);
+    let mut options = std::fs::File::options();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let mut file = file.map_err(Error::file(&path))?;
+    file.write_all(text.as_bytes()).map_err(Error::file(&path))
 }
 
 fn make_dir(dir: &Path) -> Result<(), Error> {
@@ -287,6 +309,24 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
 fn free_port(addr: IpAddr) -> Result<u16, Error> {
     let listener = TcpListener::bind((addr, 0)).and_then(|listener| listener.local_addr());
     listener.map(|addr| addr.port()).map_err(|error| Error::program("free port", error))
+}
+
+/// Returns kubectl for the control plane of a directory: the one that was built with
+/// kube-apiserver, or else this machine's.
+#[must_use]
+pub fn kubectl(dir: &Path, kubeconfig: &Path) -> Command {
+    let mut command = match binary() {
+        Ok(binary) => {
+            let mut command = Command::new(binary);
+            command.arg("kubectl");
+            command
+        }
+        Err(_) => Command::new("kubectl"),
+    };
+    command.env("KUBECONFIG", kubeconfig);
+    // Discovery is cached per server; servers of the lab come and go on the same ports.
+    command.env("KUBECACHEDIR", dir.join("kubectl-cache"));
+    command
 }
 
 /// Returns the executable of the control plane: where the environment says, or where xtask builds it.
@@ -305,8 +345,4 @@ pub fn binary() -> Result<PathBuf, Error> {
 pub fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     root.canonicalize().unwrap_or(root)
-}
-
-fn manifests() -> PathBuf {
-    root().join("manifests")
 }

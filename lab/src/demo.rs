@@ -6,6 +6,7 @@ use comfy_table::{Table, TableStyle};
 
 use crate::Error;
 use crate::cluster::{Cluster, Fabric, Families, Plan};
+use crate::control_plane::Kind;
 use crate::reachability::Matrix;
 use crate::sandbox::Inside;
 
@@ -15,6 +16,8 @@ const CONVERGED_WITHIN: Duration = Duration::from_secs(10);
 /// What to show.
 #[derive(Clone, Copy, Debug)]
 pub struct Show {
+    /// Which control plane.
+    pub control_plane: Kind,
     /// How many nodes.
     pub nodes: u8,
     /// How many pods in all.
@@ -43,7 +46,12 @@ pub fn run(inside: &mut Inside, show: Show) -> Result<(), Error> {
     let started = Instant::now();
     let mut say =
         |text: &str| print(&format!("[{:6.2} s] {text}", started.elapsed().as_secs_f32()));
-    let plan = Plan { nodes: show.nodes, families: show.families, fabric: Fabric::Bridge };
+    let plan = Plan {
+        control_plane: show.control_plane,
+        nodes: show.nodes,
+        families: show.families,
+        fabric: Fabric::Bridge,
+    };
     let mut cluster = Cluster::up(&inside.dir, plan, &mut say)?;
     cluster.add_pods("pod", show.pods)?;
     say(&format!("{} pods are attached by the CNI plugins", cluster.pods.len()));

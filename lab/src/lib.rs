@@ -28,6 +28,7 @@ pub mod node;
 pub mod process;
 pub mod protocol;
 pub mod reachability;
+pub mod rest;
 pub mod routes;
 pub mod sandbox;
 

@@ -3,16 +3,16 @@
 mod scenarios;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use lab::cluster::Families;
-use lab::control_plane::{ControlPlane, Settings};
+use lab::control_plane::{self, ControlPlane, Kind, Settings};
 use lab::demo::{Afterwards, Show};
 use lab::sandbox::{self, Inside};
 use lab::{Error, agent, demo};
 
-/// A cluster on one machine: real control plane, nodes and pods in namespaces.
+/// A cluster on one machine: a control plane, nodes and pods in namespaces.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -29,6 +29,9 @@ enum Task {
         /// Names the scenarios instead of running them.
         #[arg(long)]
         list: bool,
+        /// Only on this control plane, instead of on those that each scenario is for.
+        #[arg(long)]
+        datastore: Option<Kind>,
         /// Which; all if none is named.
         names: Vec<String>,
     },
@@ -36,6 +39,8 @@ enum Task {
     Scenario {
         /// Which.
         name: String,
+        #[command(flatten)]
+        on: On,
     },
     /// A control plane for hands-on work.
     Cluster {
@@ -67,14 +72,24 @@ enum Task {
 #[derive(Debug, Subcommand)]
 enum InsideTask {
     Demo(DemoArguments),
-    Scenario { name: String },
-    Cluster,
+    Scenario {
+        name: String,
+        #[command(flatten)]
+        on: On,
+    },
+    Cluster {
+        #[command(flatten)]
+        on: On,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 enum ClusterTask {
-    /// Start etcd and kube-apiserver with our CRDs, and print where the kubeconfig is.
-    Up,
+    /// Start one with our CRDs, and print where the kubeconfig is.
+    Up {
+        #[command(flatten)]
+        on: On,
+    },
     /// End it.
     Down,
     /// Run kubectl against it.
@@ -85,8 +100,18 @@ enum ClusterTask {
     },
 }
 
+/// What the lab runs on.
+#[derive(Args, Clone, Copy, Debug)]
+struct On {
+    /// The control plane: one process of ours, or kube-apiserver and etcd.
+    #[arg(long, default_value = "embedded")]
+    datastore: Kind,
+}
+
 #[derive(Args, Debug)]
 struct DemoArguments {
+    #[command(flatten)]
+    on: On,
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     nodes: u8,
@@ -104,6 +129,7 @@ struct DemoArguments {
 impl DemoArguments {
     fn show(&self) -> Show {
         Show {
+            control_plane: self.on.datastore,
             nodes: self.nodes,
             pods: self.pods.into(),
             families: if self.dual_stack { Families::Dual } else { Families::V4 },
@@ -131,8 +157,11 @@ fn run(task: Task) -> Result<u8, Error> {
             say(&scenarios::names().join("\n"));
             Ok(0)
         }
-        Task::Scenarios { names, .. } => scenarios::run_all(&names),
-        Task::Cluster { task: ClusterTask::Up } => sandbox::run(&["cluster".to_owned()]),
+        Task::Scenarios { names, datastore, .. } => scenarios::run_all(&names, datastore),
+        Task::Cluster { task: ClusterTask::Up { on } } => {
+            let datastore = format!("--datastore={}", on.datastore.name());
+            sandbox::run(&["cluster".to_owned(), datastore])
+        }
         Task::Cluster { task: ClusterTask::Kubectl { arguments } } => kubectl(&arguments),
         Task::Cluster { task: ClusterTask::Down } | Task::Down => {
             say(&format!("removed {} labs", sandbox::down()));
@@ -148,19 +177,22 @@ fn run_inside(dir: &Path, task: &InsideTask) -> Result<u8, Error> {
     let mut inside = Inside::enter(dir)?;
     match task {
         InsideTask::Demo(arguments) => demo::run(&mut inside, arguments.show()).map(|()| 0),
-        InsideTask::Scenario { name } => scenarios::run_one(&inside.dir, name).map(|()| 0),
-        InsideTask::Cluster => cluster_up(&mut inside).map(|()| 0),
+        InsideTask::Scenario { name, on } => {
+            scenarios::run_one(&inside.dir, name, on.datastore).map(|()| 0)
+        }
+        InsideTask::Cluster { on } => cluster_up(&mut inside, on.datastore).map(|()| 0),
     }
 }
 
-fn cluster_up(inside: &mut Inside) -> Result<(), Error> {
-    let settings = Settings::loopback(&inside.dir.join("control-plane"));
+fn cluster_up(inside: &mut Inside, kind: Kind) -> Result<(), Error> {
+    let settings = Settings::loopback(kind, &inside.dir.join("control-plane"));
     let control_plane = ControlPlane::start(settings)?;
     control_plane.install()?;
     let outside = inside.forward(control_plane.endpoint())?;
     let path = control_plane.write_outside_kubeconfig(outside)?;
     say(&format!(
-        "etcd and kube-apiserver are ready, with our CRDs and roles\nexport KUBECONFIG={}",
+        "the control plane ({}) is ready, with our CRDs and roles\nexport KUBECONFIG={}",
+        kind.name(),
         path.display()
     ));
     inside.keep()
@@ -172,11 +204,10 @@ fn kubectl(arguments: &[String]) -> Result<u8, Error> {
     let dir = kept.first().ok_or_else(|| {
         Error::wrong("no lab was kept: start one with `lab cluster up` or `lab demo --keep`")
     })?;
-    let mut command = Command::new(lab::control_plane::binary()?);
-    command.arg("kubectl").args(arguments);
-    command.env("KUBECONFIG", dir.join("control-plane/outside.kubeconfig"));
-    command.env("KUBECACHEDIR", dir.join("control-plane/kubectl-cache"));
-    let status = command.status().map_err(|error| Error::program("kubectl", error))?;
+    let dir = dir.join("control-plane");
+    let mut command = control_plane::kubectl(&dir, &dir.join("outside.kubeconfig"));
+    let status =
+        command.args(arguments).status().map_err(|error| Error::program("kubectl", error))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 

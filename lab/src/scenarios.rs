@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::Error;
+use lab::control_plane::Kind;
 
 #[path = "../scenarios/churn.rs"]
 mod churn;
@@ -24,56 +25,60 @@ mod reachable;
 const WITHIN: Duration = Duration::from_secs(240);
 
 /// What is run in a lab's directory.
-type Run = fn(&Path) -> Result<(), Error>;
+type Run = fn(&Path, Kind) -> Result<(), Error>;
 
-/// All scenarios, by name.
-const ALL: &[(&str, Run)] = &[
-    ("thirty-pods-reach-each-other", reachable::thirty_pods),
-    ("dual-stack-pods-reach-each-other", reachable::dual_stack),
-    ("objects-keep-unknown-fields", objects::round_trip),
-    ("routes-equal-the-model", churn::routes_as_modelled),
-    ("killed-daemon-loses-no-packet", faults::daemon_killed),
-    ("bird-holds-exactly-the-blocks", peers::bird_holds_the_blocks),
-    ("del-leaves-nothing", churn::nothing_is_left),
-    ("pods-talk-without-api-server", faults::api_server_stopped),
-    ("pulled-cable-heals", faults::cable_pulled),
-    ("parted-nodes-find-together", faults::partition),
-    ("routed-fabric-with-a-router", peers::routed_fabric),
+/// What proves something about us and the kernel: the real API server adds nothing.
+const EMBEDDED: &[Kind] = &[Kind::Embedded];
+/// What proves something about us and Kubernetes.
+const BOTH: &[Kind] = &Kind::ALL;
+
+/// All scenarios, by name, and which control planes they are for.
+const ALL: &[(&str, Run, &[Kind])] = &[
+    ("thirty-pods-reach-each-other", reachable::thirty_pods, BOTH),
+    ("dual-stack-pods-reach-each-other", reachable::dual_stack, EMBEDDED),
+    ("objects-keep-unknown-fields", objects::round_trip, BOTH),
+    ("routes-equal-the-model", churn::routes_as_modelled, EMBEDDED),
+    ("killed-daemon-loses-no-packet", faults::daemon_killed, EMBEDDED),
+    ("bird-holds-exactly-the-blocks", peers::bird_holds_the_blocks, EMBEDDED),
+    ("del-leaves-nothing", churn::nothing_is_left, BOTH),
+    ("pods-talk-without-api-server", faults::api_server_stopped, BOTH),
+    ("pulled-cable-heals", faults::cable_pulled, EMBEDDED),
+    ("parted-nodes-find-together", faults::partition, EMBEDDED),
+    ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
 ];
 
 /// Returns the names of all scenarios.
 pub(crate) fn names() -> Vec<&'static str> {
-    ALL.iter().map(|(name, _)| *name).collect()
+    ALL.iter().map(|(name, ..)| *name).collect()
 }
 
 /// Runs one scenario in this lab.
-pub(crate) fn run_one(dir: &Path, name: &str) -> Result<(), Error> {
-    let found = ALL.iter().find(|(known, _)| *known == name);
-    let (_, run) = found.ok_or_else(|| unknown(name))?;
-    run(dir)
+pub(crate) fn run_one(dir: &Path, name: &str, control_plane: Kind) -> Result<(), Error> {
+    let found = ALL.iter().find(|(known, ..)| *known == name);
+    let (_, run, _) = found.ok_or_else(|| unknown(name))?;
+    run(dir, control_plane)
 }
 
 /// Runs scenarios one after the other, each in a new lab; returns the exit code.
-pub(crate) fn run_all(wanted: &[String]) -> Result<u8, Error> {
+///
+/// Each runs on the control planes that it is for, or on the one that is asked for.
+pub(crate) fn run_all(wanted: &[String], asked: Option<Kind>) -> Result<u8, Error> {
     if let Some(name) = wanted.iter().find(|name| !names().contains(&name.as_str())) {
         return Err(unknown(name));
     }
     let (mut passed, mut failed) = (0_u32, 0_u32);
-    for name in names() {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
-            continue;
-        }
+    for (name, kind) in chosen(wanted, asked) {
         let started = Instant::now();
-        let outcome = run_apart(name);
-        let seconds = started.elapsed().as_secs_f32();
+        let outcome = run_apart(name, kind);
+        let (seconds, on) = (started.elapsed().as_secs_f32(), kind.name());
         match outcome {
             Ok(()) => {
                 passed = passed.saturating_add(1);
-                crate::say(&format!("pass  {name} ({seconds:.1} s)"));
+                crate::say(&format!("pass  {name} on {on} ({seconds:.1} s)"));
             }
             Err(error) => {
                 failed = failed.saturating_add(1);
-                crate::say(&format!("FAIL  {name} ({seconds:.1} s)\n{error}"));
+                crate::say(&format!("FAIL  {name} on {on} ({seconds:.1} s)\n{error}"));
             }
         }
     }
@@ -81,14 +86,28 @@ pub(crate) fn run_all(wanted: &[String]) -> Result<u8, Error> {
     Ok(u8::from(failed > 0))
 }
 
+/// Returns what to run, and on what.
+fn chosen(wanted: &[String], asked: Option<Kind>) -> Vec<(&'static str, Kind)> {
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let on = |kinds: &'static [Kind]| asked.map_or_else(|| kinds.to_vec(), |kind| vec![kind]);
+    ALL.iter()
+        .filter(|(name, ..)| is_wanted(name))
+        .flat_map(|(name, _, kinds)| on(kinds).into_iter().map(|kind| (*name, kind)))
+        .collect()
+}
+
 /// Runs a scenario in a process of its own, with what it says in the error.
-fn run_apart(name: &str) -> Result<(), Error> {
+fn run_apart(name: &str, kind: Kind) -> Result<(), Error> {
     let path = std::env::temp_dir().join(format!("lab-scenario-{}.log", std::process::id()));
     let log = File::create(&path).map_err(Error::file(&path))?;
     let log_too = log.try_clone().map_err(Error::file(&path))?;
     let program = std::env::current_exe().map_err(Error::file(&path))?;
     let mut command = Command::new(program);
-    command.arg("scenario").arg(name).stdin(Stdio::null()).stdout(log).stderr(log_too);
+    command
+        .args(["scenario", name, "--datastore", kind.name()])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(log_too);
     let mut child = command.spawn().map_err(|error| Error::program(name, error))?;
     let started = Instant::now();
     let status = loop {
@@ -113,4 +132,24 @@ fn run_apart(name: &str) -> Result<(), Error> {
 
 fn unknown(name: &str) -> Error {
     Error::wrong(format!("there is no scenario `{name}`: there are {}", names().join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_goes_before_what_a_scenario_is_for() {
+        let names = ["del-leaves-nothing".to_owned(), "pulled-cable-heals".to_owned()];
+        let by_default = [
+            ("del-leaves-nothing", Kind::Embedded),
+            ("del-leaves-nothing", Kind::Kubernetes),
+            ("pulled-cable-heals", Kind::Embedded),
+        ];
+        assert_eq!(chosen(&names, None), by_default);
+        let asked =
+            [("del-leaves-nothing", Kind::Kubernetes), ("pulled-cable-heals", Kind::Kubernetes)];
+        assert_eq!(chosen(&names, Some(Kind::Kubernetes)), asked);
+        assert_eq!(chosen(&[], Some(Kind::Embedded)).len(), ALL.len());
+    }
 }

@@ -8,7 +8,7 @@ use datastore::{Client, Filter, Options};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod as PodObject};
 use kernel::Netns;
 use lab::Error;
-use lab::control_plane::{ControlPlane, Identity, Settings};
+use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -62,7 +62,8 @@ impl World {
     pub(crate) async fn start() -> Result<Self, Error> {
         let directory = tempfile::Builder::new().prefix("calico-benchmarks-").tempdir();
         let directory = directory.map_err(Error::file(&std::env::temp_dir()))?;
-        let settings = Settings::loopback(&directory.path().join("control-plane"));
+        let settings =
+            Settings::loopback(Kind::Kubernetes, &directory.path().join("control-plane"));
         let control_plane = ControlPlane::start(settings)?;
         control_plane.install()?;
         let world = Self { control_plane, directory };

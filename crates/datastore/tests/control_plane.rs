@@ -1,4 +1,4 @@
-//! The client on the real kube-apiserver with etcd, through a proxy that can break connections.
+//! The client on a real API server, through a proxy that can break connections.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -13,7 +13,6 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,23 +21,24 @@ use datastore::{Client, Error, Filter, Options, WatchEvent};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
-use lab::control_plane::{ControlPlane, Identity, Settings};
+use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// etcd and kube-apiserver on free loopback ports; dropping it ends both.
+/// A control plane on a free loopback port; dropping it ends it.
 struct Plane {
     running: ControlPlane,
     directory: TempDir,
 }
 
 impl Plane {
-    fn start() -> Self {
+    fn start(kind: Kind) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let settings = Settings { is_durable: false, ..Settings::loopback(directory.path()) };
+        let settings = Settings::loopback(kind, directory.path());
+        let settings = Settings { is_durable: false, ..settings };
         let running = ControlPlane::start(settings).unwrap_or_else(|error| panic!("{error}"));
         Self { running, directory }
     }
@@ -51,6 +51,15 @@ impl Plane {
     fn kubeconfig(&self) -> Value {
         let text = fs::read(self.running.kubeconfig(Identity::Admin)).unwrap();
         serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Makes a key and a certificate that the server does not ask for.
+    fn write_client_certificate(&self) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        let path = self.directory.path();
+        fs::write(path.join("client.key"), key.serialize_pem()).unwrap();
+        fs::write(path.join("client.crt"), certificate.pem()).unwrap();
     }
 
     fn token(&self) -> String {
@@ -156,8 +165,13 @@ fn map(name: &str, value: &str) -> ConfigMap {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn works_on_the_real_api_server() {
-    let mut plane = Plane::start();
+async fn works_on_kubernetes() {
+    works_on(Kind::Kubernetes).await;
+}
+
+async fn works_on(kind: Kind) {
+    let mut plane = Plane::start(kind);
+    plane.write_client_certificate();
     plane.has_namespaces().await;
     parallel_requests_share_one_connection(&plane).await;
     writes_are_compare_and_swap(&plane).await;
@@ -244,7 +258,7 @@ async fn a_wrong_token_is_refused(plane: &Plane) {
     let client = Client::connect(&Options::kubeconfig(&wrong)).unwrap();
     let error = client.get::<Namespace>("default").await.unwrap_err();
     assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
-    config["clusters"][0]["cluster"]["certificate-authority"] = json!("sa.key");
+    config["clusters"][0]["cluster"]["certificate-authority"] = json!("client.key");
     fs::write(&wrong, config.to_string()).unwrap();
     let error = Client::connect(&Options::kubeconfig(&wrong)).unwrap_err().to_string();
     assert!(error.contains("holds no PEM certificate"), "{error}");
@@ -253,12 +267,6 @@ async fn a_wrong_token_is_refused(plane: &Plane) {
 /// Everything that all crates log at the trace level while a client works, in one thread.
 async fn nothing_secret_is_logged(plane: &Plane) {
     let path = plane.directory.path();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout"])
-        .args([path.join("client.key"), "-out".into(), path.join("client.crt")])
-        .stderr(Stdio::null())
-        .status();
-    assert!(made.unwrap().success(), "openssl made no certificate");
     let key = fs::read_to_string(path.join("client.key")).unwrap();
     let token = plane.token();
     let mut config = plane.kubeconfig();

@@ -2,37 +2,37 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use super::write_secret;
 use crate::Error;
-use crate::process::output;
 
-/// How long certificates are valid, in days; a lab does not live that long.
-const DAYS: &str = "30";
-
-/// Writes `ca.{key,crt}`, `server.{key,crt}` and `sa.key` into `dir`, unless they are there.
+/// Writes `ca.crt`, `server.{key,crt}` and `sa.{key,pub}` into `dir`, unless they are there.
+///
+/// The certificates never expire: neither they nor what they protect outlive the lab.
 pub(super) fn write(dir: &Path, addr: IpAddr) -> Result<(), Error> {
     if dir.join("server.crt").exists() {
         return Ok(());
     }
-    for name in ["ca.key", "server.key", "sa.key"] {
-        openssl(dir, &["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", name])?;
-    }
-    let ca = ["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=lab-ca", "-days", DAYS];
-    openssl(dir, &[&ca[..], &["-out", "ca.crt"]].concat())?;
-    let request = ["req", "-new", "-key", "server.key", "-subj", "/CN=kube-apiserver"];
-    openssl(dir, &[&request[..], &["-out", "server.csr"]].concat())?;
-    let names = format!(
-        "subjectAltName=IP:{addr},IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,\
-         DNS:kubernetes.default.svc\n"
-    );
-    let extensions = dir.join("server.ext");
-    std::fs::write(&extensions, names).map_err(Error::file(&extensions))?;
-    let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key"];
-    let rest = ["-CAcreateserial", "-days", DAYS, "-extfile", "server.ext", "-out", "server.crt"];
-    openssl(dir, &[&sign[..], &rest[..]].concat())
-}
-
-fn openssl(dir: &Path, arguments: &[&str]) -> Result<(), Error> {
-    output(Command::new("openssl").args(arguments).current_dir(dir)).map(|_| ())
+    let failed = |error: rcgen::Error| Error::program("certificates", error);
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "lab-ca");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?);
+    let authority = authority.map_err(failed)?;
+    let addr = addr.to_string();
+    let names = [&addr, "127.0.0.1", "10.96.0.1", "localhost", "kubernetes.default.svc"];
+    let names: Vec<String> = names.map(str::to_owned).into();
+    let mut params = CertificateParams::new(names).map_err(failed)?;
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = params.signed_by(&key, &authority).map_err(failed)?;
+    let tokens = KeyPair::generate().map_err(failed)?;
+    write_secret(dir, "ca.crt", &authority.pem())?;
+    write_secret(dir, "server.key", &key.serialize_pem())?;
+    write_secret(dir, "sa.key", &tokens.serialize_pem())?;
+    write_secret(dir, "sa.pub", &tokens.public_key_pem())?;
+    // Last, since it stands for all of them.
+    write_secret(dir, "server.crt", &certificate.pem())
 }
