@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod files;
 pub mod jwt;
+pub(crate) mod rbac;
 pub mod secret;
 
 /// Who sent a request: `UserInfo` of authentication/v1.

@@ -9,6 +9,8 @@
 pub mod auth;
 pub mod builtin;
 mod cause;
+#[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it comes next"))]
+mod http;
 mod object;
 pub mod patch;
 pub mod resource;
