@@ -121,8 +121,8 @@ fn lower(method: &Method) -> &'static str {
 /// Returns the name that `fieldSelector=metadata.name=NAME` asks for: who may read one object
 /// may then list and watch it.
 fn selected_name(query: &Query) -> Option<String> {
-    let terms = query.text("fieldSelector")?.split(',');
-    let name = terms.filter_map(|term| term.trim().strip_prefix("metadata.name=")).next()?;
+    let mut terms = query.text("fieldSelector")?.split(',');
+    let name = terms.find_map(|term| term.trim().strip_prefix("metadata.name="))?;
     let name = name.strip_prefix('=').unwrap_or(name);
     let is_segment = !name.is_empty() && name != "." && name != "..";
     (is_segment && !name.contains(['/', '%'])).then(|| name.to_owned())
