@@ -16,6 +16,7 @@ pub mod patch;
 pub mod resource;
 pub mod selector;
 pub mod status;
+pub mod store;
 
 pub use auth::User;
 pub use cause::{Cause, Problem, quote};
