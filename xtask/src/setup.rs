@@ -14,6 +14,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("containernetworking-plugins", "portmap and host-local, chained behind our plugin"),
     ("iproute2", "looking around in the lab by hand"),
     ("iputils-ping", "looking around in the lab by hand"),
+    ("nftables", "reading back by another program what ours wrote; only tests use it"),
     ("openssl", "the control plane's certificates"),
 ];
 

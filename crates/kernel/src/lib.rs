@@ -3,6 +3,7 @@
 //! ```text
 //!  netns ──────── which network namespace a thread or a socket is in
 //!  netlink ────── links, addresses, routes, neighbours (rtnetlink(7)); one socket, one namespace
+//!  nftables ───── our tables: transactions, snapshots, other people's changes
 //!  monitor ────── what others change there, and when events were lost
 //!  route_table ── one table as a map from destination to `model::desired::Route`
 //!  fake ───────── the same table in memory; both pass the same tests
@@ -27,6 +28,7 @@ pub mod lock;
 pub mod monitor;
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod process;
 pub mod route_table;
 pub mod socket;
@@ -35,5 +37,6 @@ pub mod sysctl;
 pub use monitor::Monitor;
 pub use netlink::Netlink;
 pub use netns::Netns;
+pub use nftables::Nftables;
 pub use nix::errno::Errno;
 pub use route_table::RouteTable;

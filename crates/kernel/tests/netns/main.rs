@@ -14,6 +14,7 @@ mod batch;
 mod links;
 mod monitor;
 mod namespaces;
+mod nftables;
 mod route_table;
 mod routes;
 mod sandbox;

@@ -22,10 +22,8 @@ pub enum ElementKind {
     Source,
     /// Interfaces with an Ethernet address and an address that may send from there.
     SourceWithMac,
-    /// From interfaces to numbers of paths.
-    Path,
-    /// From numbers of paths to chains that packets go to.
-    Chain,
+    /// From interfaces to the chains that their packets go to.
+    Dispatch,
 }
 
 /// An element of a set, or a pair of a map.
@@ -43,10 +41,8 @@ pub enum Element {
     Source(IfName, IpAddr),
     /// An interface, an Ethernet address and an address.
     SourceWithMac(IfName, MacAddr, IpAddr),
-    /// An interface, and the number of its path.
-    Path(IfName, u32),
-    /// The number of a path, and its chain.
-    Chain(u32, ChainName),
+    /// An interface, and the chain that its packets go to.
+    Dispatch(IfName, ChainName),
 }
 
 impl Element {
@@ -60,8 +56,7 @@ impl Element {
             Self::Ports(..) => ElementKind::Ports,
             Self::Source(..) => ElementKind::Source,
             Self::SourceWithMac(..) => ElementKind::SourceWithMac,
-            Self::Path(..) => ElementKind::Path,
-            Self::Chain(..) => ElementKind::Chain,
+            Self::Dispatch(..) => ElementKind::Dispatch,
         }
     }
 }
@@ -80,8 +75,7 @@ impl fmt::Display for Element {
             Self::Ports(first, last) => write!(f, "{first}-{last}"),
             Self::Source(name, addr) => write!(f, "\"{name}\" . {addr}"),
             Self::SourceWithMac(name, mac, addr) => write!(f, "\"{name}\" . {mac} . {addr}"),
-            Self::Path(name, path) => write!(f, "\"{name}\" : {path:#010x}"),
-            Self::Chain(path, chain) => write!(f, "{path:#010x} : goto {chain}"),
+            Self::Dispatch(name, chain) => write!(f, "\"{name}\" : goto {chain}"),
         }
     }
 }

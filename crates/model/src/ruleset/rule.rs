@@ -127,16 +127,9 @@ pub enum Statement {
         /// The source ports to choose from.
         ports: Option<(u16, u16)>,
     },
-    /// It goes to the chain that `chains` has for the number that `paths` has for its
-    /// interface; to the next rule if there is none.
-    Dispatch {
-        /// Which interface.
-        way: Way,
-        /// A map of [`ElementKind::Path`](super::ElementKind::Path).
-        paths: SetName,
-        /// A map of [`ElementKind::Chain`](super::ElementKind::Chain).
-        chains: SetName,
-    },
+    /// It goes to the chain that a map of [`ElementKind::Dispatch`](super::ElementKind::Dispatch)
+    /// has for its interface, or else to the next rule.
+    Dispatch(Way, SetName),
     /// It is refused, and its sender told.
     Reject(Reject),
     /// Where it goes on.

@@ -116,7 +116,7 @@ impl fmt::Display for Statement {
             Self::SourceNat { addr, ports: range } => {
                 write!(f, "snat to {addr}{} fully-random", ports(range).replace(" to ", ""))
             }
-            Self::Dispatch { way, paths, chains } => write!(f, "{way} map @{paths} vmap @{chains}"),
+            Self::Dispatch(way, map) => write!(f, "{way} vmap @{map}"),
             Self::Reject(Reject::Unreachable) => write!(f, "reject"),
             Self::Reject(Reject::Reset) => write!(f, "reject with tcp reset"),
             Self::Verdict(verdict) => verdict.fmt(f),
@@ -141,7 +141,7 @@ impl ElementKind {
     #[must_use]
     pub const fn noun(self) -> &'static str {
         match self {
-            Self::Path | Self::Chain => "map",
+            Self::Dispatch => "map",
             Self::Addr
             | Self::Net
             | Self::AddrPort
@@ -165,8 +165,7 @@ impl ElementKind {
             Self::Ports => "type inet_service; flags interval".to_owned(),
             Self::Source => format!("type ifname . {addr}"),
             Self::SourceWithMac => format!("type ifname . ether_addr . {addr}"),
-            Self::Path => "type ifname : mark".to_owned(),
-            Self::Chain => "type mark : verdict".to_owned(),
+            Self::Dispatch => "type ifname : verdict".to_owned(),
         }
     }
 }
