@@ -206,8 +206,10 @@ fn kubectl(arguments: &[String]) -> Result<u8, Error> {
     })?;
     let dir = dir.join("control-plane");
     let mut command = control_plane::kubectl(&dir, &dir.join("outside.kubeconfig"));
-    let status =
-        command.args(arguments).status().map_err(|error| Error::program("kubectl", error))?;
+    let status = command.args(arguments).status().map_err(|error| {
+        let remedy = "install it, or have `cargo xtask setup` build it";
+        Error::program("kubectl", format!("{error}: {remedy}"))
+    })?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 

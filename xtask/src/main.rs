@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::command::{Failure, Run};
+use crate::setup::ControlPlane;
 
 /// Builds, tests and shows the project.
 #[derive(Parser)]
@@ -26,7 +27,8 @@ struct Arguments {
 enum Task {
     /// Bring up nodes and pods on this machine and show that every pod reaches every other.
     Demo {
-        /// Arguments of the demo: `--nodes N --pods M --keep`; `-- --help` lists them.
+        /// Arguments of the demo: `--nodes N --pods M --datastore embedded|kubernetes --keep`;
+        /// `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -40,15 +42,15 @@ enum Task {
     Check,
     /// Measure, and print the figures with a line of JSON at the end.
     Bench {
-        /// Which benchmark: `cni`.
-        name: String,
+        /// Which benchmark.
+        name: Benchmark,
         /// Its own arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// A real Kubernetes control plane for hands-on work.
+    /// A control plane for hands-on work.
     Cluster {
-        /// `up`, `down`, or `kubectl` with its arguments.
+        /// `up [--datastore embedded|kubernetes]`, `down`, or `kubectl` with its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
@@ -56,13 +58,39 @@ enum Task {
     Golden,
     /// Check only the rules of the house: layers, first lines, file lengths.
     Tidy,
-    /// Install and build what the other tasks need, and do nothing else.
+    /// Install and build what all other tasks need, and do nothing else.
     Setup,
     /// Print a completion script for a shell.
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Benchmark {
+    /// Pods attached and detached.
+    Cni,
+    /// The embedded datastore beside kube-apiserver and etcd.
+    Datastore,
+}
+
+impl Benchmark {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cni => "cni",
+            Self::Datastore => "datastore",
+        }
+    }
+
+    /// Returns the packages of the programs that are measured.
+    const fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
+            Self::Datastore => &["datastore-daemon"],
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -79,28 +107,28 @@ fn run(task: Task) -> Result<(), Failure> {
     let house = House::new();
     match task {
         Task::Demo { arguments } => {
-            setup::for_lab(&house)?;
+            setup::for_demo(&house, ControlPlane::of(&arguments))?;
             house.lab().arg("demo").args(arguments).run()
         }
         Task::Test { scenario } if scenario.is_empty() => test(&house),
         Task::Test { scenario } => {
-            setup::for_lab(&house)?;
+            setup::for_tests(&house)?;
             house.lab().arg("scenarios").args(scenario).run()
         }
         Task::Check => check::run(&house),
         Task::Bench { name, arguments } => {
-            setup::for_bench(&house)?;
+            setup::for_bench(&house, name.programs())?;
             let benchmarks = Run::new(house.target.join("lab/benchmarks"));
             let benchmarks = house.tests(benchmarks).env("CALICO_BIN_DIR", house.release());
-            benchmarks.arg(name).args(arguments).run()
+            benchmarks.arg(name.name()).args(arguments).run()
         }
         Task::Cluster { arguments } => {
-            setup::for_lab(&house)?;
+            setup::for_cluster(&house, ControlPlane::of(&arguments))?;
             house.lab().arg("cluster").args(arguments).run()
         }
         Task::Golden => golden(&house),
         Task::Tidy => tidy::run(&house.root),
-        Task::Setup => setup::for_lab(&house),
+        Task::Setup => setup::for_tests(&house),
         Task::Completion { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "xtask", &mut std::io::stdout());
@@ -111,7 +139,7 @@ fn run(task: Task) -> Result<(), Failure> {
 
 /// Runs everything that proves the project right; stops at the first failure.
 fn test(house: &House) -> Result<(), Failure> {
-    setup::for_lab(house)?;
+    setup::for_tests(house)?;
     command::step("unit and integration tests");
     house.tests(Run::new("cargo")).args(["test", "--workspace", "--no-fail-fast"]).run()?;
     command::step("scenarios in the lab");

@@ -1,41 +1,110 @@
 //! What the tasks need on this machine: Debian packages, the control plane, our programs.
 //!
+//! Each task gets what it needs and no more: the demo runs with Rust and iproute2 alone.
 //! Everything is done once and looked at again each time; what is there is left alone.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 
 use crate::House;
 use crate::command::{Failure, Run, step};
 
-/// Debian packages that the lab uses, and what for.
-const PACKAGES: &[(&str, &str)] = &[
-    ("bird2", "a BGP speaker to test ours against"),
-    ("containernetworking-plugins", "portmap and host-local, chained behind our plugin"),
-    ("iproute2", "looking around in the lab by hand"),
-    ("iputils-ping", "looking around in the lab by hand"),
-    ("nftables", "reading back by another program what ours wrote; only tests use it"),
-    ("openssl", "the control plane's certificates"),
+/// A program of others.
+struct Tool {
+    /// The program, or its path.
+    program: &'static str,
+    /// The Debian package that has it.
+    package: &'static str,
+    /// What it is used for.
+    purpose: &'static str,
+}
+
+/// What the lab runs: it wires nodes and pods with ip(8), and shows routes with it.
+const LAB: &[Tool] = &[Tool {
+    program: "ip",
+    package: "iproute2",
+    purpose: "wires the nodes, and shows their routes",
+}];
+
+/// What the tests run beside that.
+const TESTS: &[Tool] = &[
+    Tool { program: "bird", package: "bird2", purpose: "a BGP speaker to test ours against" },
+    Tool {
+        program: "/usr/lib/cni/host-local",
+        package: "containernetworking-plugins",
+        purpose: "portmap and host-local, chained behind our plugin",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        purpose: "reads back what ours wrote into the kernel",
+    },
+    Tool { program: "ping", package: "iputils-ping", purpose: "asks pods whether they are there" },
 ];
+
+/// The programs of a node, and the lab that runs them.
+const NODE: &[&str] = &["lab", "cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"];
 
 /// The Kubernetes release that lab/control-plane/go.mod names.
 const KUBERNETES: &str = "1.34.4";
 
-/// Makes ready for the demo and the tests.
-pub(crate) fn for_lab(house: &House) -> Result<(), Failure> {
-    packages()?;
+/// Which control plane a task wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ControlPlane {
+    /// The embedded datastore, which is one of our programs.
+    Embedded,
+    /// kube-apiserver and etcd, built here.
+    Kubernetes,
+}
+
+impl ControlPlane {
+    /// Returns what the arguments of a task ask for with `--datastore`.
+    pub(crate) fn of(arguments: &[String]) -> Self {
+        let mut words = arguments.iter().flat_map(|argument| argument.split('='));
+        let is_named = words.any(|word| word == "--datastore");
+        if is_named && words.next() == Some("kubernetes") {
+            Self::Kubernetes
+        } else {
+            Self::Embedded
+        }
+    }
+}
+
+/// Makes ready for the demo.
+pub(crate) fn for_demo(house: &House, wanted: ControlPlane) -> Result<(), Failure> {
+    for_lab(house, wanted, NODE)
+}
+
+/// Makes ready for a control plane without nodes.
+pub(crate) fn for_cluster(house: &House, wanted: ControlPlane) -> Result<(), Failure> {
+    for_lab(house, wanted, &["lab", "datastore-daemon"])
+}
+
+fn for_lab(house: &House, wanted: ControlPlane, programs: &[&str]) -> Result<(), Failure> {
+    install(LAB)?;
+    if wanted == ControlPlane::Kubernetes {
+        control_plane(house)?;
+    }
+    step("building the lab and the programs that it runs");
+    build(house, "dev", programs)
+}
+
+/// Makes ready for the tests, which need everything.
+pub(crate) fn for_tests(house: &House) -> Result<(), Failure> {
+    install(LAB)?;
+    install(TESTS)?;
     control_plane(house)?;
-    step("building calico, calico-ipam, calico-node and the lab");
+    step("building all programs and the lab");
     // The whole workspace, so that the tests find everything built with the same features.
     Run::new("cargo").args(["build", "--locked", "--workspace"]).dir(&house.root).run()
 }
 
-/// Makes ready for the benchmarks, which measure what is released.
-pub(crate) fn for_bench(house: &House) -> Result<(), Failure> {
-    for_lab(house)?;
+/// Makes ready for a benchmark, which measures what is released.
+pub(crate) fn for_bench(house: &House, programs: &[&str]) -> Result<(), Failure> {
+    install(LAB)?;
+    control_plane(house)?;
     step("building the release to be measured (about 10 minutes the first time)");
     build(house, "lab", &["benchmarks"])?;
-    build(house, "release", &["cni-plugin", "ipam-plugin", "node-daemon"])
+    build(house, "release", programs)
 }
 
 fn build(house: &House, profile: &str, packages: &[&str]) -> Result<(), Failure> {
@@ -44,18 +113,18 @@ fn build(house: &House, profile: &str, packages: &[&str]) -> Result<(), Failure>
     cargo.args(names).dir(&house.root).run()
 }
 
-/// Installs the Debian packages that are missing.
-fn packages() -> Result<(), Failure> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|(name, _)| !is_installed(name)).collect();
+/// Installs the Debian packages of the tools that are missing.
+fn install(tools: &[Tool]) -> Result<(), Failure> {
+    let missing: Vec<_> = tools.iter().filter(|tool| !is_there(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     step("installing Debian packages");
-    for (name, purpose) in &missing {
-        eprintln!("    {name}: {purpose}");
+    for Tool { program, package, purpose } in &missing {
+        eprintln!("    {package}, for {program}: {purpose}");
     }
     apt(["update"]).run_quietly("reading the list of packages")?;
-    let names = missing.iter().map(|(name, _)| *name);
+    let names = missing.iter().map(|tool| tool.package);
     let install = apt(["install", "--yes", "--no-install-recommends"]);
     install.args(names).run_quietly("installing packages")
 }
@@ -65,10 +134,11 @@ fn apt<const N: usize>(arguments: [&str; N]) -> Run {
     run.args(["--quiet", "-o", "DPkg::Lock::Timeout=120"]).args(arguments)
 }
 
-fn is_installed(package: &str) -> bool {
-    let mut query = Command::new("dpkg-query");
-    query.args(["--show", "--showformat=${db:Status-Status}", package]).stderr(Stdio::null());
-    query.output().is_ok_and(|output| output.stdout == b"installed")
+/// Whether a program is in one of the directories of PATH, or at its path.
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    dirs.map(|dir| dir.join(program)).any(|path| path.is_file())
 }
 
 /// Builds the real kube-apiserver, etcd and kubectl from their Go modules, if that is not done yet.
@@ -112,4 +182,30 @@ fn fingerprint(module: &Path) -> Result<String, Failure> {
         text.push_str(&content);
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_asks_for_kubernetes_has_it_built() {
+        let of = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            ControlPlane::of(&words)
+        };
+        for line in ["", "--keep", "--datastore embedded", "up --datastore=embedded", "kubernetes"]
+        {
+            assert_eq!(of(line), ControlPlane::Embedded, "{line}");
+        }
+        for line in ["--datastore kubernetes", "--nodes 5 --datastore=kubernetes --keep"] {
+            assert_eq!(of(line), ControlPlane::Kubernetes, "{line}");
+        }
+    }
+
+    #[test]
+    fn programs_are_found_by_name_and_by_path() {
+        assert!(is_there("sh") && is_there("/bin/sh"));
+        assert!(!is_there("no-such-program") && !is_there("/bin/no-such-program"));
+    }
 }
