@@ -38,7 +38,7 @@ const LAYERS: &[(&str, Layer)] = &[
 
 /// Third-party crates that only some of ours may use.
 const GUARDED: &[(&str, &[&str])] = &[
-    ("nix", &["kernel", "lab"]),
+    ("nix", &["embedded-api", "kernel", "lab"]),
     ("rtnetlink", &["kernel"]),
     ("netns-rs", &["kernel"]),
     ("kube", &["datastore"]),

@@ -12,7 +12,6 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::kubeconfig;
 use datastore::{Client, Error, Options};
@@ -99,12 +98,10 @@ fn every_kind_of_credential_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     std::fs::write(path.join("token"), SECRET).unwrap();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-subj", "/CN=x", "-keyout"])
-        .args([path.join("key"), "-out".into(), path.join("crt")])
-        .output();
-    assert!(made.unwrap().status.success());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    std::fs::write(path.join("key"), key.serialize_pem()).unwrap();
+    std::fs::write(path.join("crt"), certificate.pem()).unwrap();
     let verified = "server: \"https://a\", certificate-authority: crt, tls-server-name: kubernetes";
     let unverified = "server: \"https://[fd00::1]:6443/k8s/a\", insecure-skip-tls-verify: true";
     for (cluster, user) in [
