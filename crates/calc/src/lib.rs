@@ -23,6 +23,7 @@
 mod advertise;
 mod change;
 pub mod next_hop;
+pub mod policy;
 mod routes;
 mod sessions;
 

@@ -1,0 +1,239 @@
+//! The state of policy, recomputed from nothing: slow, and plainly what the words say.
+//!
+//! [`super::Policies`] must give the same for the same objects, whatever
+//! happened before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::Labels;
+use model::desired::policy::{
+    Direction, EndpointPath, HostInterface, HostPolicy, PolicyRules, PolicyState, SetMember,
+    TierPath, WorkloadPolicy,
+};
+use model::endpoint::NamedPort;
+use model::host_endpoint::{HostEndpoint, HostInterface as Wanted};
+use model::net::{Cidr, IfName};
+use model::policy::{Enforcement, Policy, PolicyId, Protocol, Rule, Stage};
+
+use super::Inputs;
+use super::compile::Compiled;
+use super::order::{self, PolicyPlace};
+use super::question::{self, Question};
+
+/// Returns what the node of `inputs` should enforce.
+#[must_use]
+pub fn state(inputs: &Inputs) -> PolicyState {
+    let mut state = PolicyState { hosts: hosts(inputs), ..PolicyState::default() };
+    for (pod, endpoint) in &inputs.workloads {
+        if endpoint.node != inputs.this_node {
+            continue;
+        }
+        let labels = inputs.workload_labels(endpoint);
+        let path = Arc::new(path(inputs, &labels, &endpoint.profiles, Use::Normal));
+        let (addrs, mac) = (endpoint.addrs.clone(), endpoint.mac);
+        let policy = WorkloadPolicy { endpoint: pod.clone(), addrs, mac, path };
+        // Of two pods with one interface, the first by name has it.
+        state.workloads.entry(endpoint.if_name.clone()).or_insert(policy);
+    }
+    let mut questions = BTreeSet::new();
+    add_rules(inputs, &mut state, &mut questions);
+    for question in questions {
+        state.sets.insert(question.id(), members(inputs, &question));
+    }
+    state
+}
+
+/// Which of an endpoint's paths.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Use {
+    Normal,
+    Forward,
+    PreDnat,
+    Untracked,
+}
+
+impl Use {
+    pub(super) const fn includes(self, stage: Stage) -> bool {
+        match self {
+            Self::Normal => matches!(stage, Stage::Normal | Stage::Forward),
+            Self::Forward => matches!(stage, Stage::Forward),
+            Self::PreDnat => matches!(stage, Stage::PreDnat),
+            Self::Untracked => matches!(stage, Stage::Untracked),
+        }
+    }
+}
+
+/// Returns the enforced policies that apply to whoever has `labels`, in order.
+pub(super) fn applying<'a>(inputs: &'a Inputs, labels: &Labels, wanted: Use) -> Vec<&'a Policy> {
+    let mut found: Vec<&Policy> = inputs
+        .policies
+        .values()
+        .map(AsRef::as_ref)
+        .filter(|policy| policy.enforcement == Enforcement::Enforced)
+        .filter(|policy| wanted.includes(policy.stage))
+        .filter(|policy| policy.selector.matches(labels))
+        .collect();
+    found.sort_by_key(|policy| {
+        let (tier, _) = order::tier(&inputs.tiers, &policy.tier);
+        (tier, PolicyPlace::of(&policy.id, policy.order))
+    });
+    found
+}
+
+fn path(inputs: &Inputs, labels: &Labels, profiles: &[String], wanted: Use) -> EndpointPath {
+    let applying = applying(inputs, labels, wanted);
+    let direction = |rules_of: fn(&Policy) -> bool, has_rules: fn(&PolicyRules) -> bool| {
+        let mut tiers: Vec<TierPath> = Vec::new();
+        for policy in applying.iter().filter(|policy| rules_of(policy)) {
+            let is_same = |path: &&mut TierPath| path.tier == policy.tier;
+            match tiers.last_mut().filter(is_same) {
+                Some(path) => path.policies.push(policy.id.clone()),
+                None => tiers.push(TierPath {
+                    tier: policy.tier.clone(),
+                    default_action: order::tier(&inputs.tiers, &policy.tier).1,
+                    policies: vec![policy.id.clone()],
+                }),
+            }
+        }
+        let is_used =
+            |name: &&String| wanted == Use::Normal && has_rules(&profile_rules(inputs, name).rules);
+        Direction { tiers, profiles: profiles.iter().filter(is_used).cloned().collect() }
+    };
+    EndpointPath {
+        ingress: direction(|policy| policy.ingress.is_some(), |rules| !rules.ingress.is_empty()),
+        egress: direction(|policy| policy.egress.is_some(), |rules| !rules.egress.is_empty()),
+    }
+}
+
+fn profile_rules(inputs: &Inputs, name: &str) -> Compiled {
+    let rules =
+        |profile: Arc<model::policy::Profile>| Compiled::of(&profile.ingress, &profile.egress);
+    inputs.profile(name).map(rules).unwrap_or_default()
+}
+
+/// Returns this node's host endpoints; of two for one interface, the first by name has it.
+fn hosts(inputs: &Inputs) -> BTreeMap<HostInterface, Arc<HostPolicy>> {
+    let mut hosts = BTreeMap::new();
+    for host in inputs.hosts.values().filter(|host| host.node == inputs.this_node) {
+        let policy = Arc::new(host_policy(inputs, host));
+        for interface in interfaces_of(&host.interface, &host.expected_addrs, &inputs.interfaces) {
+            hosts.entry(interface).or_insert_with(|| Arc::clone(&policy));
+        }
+    }
+    hosts
+}
+
+/// Returns the interfaces that a host endpoint is.
+pub(super) fn interfaces_of(
+    wanted: &Wanted,
+    expected: &[IpAddr],
+    interfaces: &BTreeMap<IfName, Vec<IpAddr>>,
+) -> Vec<HostInterface> {
+    match wanted {
+        Wanted::All => vec![HostInterface::All],
+        Wanted::Named(name) => vec![HostInterface::Named(name.clone())],
+        Wanted::WithExpectedAddr => {
+            let has = |addrs: &[IpAddr]| addrs.iter().any(|addr| expected.contains(addr));
+            let found = interfaces.iter().filter(|(_, addrs)| has(addrs));
+            found.map(|(name, _)| HostInterface::Named(name.clone())).collect()
+        }
+    }
+}
+
+fn host_policy(inputs: &Inputs, host: &HostEndpoint) -> HostPolicy {
+    let labels = inputs.host_labels(host);
+    let path = |wanted| path(inputs, &labels, &host.profiles, wanted);
+    HostPolicy {
+        endpoint: host.name.clone(),
+        addrs: host.expected_addrs.clone(),
+        normal: path(Use::Normal),
+        forward: path(Use::Forward),
+        pre_dnat: path(Use::PreDnat).ingress,
+        untracked: path(Use::Untracked),
+    }
+}
+
+/// Adds the rules of all that the paths name, and of what every node should hold.
+fn add_rules(inputs: &Inputs, state: &mut PolicyState, questions: &mut BTreeSet<Question>) {
+    let mut policies: BTreeSet<PolicyId> = BTreeSet::new();
+    let mut profiles: BTreeSet<String> = BTreeSet::new();
+    let normal = state.workloads.values().map(|workload| workload.path.as_ref());
+    let hosts = state.hosts.values();
+    let hosts = hosts.flat_map(|host| [&host.normal, &host.forward, &host.untracked]);
+    let directions = normal.chain(hosts).flat_map(|path| [&path.ingress, &path.egress]);
+    for direction in directions.chain(state.hosts.values().map(|host| &host.pre_dnat)) {
+        policies.extend(direction.tiers.iter().flat_map(|tier| tier.policies.iter().cloned()));
+        profiles.extend(direction.profiles.iter().cloned());
+    }
+    let is_everywhere = |policy: &&Arc<Policy>| {
+        policy.is_needed_everywhere && policy.enforcement == Enforcement::Enforced
+    };
+    policies.extend(inputs.policies.values().filter(is_everywhere).map(|policy| policy.id.clone()));
+    for id in policies {
+        let Some(policy) = inputs.policies.get(&id) else { continue };
+        let rules = |rules: &Option<Vec<Rule>>| rules.clone().unwrap_or_default();
+        let compiled = Compiled::of(&rules(&policy.ingress), &rules(&policy.egress));
+        state.policies.insert(id, Arc::new(compiled.rules));
+        questions.extend(compiled.questions);
+    }
+    for name in profiles {
+        let compiled = profile_rules(inputs, &name);
+        state.profiles.insert(name, Arc::new(compiled.rules));
+        questions.extend(compiled.questions);
+    }
+}
+
+/// Returns the members of the set that answers `question`.
+pub(super) fn members(inputs: &Inputs, question: &Question) -> BTreeSet<SetMember> {
+    let mut members = BTreeSet::new();
+    for slice in inputs.slices.values() {
+        if question.service().is_some_and(|name| question::service_of(slice).as_ref() == Some(name))
+        {
+            members.extend(question::members_of_slice(question, slice));
+        }
+    }
+    let Some(selector) = question.selector() else { return members };
+    for endpoint in inputs.workloads.values() {
+        if selector.matches(&inputs.workload_labels(endpoint)) {
+            members.extend(members_of_endpoint(question, &endpoint.addrs, &endpoint.ports));
+        }
+    }
+    for host in inputs.hosts.values() {
+        if selector.matches(&inputs.host_labels(host)) {
+            members.extend(members_of_endpoint(question, &host.expected_addrs, &host.ports));
+        }
+    }
+    if matches!(question, Question::Selected(_)) {
+        for set in inputs.network_sets.values() {
+            if selector.matches(&inputs.network_set_labels(set)) {
+                members.extend(set.nets.iter().copied().map(SetMember::Net));
+            }
+        }
+    }
+    members
+}
+
+fn members_of_endpoint(
+    question: &Question,
+    addrs: &[IpAddr],
+    ports: &[NamedPort],
+) -> BTreeSet<SetMember> {
+    match question {
+        Question::Selected(_) => {
+            addrs.iter().copied().map(Cidr::host).map(SetMember::Net).collect()
+        }
+        Question::NamedPort(_, name, protocol) => {
+            let is_meant =
+                |port: &&NamedPort| port.name == *name && Protocol(port.protocol) == *protocol;
+            let found = ports.iter().filter(is_meant);
+            found
+                .flat_map(|port| {
+                    addrs.iter().map(|addr| SetMember::Port(*addr, *protocol, port.port))
+                })
+                .collect()
+        }
+        Question::ServiceAddrs(_) | Question::ServicePorts(_) => BTreeSet::new(),
+    }
+}

@@ -1,0 +1,6 @@
+//! The incremental calculation, the naive one and the two evaluators agree.
+
+mod cluster;
+mod histories;
+mod random;
+mod rules;
