@@ -21,18 +21,22 @@
 
 mod change;
 mod compile;
+pub mod enforced;
 mod engine;
 mod index;
 mod inputs;
 mod labels;
 pub mod oracle;
 mod order;
+mod packet;
 mod placement;
+mod problems;
 mod question;
 mod rulebook;
 mod services;
 mod sets;
 mod things;
+pub mod why;
 
 #[cfg(test)]
 mod tests;
@@ -40,3 +44,4 @@ mod tests;
 pub use change::{Change, NetworkSetId};
 pub use engine::{Counts, Policies};
 pub use inputs::Inputs;
+pub use packet::{Cause, Decision, Endpoint, Packet, Way};

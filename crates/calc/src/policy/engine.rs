@@ -20,7 +20,6 @@ use super::rulebook::{self, Owner, RuleChanges, Rulebook};
 use super::services::Services;
 use super::sets::Sets;
 use super::things::{Local, Placed, Thing, ThingName, Things};
-use crate::Problem;
 
 /// What one node's kernel should enforce, kept up to date.
 ///
@@ -36,13 +35,13 @@ pub struct Policies {
     labels_of_profiles: BTreeMap<Arc<str>, Pairs>,
     /// Who names a profile.
     heirs: BTreeMap<Arc<str>, BTreeSet<ItemKey>>,
-    placement: Placement,
-    rulebook: Rulebook,
+    pub(super) placement: Placement,
+    pub(super) rulebook: Rulebook,
     sets: Sets,
     services: Services,
     interfaces: BTreeMap<IfName, Vec<IpAddr>>,
     /// This node's pods by interface; the first by name has it.
-    pods: BTreeMap<IfName, BTreeMap<NamespacedName, ItemKey>>,
+    pub(super) pods: BTreeMap<IfName, BTreeMap<NamespacedName, ItemKey>>,
     /// This node's host endpoints.
     hosts: BTreeMap<String, ItemKey>,
     /// Endpoints whose paths may have changed.
@@ -396,40 +395,6 @@ impl Policies {
             changes.last.push(PolicyChange::Host(interface.clone(), None));
         }
         self.state.hosts = wanted;
-    }
-
-    /// Returns what could not be followed, of the whole cluster: rules that deny
-    /// instead of what they say, tiers that are missing, pods without interface.
-    #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        for (id, tier) in self.placement.without_tier() {
-            let message = format!("tier {tier} is missing, its policies come last: create it");
-            problems.push(Problem { object: id.to_string(), message });
-        }
-        for (owner, rules) in self.rulebook.all() {
-            let object = match owner {
-                Owner::Policy(id) => id.to_string(),
-                Owner::Profile(name) => format!("profile {name}"),
-            };
-            for (field, rules) in [("ingress", &rules.ingress), ("egress", &rules.egress)] {
-                for (index, never) in rules
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(index, rule)| Some((index, rule.never.as_ref()?)))
-                {
-                    let message = format!("{field}[{index}] denies: {never}");
-                    problems.push(Problem { object: object.clone(), message });
-                }
-            }
-        }
-        for (if_name, pods) in &self.pods {
-            for pod in pods.keys().skip(1) {
-                let message = format!("another pod has its interface {if_name}: rename it");
-                problems.push(Problem { object: format!("pod {pod}"), message });
-            }
-        }
-        problems
     }
 }
 

@@ -4,3 +4,4 @@ mod cluster;
 mod histories;
 mod random;
 mod rules;
+mod verdicts;

@@ -181,9 +181,7 @@ fn policy(random: &mut Random, id: &PolicyId) -> Policy {
         }
         None => applies_to,
     };
-    let rules = |random: &mut Random| {
-        (!random.one_in(3)).then(|| random.few(2, |random| rules::rule(random)))
-    };
+    let rules = |random: &mut Random| (!random.one_in(3)).then(|| random.few(2, rules::rule));
     Policy {
         id: id.clone(),
         tier: random.pick(&TIERS).to_owned(),
