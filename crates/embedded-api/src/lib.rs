@@ -14,6 +14,7 @@ mod http;
 mod object;
 pub mod patch;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod store;
