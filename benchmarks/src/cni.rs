@@ -17,7 +17,7 @@ use lab::Error;
 
 use self::measure::{Load, Measured, Requests};
 use self::world::World;
-use crate::isolation;
+use crate::{isolation, load_average, step};
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -116,14 +116,4 @@ fn programs(bin_dir: &Path) -> Result<PathBuf, Error> {
         ))
     })?;
     found.canonicalize().map_err(Error::file(&found))
-}
-
-/// Returns the load average of the last minute, which says how far to believe the figures.
-fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
-}
-
-fn step(what: &str) {
-    eprintln!("==> {what}");
 }

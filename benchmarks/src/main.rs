@@ -12,20 +12,25 @@
 //!                 └► report: tables, JSON
 //! ```
 //!
+//! The benchmark `datastore` (starts, writes, watches, lists) runs on the control planes alone.
+//!
 //! Nothing of a benchmark is left when it ends, however it ends.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod cni;
 mod cpu;
+mod datastore;
 mod isolation;
 mod load;
+mod memory;
 mod statistics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use lab::control_plane::Kind;
 
 /// Measures the programs as they are released, beside what they are compared with.
 #[derive(Debug, Parser)]
@@ -39,6 +44,8 @@ struct Arguments {
 enum Benchmark {
     /// Containers attached and detached: alone, 10 and 50 at once.
     Cni(CniArguments),
+    /// The embedded datastore beside kube-apiserver and etcd.
+    Datastore(DatastoreArguments),
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
     #[command(hide = true)]
     Floor,
@@ -55,11 +62,31 @@ struct CniArguments {
     bin_dir: PathBuf,
 }
 
+/// How to measure control planes.
+#[derive(Clone, Debug, Args)]
+struct DatastoreArguments {
+    /// Measure less, to see whether it works.
+    #[arg(long)]
+    quick: bool,
+    /// Measure only this one.
+    #[arg(long)]
+    only: Option<Kind>,
+}
+
+impl DatastoreArguments {
+    fn run(&self) -> Result<ExitCode, lab::Error> {
+        let kinds = self.only.map_or_else(|| Kind::ALL.to_vec(), |kind| vec![kind]);
+        let extent = if self.quick { datastore::Extent::QUICK } else { datastore::Extent::FULL };
+        datastore::run(&kinds, extent)
+    }
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().benchmark {
         Benchmark::Floor => cni::floor::run().map(|()| ExitCode::SUCCESS),
         Benchmark::Cni(_) if !isolation::is_inside() => isolation::run_inside(),
         Benchmark::Cni(arguments) => cni::run(&arguments.bin_dir, extent(arguments.quick)),
+        Benchmark::Datastore(arguments) => arguments.run(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("benchmarks: {error}");
@@ -69,4 +96,15 @@ fn main() -> ExitCode {
 
 const fn extent(is_quick: bool) -> cni::Extent {
     if is_quick { cni::Extent::Quick } else { cni::Extent::Full }
+}
+
+/// Returns the load average of the last minute, which says how far to believe the figures.
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Says what comes next.
+fn step(what: &str) {
+    eprintln!("==> {what}");
 }

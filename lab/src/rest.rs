@@ -121,8 +121,12 @@ impl Rest {
         let tls =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = tls.map_err(Error::wrong)?.with_root_certificates(roots).with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // A request's body follows its head at once, not when the head was acknowledged.
+        tcp.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
-        let connector = connector.enable_http1().enable_http2().build();
+        let connector = connector.enable_http1().enable_http2().wrap_connector(tcp);
         let authorization = HeaderValue::try_from(format!("Bearer {}", access.token));
         let mut authorization = authorization.map_err(Error::wrong)?;
         authorization.set_sensitive(true);

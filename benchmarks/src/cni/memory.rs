@@ -9,6 +9,8 @@ use lab::Error;
 use lab::control_plane::Identity;
 use lab::process::Program;
 
+use crate::memory;
+
 use super::world::{NODE, NODE_ADDR, World};
 
 /// How long it may take until it is ready.
@@ -46,9 +48,7 @@ pub(crate) async fn idle_kib(world: &World, bin: &Path) -> Result<u64, Error> {
     }
     tokio::time::sleep(IDLE).await;
     process.require_running()?;
-    let status = Path::new("/proc").join(process.pid().to_string()).join("status");
-    let text = std::fs::read_to_string(&status).map_err(Error::file(&status))?;
-    resident_kib(&text).ok_or_else(|| Error::wrong("no VmRSS in the status of calico-node"))
+    memory::resident_kib(process.pid())
 }
 
 /// Asks for readiness as a kubelet would.
@@ -62,20 +62,4 @@ fn is_ready() -> bool {
         Ok::<_, std::io::Error>(answer)
     };
     ask().is_ok_and(|answer| answer.ends_with(b" 200") || answer.ends_with(b" 204"))
-}
-
-fn resident_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resident_memory_is_read_from_the_status() {
-        assert_eq!(resident_kib("Name:\tx\nVmRSS:\t   12345 kB\n"), Some(12_345));
-        assert_eq!(resident_kib("Name:\tx\n"), None);
-    }
 }
