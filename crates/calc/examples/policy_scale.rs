@@ -59,19 +59,22 @@ fn main() {
     let near = (0..pods).find(|number| is_local(*number, pods, local)).unwrap_or(0);
     for (name, number) in [("a far pod's label", far), ("a local pod's label", near)] {
         let at = is_local(number, pods, local);
-        let make = |turn| pod(number, at, if turn % 2 == 0 { "v2" } else { "v1" });
+        let make = |turn: usize| pod(number, at, if turn.is_multiple_of(2) { "v2" } else { "v1" });
         measure(&mut engine, name, 1000, make);
     }
-    let make = |turn| pod(far, false, ["v1", "v1", "gone"][turn % 3]);
+    let make = |turn: usize| pod(far, false, if turn.is_multiple_of(2) { "gone" } else { "v1" });
     measure(&mut engine, "a far pod gone or back", 1000, make);
     let number = (0..policies).find(|number| number % namespaces == near / PODS_PER_NAMESPACE);
     let make = |turn: usize| {
         policy(number.unwrap_or(0), namespaces, u16::try_from(81 + turn % 2).unwrap())
     };
     measure(&mut engine, "a local policy's port", 1000, make);
-    let make = |turn: usize| everybody(if turn % 2 == 0 { "app == 'a1'" } else { "app == 'a2'" });
+    let make =
+        |turn: usize| everybody(if turn.is_multiple_of(2) { "app == 'a1'" } else { "app == 'a2'" });
     measure(&mut engine, "a policy of all pods, new selector in its rule", 100, make);
-    let make = |turn: usize| namespace(near / PODS_PER_NAMESPACE, ["a", "b"][turn % 2]);
+    let make = |turn: usize| {
+        namespace(near / PODS_PER_NAMESPACE, if turn.is_multiple_of(2) { "b" } else { "a" })
+    };
     measure(&mut engine, "a namespace's label", 100, make);
 }
 

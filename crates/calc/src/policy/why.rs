@@ -3,9 +3,11 @@
 //! This knows nothing of sets: who an address is, it looks up in [`Inputs`]
 //! again for each rule.
 
+mod connection;
 mod facts;
 mod trace;
 
+pub use connection::{Crossing, Probe, connection};
 pub use trace::{PolicyTrace, RuleTrace, Verdict};
 
 use std::sync::Arc;

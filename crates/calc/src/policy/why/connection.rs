@@ -1,0 +1,106 @@
+//! A connection from one endpoint to another, at both of them.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use model::net::Family;
+use model::policy::Protocol;
+
+use super::{Verdict, verdict};
+use crate::policy::{Endpoint, Inputs, Packet, Way};
+
+/// What somebody wants to send.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Probe {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The receiver's port; of no meaning for protocols without.
+    pub port: u16,
+}
+
+/// What becomes of a connection's first packet at one of its ends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Crossing {
+    /// The packet.
+    pub packet: Packet,
+    /// Whose policies.
+    pub endpoint: Endpoint,
+    /// Whether the endpoint sends or receives it.
+    pub way: Way,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+/// The port that senders use here: the first one that is nobody's (RFC 6335 §6).
+const SOURCE_PORT: u16 = 49_152;
+
+/// Returns what becomes of a connection between two endpoints: for each pair of
+/// addresses of one family, at the sender and then at the receiver.
+///
+/// Nothing if one of them is unknown, or if they share no address family.
+#[must_use]
+pub fn connection(inputs: &Inputs, from: &Endpoint, to: &Endpoint, probe: Probe) -> Vec<Crossing> {
+    let (sources, destinations) = (addrs(inputs, from), addrs(inputs, to));
+    let mut crossings = Vec::new();
+    for source in sources {
+        let same = |addr: &&IpAddr| Family::of(**addr) == Family::of(source);
+        for destination in destinations.iter().filter(same) {
+            let packet = packet(source, *destination, probe);
+            for (endpoint, way) in [(from, Way::Egress), (to, Way::Ingress)] {
+                let endpoint = endpoint.clone();
+                crossings.extend(
+                    verdict(inputs, &endpoint, &packet, way).map(|verdict| Crossing {
+                        packet,
+                        endpoint,
+                        way,
+                        verdict,
+                    }),
+                );
+            }
+        }
+    }
+    crossings
+}
+
+/// Returns the packet of a probe; of ICMP it is an echo request (RFC 792, RFC 4443 §4.1).
+fn packet(source: IpAddr, destination: IpAddr, probe: Probe) -> Packet {
+    let ports = if probe.protocol.has_ports() { (SOURCE_PORT, probe.port) } else { (0, 0) };
+    let icmp = match probe.protocol {
+        Protocol::ICMP => Some((8, 0)),
+        Protocol::ICMP_V6 => Some((128, 0)),
+        _ => None,
+    };
+    Packet {
+        source,
+        destination,
+        protocol: probe.protocol,
+        source_port: ports.0,
+        destination_port: ports.1,
+        icmp,
+    }
+}
+
+fn addrs(inputs: &Inputs, endpoint: &Endpoint) -> Vec<IpAddr> {
+    match endpoint {
+        Endpoint::Workload(pod) => {
+            inputs.workloads.get(pod).map(|found| found.addrs.clone()).unwrap_or_default()
+        }
+        Endpoint::Host(name) => {
+            inputs.hosts.get(name).map(|found| found.expected_addrs.clone()).unwrap_or_default()
+        }
+    }
+}
+
+impl fmt::Display for Crossing {
+    /// Writes the packet, then the verdict with its trace.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Packet { source, destination, protocol, destination_port, .. } = self.packet;
+        let way = if self.way.is_ingress() { "to" } else { "from" };
+        write!(f, "{protocol} {source} -> {destination}")?;
+        if protocol.has_ports() {
+            write!(f, " port {destination_port}")?;
+        }
+        writeln!(f, ", {way} {}", self.endpoint)?;
+        self.verdict.fmt(f)
+    }
+}
