@@ -50,13 +50,8 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     private(path)?;
     let connection = connect(path).map_err(|e| Error::sqlite(path, e))?;
     prepare(&connection).map_err(|e| Error::sqlite(path, e))?;
-    match format(&connection).map_err(|e| Error::sqlite(path, e))? {
-        Format::Ours => {}
-        Format::Empty => create(&connection).map_err(|e| Error::sqlite(path, e))?,
-        Format::Foreign => return Err(Error::Foreign(path.to_path_buf())),
-        Format::Newer(found) => {
-            return Err(Error::Newer { path: path.to_path_buf(), found, known: VERSION });
-        }
+    if format(&connection, path)? == Format::Empty {
+        create(&connection).map_err(|e| Error::sqlite(path, e))?;
     }
     // A backup comes without a log.
     connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| Error::sqlite(path, e))?;
@@ -72,7 +67,8 @@ pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
+/// Keeps other servers away from a store as long as the file is open.
+pub(super) fn lock(path: &Path) -> Result<File, Error> {
     let name = lock_path(path);
     let lock = private(&name)?;
     match lock.try_lock() {
@@ -89,7 +85,7 @@ fn lock_path(path: &Path) -> PathBuf {
 }
 
 /// Opens a file that only its owner may read, and makes it if it is missing.
-fn private(path: &Path) -> Result<File, Error> {
+pub(super) fn private(path: &Path) -> Result<File, Error> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path).map_err(|e| Error::io(path, e))?;
@@ -117,23 +113,31 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-enum Format {
+/// What the file is, if it may be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Format {
+    /// New.
     Empty,
+    /// A store.
     Ours,
-    Foreign,
-    Newer(u32),
 }
 
-fn format(connection: &Connection) -> rusqlite::Result<Format> {
+/// Tells what the file is, or why it may not be used.
+pub(super) fn format(connection: &Connection, path: &Path) -> Result<Format, Error> {
+    let sqlite = |e| Error::sqlite(path, e);
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
-    let tables: u64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(match (number("application_id")?, number("user_version")?) {
-        (0, 0) if tables == 0 => Format::Empty,
-        (APPLICATION, VERSION) => Format::Ours,
-        (APPLICATION, version) if version > VERSION => Format::Newer(version),
-        _ => Format::Foreign,
-    })
+    let count = "SELECT count(*) FROM sqlite_schema";
+    let tables: u64 = connection.query_row(count, [], |row| row.get(0)).map_err(sqlite)?;
+    let application = number("application_id").map_err(sqlite)?;
+    let path = path.to_path_buf();
+    match (application, number("user_version").map_err(sqlite)?) {
+        (0, 0) if tables == 0 => Ok(Format::Empty),
+        (APPLICATION, VERSION) => Ok(Format::Ours),
+        (APPLICATION, found) if found > VERSION => {
+            Err(Error::Newer { path, found, known: VERSION })
+        }
+        _ => Err(Error::Foreign(path)),
+    }
 }
 
 /// Makes the tables. The format's number comes with them in one commit, so a crash leaves all or nothing.

@@ -7,6 +7,7 @@
 //!
 //! Revisions are etcd's: one counter for everything, one step for each change.
 
+mod backup;
 mod compaction;
 mod error;
 mod file;
@@ -18,12 +19,15 @@ mod watch;
 mod writer;
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::backup::{backup, check, restore};
 pub use self::compaction::Keep;
 pub use self::error::Error;
 pub use self::readers::{Page, Snapshot};

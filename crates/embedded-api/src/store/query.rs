@@ -38,6 +38,13 @@ pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option
         .optional()
 }
 
+/// Reads of which resources there are objects.
+pub(super) fn resources(connection: &Connection) -> rusqlite::Result<Vec<Arc<str>>> {
+    let mut statement = connection.prepare_cached("SELECT DISTINCT resource FROM current")?;
+    let rows = statement.query_map([], |row| shared(row, 0, None))?;
+    rows.collect()
+}
+
 /// A part of a scope, in the order of the keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part<'a> {
@@ -223,4 +230,15 @@ fn shared(row: &Row<'_>, index: usize, last: Option<&Arc<str>>) -> rusqlite::Res
 
 fn bytes(row: &Row<'_>, index: usize) -> rusqlite::Result<Arc<[u8]>> {
     Ok(Arc::from(row.get_ref(index)?.as_blob()?))
+}
+
+/// Tells how SQLite lists a scope.
+#[cfg(test)]
+pub(super) fn plan(connection: &Connection, scope: &Scope) -> rusqlite::Result<String> {
+    let part = Part { scope, at: None, after: ("", "") };
+    let sql = format!("EXPLAIN QUERY PLAN {} ORDER BY 1, 2 LIMIT ?5", keys(&part));
+    let mut statement = connection.prepare(&sql)?;
+    let lines: rusqlite::Result<Vec<String>> =
+        statement.query_map(params!["", "", "", 0, 0], |row| row.get(3))?.collect();
+    Ok(lines?.join("; "))
 }

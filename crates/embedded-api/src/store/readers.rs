@@ -112,6 +112,15 @@ impl Snapshot<'_> {
         query::get(self.connection, key).map_err(|e| error::failure(&e))
     }
 
+    /// Returns the resources of which there are objects.
+    ///
+    /// # Errors
+    ///
+    /// 500 if the disk fails.
+    pub fn resources(&self) -> Result<Vec<Arc<str>>, Status> {
+        query::resources(self.connection).map_err(|e| error::failure(&e))
+    }
+
     /// Lists a scope as it is, or as it was at a revision: what comes after a
     /// namespace and name, and not more than `limit`.
     ///

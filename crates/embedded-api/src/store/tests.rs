@@ -25,6 +25,13 @@ impl Place {
         self.directory.path().join("store.db")
     }
 
+    /// Returns the files of backups.
+    fn copies(&self) -> Vec<String> {
+        let files = fs::read_dir(self.directory.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("copy")).collect()
+    }
+
     pub(super) fn open(&self) -> Store {
         Store::open(&self.path(), Options::default()).unwrap()
     }
@@ -287,4 +294,79 @@ async fn automatic_compaction_keeps_the_bound() {
         assert!(kept <= 100 + 100 / 8, "{kept} at {value}");
     }
     assert!(store.revision() - store.compacted() >= 100);
+}
+
+#[tokio::test]
+async fn a_backup_is_the_store_at_one_moment() {
+    let place = Place::new();
+    let store = place.open();
+    put(&store, "a/x", 1).await;
+    put(&store, "a/y", 1).await;
+    delete(&store, "a/y").await;
+    let copy = place.directory.path().join("copy.db");
+    assert_eq!(backup(&place.path(), &copy).unwrap(), 4);
+    put(&store, "a/z", 1).await;
+    assert!(matches!(backup(&place.path(), &copy).unwrap_err(), Error::Exists(_)));
+    assert_eq!(place.copies(), ["copy.db"]);
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let copy = Store::open(&copy, Options::default()).unwrap();
+    assert_eq!(names(&page(&copy, None, None, None).await.unwrap()), ["a/x"]);
+    assert_eq!(names(&page(&copy, Some(3), None, None).await.unwrap()), ["a/x", "a/y"]);
+}
+
+#[tokio::test]
+async fn a_restored_store_has_everybody_list_again() {
+    let place = Place::new();
+    let store = place.open();
+    put(&store, "a/x", 1).await;
+    let copy = place.directory.path().join("copy.db");
+    backup(&place.path(), &copy).unwrap();
+    let lost = put(&store, "a/x", 2).await;
+    assert!(matches!(restore(&copy, &place.path()).unwrap_err(), Error::Locked(_)));
+    drop(store);
+    assert!(matches!(restore(&copy, &place.path()).unwrap_err(), Error::Exists(_)));
+    let other = place.directory.path().join("other.db");
+    let revision = restore(&copy, &other).unwrap();
+    assert_eq!(check(&other).unwrap(), revision);
+    let store = Store::open(&other, Options::default()).unwrap();
+    assert_eq!(store.watch(all(), lost).next().await.unwrap_err().reason, Reason::Expired);
+    let page = page(&store, None, None, None).await.unwrap();
+    assert_eq!((page.revision, page.entries.first().unwrap().revision), (revision, 2));
+    assert_eq!(put(&store, "a/x", 3).await, revision + 1);
+    assert_eq!(check(&other).unwrap(), revision + 1);
+}
+
+#[tokio::test]
+async fn damage_is_found() {
+    let damages = [
+        ("DELETE FROM revisions WHERE revision = 3", "objects without their state: 1"),
+        ("DELETE FROM current", "states without an object: 1"),
+        ("DELETE FROM revisions WHERE revision = 2", "gaps in the history: 1"),
+    ];
+    for (damage, finding) in damages {
+        let place = Place::new();
+        let store = place.open();
+        put(&store, "a/x", 1).await;
+        put(&store, "a/x", 1).await;
+        drop(store);
+        Connection::open(place.path()).unwrap().execute_batch(damage).unwrap();
+        let error = check(&place.path()).unwrap_err().to_string();
+        assert!(error.contains(finding), "{damage}: {error}");
+        let copy = place.directory.path().join("copy.db");
+        assert!(backup(&place.path(), &copy).is_err());
+        assert_eq!(place.copies(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn lists_use_the_order_of_the_table() {
+    let place = Place::new();
+    drop(place.open());
+    let connection = Connection::open(place.path()).unwrap();
+    let scopes = [all(), Scope::Namespace { resource: "pods".into(), namespace: "a".into() }];
+    for scope in scopes {
+        let plan = query::plan(&connection, &scope).unwrap();
+        assert!(plan.starts_with("SEARCH t USING PRIMARY KEY"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
 }
