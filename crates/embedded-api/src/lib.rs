@@ -9,6 +9,7 @@
 pub mod auth;
 pub mod builtin;
 mod cause;
+pub mod crd;
 #[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it comes next"))]
 mod http;
 mod object;
