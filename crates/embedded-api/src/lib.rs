@@ -17,8 +17,10 @@ pub mod patch;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+pub mod service;
 pub mod status;
 pub mod store;
+pub mod verb;
 
 pub use auth::User;
 pub use cause::{Cause, Problem, quote};

@@ -1,0 +1,204 @@
+//! Delete, deletecollection, and what goes with a namespace or a definition.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::read::List;
+use super::{Answer, Service, Target, context};
+use crate::builtin::KINDS;
+use crate::resource::Resource;
+use crate::status::Status;
+use crate::store::{Entry, Key, Scope, Transaction};
+use crate::verb::delete::{self, Deletion};
+use crate::verb::{Context, DeleteOptions, ListOptions, WriteOptions, rules, watch};
+use crate::{Object, store};
+
+/// Namespaces that always are.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+impl Service {
+    /// Deletes an object.
+    ///
+    /// # Errors
+    ///
+    /// 404 if there is none, 409 if a precondition fails, 403 if it must stay.
+    pub async fn delete(&self, target: Target, options: DeleteOptions) -> Result<Answer, Status> {
+        if rules::is_namespace(&target.resource) && IMMORTAL.contains(&target.name.as_str()) {
+            let why = "this namespace may not be deleted";
+            return Err(Status::forbidden(target.names(), &target.name, why));
+        }
+        let resource = Arc::clone(&target.resource);
+        let written = WriteOptions { is_dry_run: options.is_dry_run, ..WriteOptions::default() };
+        let context = context()?;
+        let decide = move |tx: &mut Transaction<'_>| {
+            let entry = tx.get(&target.key())?.ok_or_else(|| target.not_found())?;
+            let json = delete_one(tx, &target.resource, &entry, &options, &context)?;
+            Ok(Answer::ok(json))
+        };
+        let answer = self.store.write(decide).await?;
+        self.refresh_after(&resource, written).await?;
+        Ok(answer)
+    }
+
+    /// Deletes what a list shows, all in one step, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::list`] and [`Service::delete`]; then nothing was deleted.
+    pub async fn delete_collection(
+        &self,
+        target: Target,
+        list: ListOptions,
+        options: DeleteOptions,
+    ) -> Result<List, Status> {
+        let found = self.list(&target, &list).await?;
+        let resource = Arc::clone(&target.resource);
+        let written = WriteOptions { is_dry_run: options.is_dry_run, ..WriteOptions::default() };
+        let items = found.items.clone();
+        let context = context()?;
+        let decide = move |tx: &mut Transaction<'_>| {
+            for json in &items {
+                let object = store::decode(json)?;
+                let mut key = target.key_of(object.name().unwrap_or_default());
+                key.namespace = object.namespace().unwrap_or_default().into();
+                // What went since then is gone, as it should be.
+                if let Some(entry) = tx.get(&key)? {
+                    delete_one(tx, &target.resource, &entry, &options, &context)?;
+                }
+            }
+            Ok(())
+        };
+        self.store.write(decide).await?;
+        self.refresh_after(&resource, written).await?;
+        Ok(found)
+    }
+}
+
+/// Deletes one object and returns what the client is told.
+fn delete_one(
+    tx: &mut Transaction<'_>,
+    resource: &Resource,
+    entry: &Entry,
+    options: &DeleteOptions,
+    context: &Context,
+) -> Result<Arc<[u8]>, Status> {
+    let old = entry.object()?;
+    match delete::delete(resource, &old, options, context)? {
+        Deletion::Unchanged => super::read::shown(resource, entry.json.clone()),
+        Deletion::Gone(object) => {
+            let uid = old.uid().unwrap_or_default().to_owned();
+            let last = if options.is_dry_run {
+                watch::to_json(&object)?
+            } else {
+                remove(tx, &entry.key, object)?.json
+            };
+            if rules::returns_deleted(resource) {
+                return super::read::shown(resource, last);
+            }
+            success(resource, &entry.key.name, &uid)
+        }
+        Deletion::Marked(object) => {
+            if options.is_dry_run {
+                return watch::to_json(&object);
+            }
+            let marked = tx.put(entry.key.clone(), object)?;
+            if rules::is_namespace(resource) {
+                empty_namespace(tx, &marked.key.name, context)?;
+            }
+            super::read::shown(resource, marked.json)
+        }
+    }
+}
+
+fn success(resource: &Resource, name: &str, uid: &str) -> Result<Arc<[u8]>, Status> {
+    let mut details = json!({"name": name, "kind": &*resource.plural, "uid": uid});
+    if let Some(map) = details.as_object_mut()
+        && !resource.group.is_empty()
+    {
+        map.insert("group".to_owned(), json!(&*resource.group));
+    }
+    let status = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": details,
+    });
+    serde_json::to_vec(&status).map(Into::into).map_err(Status::internal)
+}
+
+/// Removes an object for good, and what only waited for that.
+pub(super) fn remove(tx: &mut Transaction<'_>, key: &Key, last: Object) -> Result<Entry, Status> {
+    let entry = tx.delete(key, last)?;
+    if &*key.resource == "customresourcedefinitions.apiextensions.k8s.io" {
+        for entry in tx.list(&Scope::All { resource: key.name.clone() })? {
+            let object = entry.object()?;
+            tx.delete(&entry.key, object)?;
+        }
+    }
+    if !key.namespace.is_empty() {
+        finish_namespace(tx, &key.namespace)?;
+    }
+    Ok(entry)
+}
+
+/// Returns the resources whose objects may be in namespaces.
+fn namespaced(tx: &Transaction<'_>) -> Result<Vec<Arc<str>>, Status> {
+    let builtin = KINDS.iter().filter(|kind| kind.namespaced && kind.group != "events.k8s.io");
+    let builtin = builtin.map(|kind| crate::resource::qualify(kind.plural, kind.group).into());
+    let mut all: Vec<Arc<str>> = builtin.collect();
+    let definitions: Arc<str> = "customresourcedefinitions.apiextensions.k8s.io".into();
+    for entry in tx.list(&Scope::All { resource: definitions })? {
+        let scope = entry.object()?.body.get("spec").and_then(|spec| spec.get("scope")).cloned();
+        if scope.as_ref().and_then(Value::as_str) == Some("Namespaced") {
+            all.push(entry.key.name);
+        }
+    }
+    Ok(all)
+}
+
+/// Deletes what is in a namespace, as its controller would; pods without waiting for a kubelet.
+fn empty_namespace(
+    tx: &mut Transaction<'_>,
+    namespace: &Arc<str>,
+    context: &Context,
+) -> Result<(), Status> {
+    for resource in namespaced(tx)? {
+        let scope = Scope::Namespace { resource, namespace: namespace.clone() };
+        for entry in tx.list(&scope)? {
+            let mut object = entry.object()?;
+            if object.finalizers().next().is_none() {
+                tx.delete(&entry.key, object)?;
+            } else if !object.is_terminating() {
+                object.set_meta("deletionTimestamp", context.now.clone());
+                object.set_meta("deletionGracePeriodSeconds", json!(0));
+                tx.put(entry.key, object)?;
+            }
+        }
+    }
+    finish_namespace(tx, namespace)
+}
+
+/// Ends a namespace that is being deleted and has nothing in it any more.
+fn finish_namespace(tx: &mut Transaction<'_>, namespace: &Arc<str>) -> Result<(), Status> {
+    let key = Key { resource: "namespaces".into(), namespace: "".into(), name: namespace.clone() };
+    let Some(entry) = tx.get(&key)? else { return Ok(()) };
+    let mut object = entry.object()?;
+    if !object.is_terminating() {
+        return Ok(());
+    }
+    for resource in namespaced(tx)? {
+        let scope = Scope::Namespace { resource, namespace: namespace.clone() };
+        if !tx.list(&scope)?.is_empty() {
+            return Ok(());
+        }
+    }
+    rules::finish_namespace(&mut object);
+    if rules::is_held(&object) || object.finalizers().next().is_some() {
+        tx.put(key, object)?;
+    } else {
+        tx.delete(&key, object)?;
+    }
+    Ok(())
+}
