@@ -107,14 +107,16 @@ impl Cause {
     /// `Too long: may not be more than <limit> bytes`.
     #[must_use]
     pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
-        let message = format!("Too long: may not be more than {limit} bytes");
+        let bytes = if limit == 1 { "byte" } else { "bytes" };
+        let message = format!("Too long: may not be more than {limit} {bytes}");
         Self::new(Problem::TooLong, field, message)
     }
 
     /// `Too many: <count>: must have at most <limit> items`.
     #[must_use]
     pub fn too_many(field: impl Into<String>, count: usize, limit: usize) -> Self {
-        let message = format!("Too many: {count}: must have at most {limit} items");
+        let items = if limit == 1 { "item" } else { "items" };
+        let message = format!("Too many: {count}: must have at most {limit} {items}");
         Self::new(Problem::TooMany, field, message)
     }
 

@@ -10,7 +10,7 @@ mod scalars;
 use serde_json::{Map, Value};
 
 use super::{Additional, ListKind, Schema};
-use crate::{Cause, Problem};
+use crate::Cause;
 
 impl Schema {
     /// Returns what is wrong with a custom resource; `old` is what an update replaces.
@@ -92,6 +92,11 @@ fn field(path: &str) -> String {
         "" => "<nil>".to_owned(),
         path => path.to_owned(),
     }
+}
+
+/// Returns a limit as a length; what is longer than memory is no limit.
+fn size(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 fn validate(schema: &Schema, at: At<'_>) -> Outcome {
@@ -215,7 +220,10 @@ fn list(schema: &Schema, at: At<'_>) -> Outcome {
     }
     if let Some(limit) = schema.rules.max_items.filter(|limit| count > *limit) {
         let text = format!("{} in body should have at most {limit} items", at.path);
-        outcome.fail(Failure { text, cause: too_many(at.path, count, limit) });
+        outcome.fail(Failure {
+            text,
+            cause: Cause::too_many(field(at.path), items.len(), size(limit)),
+        });
     }
     outcome.count(1);
     outcome
@@ -226,11 +234,6 @@ fn old_item<'a>(list: &ListKind, item: &Value, old: Option<&'a Value>) -> Option
     let ListKind::Map(keys) = list else { return None };
     let is_same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
     old?.as_array()?.iter().find(is_same)
-}
-
-fn too_many(path: &str, count: u64, limit: u64) -> Cause {
-    let message = format!("Too many: {count}: must have at most {limit} items");
-    Cause::new(Problem::TooMany, field(path), message)
 }
 
 fn object(schema: &Schema, at: At<'_>) -> Outcome {
@@ -245,7 +248,10 @@ fn object(schema: &Schema, at: At<'_>) -> Outcome {
     }
     if let Some(limit) = schema.rules.max_properties.filter(|limit| count > *limit) {
         let text = format!("{} in body should have at most {limit} properties", at.path);
-        outcome.fail(Failure { text, cause: too_many(at.path, count, limit) });
+        outcome.fail(Failure {
+            text,
+            cause: Cause::too_many(field(at.path), members.len(), size(limit)),
+        });
     }
     if let Some(Additional::Schema(other)) = &schema.additional {
         for (name, value) in members {

@@ -2,9 +2,9 @@
 
 use serde_json::{Number, Value};
 
-use super::{At, Failure, Outcome, field};
+use super::{At, Failure, Outcome, field, size};
+use crate::Cause;
 use crate::schema::{Bound, Schema, format as formats};
-use crate::{Cause, Problem};
 
 /// The largest integer that a float holds without loss: 2⁵³-1.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
@@ -63,8 +63,7 @@ pub(super) fn string(schema: &Schema, at: At<'_>) -> Outcome {
     let rules = &schema.rules;
     if let Some(limit) = rules.max_length.filter(|limit| length > *limit) {
         let text = format!("{} in body should be at most {limit} chars long", at.path);
-        let message = format!("Too long: may not be more than {limit} bytes");
-        let cause = Cause::new(Problem::TooLong, field(at.path), message);
+        let cause = Cause::too_long(field(at.path), size(limit));
         outcome.fail(Failure { text, cause });
     } else if let Some(limit) = rules.min_length.filter(|limit| length < *limit) {
         outcome.fail(Failure::invalid(at, &format!("should be at least {limit} chars long")));
