@@ -142,6 +142,16 @@ impl Policies {
         }
     }
 
+    /// Returns how much is kept of anything.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<usize> {
+        let own = [self.things.len(), self.pending.len(), self.heirs.len(), self.interfaces.len()];
+        let of_endpoints = [self.pods.len(), self.hosts.len(), self.dirty.len(), self.paths.len()];
+        let parts =
+            [self.placement.kept(), self.rulebook.kept(), self.sets.kept(), self.services.kept()];
+        own.into_iter().chain(of_endpoints).chain(parts.concat()).collect()
+    }
+
     fn policy(&mut self, id: PolicyId, policy: Option<&Policy>) {
         let owner = Owner::Policy(id);
         let Owner::Policy(id) = &owner else { return };

@@ -68,6 +68,14 @@ impl Index {
         self.tries
     }
 
+    /// Returns how much is kept of anything.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let selectors = self.entries.len() + self.keys.len() + self.others.len();
+        let places = self.by_value.len() + self.by_label.len();
+        selectors + places + self.items.len() + self.matches.len()
+    }
+
     /// Returns the selectors that match a thing, sorted.
     pub(super) fn selectors_of(&self, item: ItemKey) -> &[SelectorKey] {
         self.matches.get(&item).map_or(&[], Vec::as_slice)
@@ -292,3 +300,6 @@ fn remove<T: Ord>(list: &mut Vec<T>, value: &T) {
         list.remove(index);
     }
 }
+
+#[cfg(test)]
+mod tests;

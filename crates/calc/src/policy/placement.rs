@@ -80,6 +80,12 @@ impl Placement {
         endpoints
     }
 
+    /// Returns how much is kept of anything.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<usize> {
+        vec![self.tiers.len(), self.policies.len(), self.by_selector.len(), self.index.kept()]
+    }
+
     fn endpoints(&self, selector: Option<SelectorKey>) -> BTreeSet<ItemKey> {
         let items = selector.map(|key| self.index.items_of(key));
         items.into_iter().flatten().copied().collect()

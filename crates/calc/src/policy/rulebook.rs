@@ -56,6 +56,12 @@ impl Rulebook {
         }
     }
 
+    /// Returns how much is kept of anything.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<usize> {
+        vec![self.entries.len(), self.users.len(), self.touched.len(), self.in_use.len()]
+    }
+
     /// Returns somebody's rules.
     pub(super) fn rules(&self, owner: &Owner) -> Option<&PolicyRules> {
         self.entries.get(owner).map(|entry| entry.rules.as_ref())

@@ -43,6 +43,12 @@ impl Services {
         }
     }
 
+    /// Returns how much is kept of anything.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<usize> {
+        vec![self.slices.len(), self.by_service.len(), self.changed.len()]
+    }
+
     /// Returns the Services whose endpoints have changed since the last time.
     pub(super) fn take_changed(&mut self) -> BTreeSet<NamespacedName> {
         std::mem::take(&mut self.changed)

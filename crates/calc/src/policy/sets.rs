@@ -54,6 +54,14 @@ pub(super) struct SetChanges {
 }
 
 impl Sets {
+    /// Returns how much is kept of anything.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<usize> {
+        let by = self.by_selector.len() + self.by_service.len();
+        let noted = self.touched.len() + self.differences.len();
+        vec![self.questions.len(), self.index.kept(), by, self.extra.len(), noted]
+    }
+
     /// Takes note that rules name the answer to a question.
     pub(super) fn hold(&mut self, question: Question) -> SetId {
         let id = question.id();

@@ -3,6 +3,6 @@
 mod cluster;
 mod facts;
 mod histories;
-mod random;
-mod rules;
+pub(super) mod random;
+pub(super) mod rules;
 mod verdicts;

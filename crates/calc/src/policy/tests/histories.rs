@@ -213,3 +213,41 @@ fn every_order_of_changes_leads_to_the_same_state() {
         });
     }
 }
+
+#[test]
+fn nothing_is_kept_of_what_is_gone() {
+    let mut bare = Policies::new(cluster::this_node());
+    bare.take_changes();
+    for seed in 0..1_000 {
+        let mut policies = Policies::new(cluster::this_node());
+        let mut seen = std::collections::BTreeMap::new();
+        for step in history(seed) {
+            if let Step::Apply(change) = &step {
+                policies.apply(change.clone());
+                seen.insert(object(change), gone(change));
+            } else {
+                policies.take_changes();
+            }
+        }
+        for change in seen.into_values() {
+            policies.apply(change);
+        }
+        policies.take_changes();
+        assert_eq!(*policies.state(), PolicyState::default(), "seed {seed}");
+        assert_eq!(policies.kept(), bare.kept(), "seed {seed}");
+    }
+}
+
+/// Returns the change that takes the object of `change` away.
+fn gone(change: &Change) -> Change {
+    match change.clone() {
+        Change::Workload(id, _) => Change::Workload(id, None),
+        Change::Host(name, _) => Change::Host(name, None),
+        Change::NetworkSet(id, _) => Change::NetworkSet(id, None),
+        Change::Policy(id, _) => Change::Policy(id, None),
+        Change::Tier(name, _) => Change::Tier(name, None),
+        Change::Profile(name, _) => Change::Profile(name, None),
+        Change::EndpointSlice(id, _) => Change::EndpointSlice(id, None),
+        Change::Interface(name, _) => Change::Interface(name, None),
+    }
+}

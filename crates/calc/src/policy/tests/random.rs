@@ -2,10 +2,10 @@
 
 /// A generator (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(in crate::policy) struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(in crate::policy) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -17,21 +17,21 @@ impl Random {
     }
 
     /// Returns a number below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(in crate::policy) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
     /// Is it one of `cases`?
-    pub(super) fn one_in(&mut self, cases: usize) -> bool {
+    pub(in crate::policy) fn one_in(&mut self, cases: usize) -> bool {
         self.below(cases) == 0
     }
 
-    pub(super) fn pick<T: Clone>(&mut self, list: &[T]) -> T {
+    pub(in crate::policy) fn pick<T: Clone>(&mut self, list: &[T]) -> T {
         list[self.below(list.len())].clone()
     }
 
     /// Returns something in one of `cases`.
-    pub(super) fn maybe<T>(
+    pub(in crate::policy) fn maybe<T>(
         &mut self,
         cases: usize,
         make: impl FnOnce(&mut Self) -> T,
@@ -40,7 +40,11 @@ impl Random {
     }
 
     /// Returns none to `most` of something.
-    pub(super) fn few<T>(&mut self, most: usize, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(in crate::policy) fn few<T>(
+        &mut self,
+        most: usize,
+        mut make: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
         (0..self.below(most + 1)).map(|_| make(self)).collect()
     }
 }

@@ -26,7 +26,7 @@ const SELECTORS: [&str; 16] = [
     "global()",
 ];
 
-pub(super) fn selector(random: &mut Random) -> Selector {
+pub(in crate::policy) fn selector(random: &mut Random) -> Selector {
     random.pick(&SELECTORS).parse().unwrap()
 }
 
