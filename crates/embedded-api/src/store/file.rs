@@ -40,8 +40,8 @@ INSERT INTO settings VALUES ('compacted', 1);
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Connection,
-    /// Held as long as it is open; SQLite's own locks would let a second server in.
-    pub(super) lock: File,
+    /// SQLite's own locks would let a second server in.
+    pub(super) lock: Lock,
 }
 
 /// Opens a store for its only writer.
@@ -67,12 +67,22 @@ pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Keeps other servers away from a store as long as the file is open.
-pub(super) fn lock(path: &Path) -> Result<File, Error> {
+/// Keeps other servers away from a store.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started has the file as well for a moment.
+        let _unlocked = self.0.unlock();
+    }
+}
+
+pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
     let name = lock_path(path);
     let lock = private(&name)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(TryLockError::WouldBlock) => Err(Error::Locked(path.to_path_buf())),
         Err(TryLockError::Error(source)) => Err(Error::io(&name, source)),
     }
