@@ -23,6 +23,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("calc", Layer::Decision),
     ("ipam", Layer::Decision),
     ("reconcile", Layer::Decision),
+    ("render", Layer::Decision),
     ("datastore", Layer::Door),
     ("embedded-api", Layer::Door),
     ("kernel", Layer::Door),

@@ -87,9 +87,11 @@ impl Match {
             Self::Icmp(is, IcmpMatch { kind, code: Some(code) }) => {
                 format!("{icmp} type . {icmp} code {is}{kind} . {code}")
             }
+            Self::IcmpTypes(first, last) if first == last => format!("{icmp} type {first}"),
             Self::IcmpTypes(first, last) => format!("{icmp} type {first}-{last}"),
             Self::Marked(is, mark) => {
-                format!("meta mark & {:#010x} {is}{:#010x}", mark.mask, mark.value)
+                let is = if *is == Is::In { "==" } else { "!=" };
+                format!("meta mark & {:#010x} {is} {:#010x}", mark.mask, mark.value)
             }
             Self::Source(is, set) => format!("iifname . {ip} saddr {is}@{set}"),
             Self::SourceWithMac(is, set) => {

@@ -1,0 +1,269 @@
+//! The chains that are always there: where packets enter, and what they meet
+//! before and after policy.
+
+use model::net::{Cidr, Family};
+use model::policy::Protocol;
+use model::ruleset::{
+    Base, BaseKind, CtStates, Element, ElementKind, Hook, InterfacePattern, Is, Match, Reject,
+    Rule, Side, Statement, Verdict, Way,
+};
+
+use crate::fragment::{Fragment, Part};
+use crate::host;
+use crate::renderer::Context;
+use crate::settings::{HostAction, ServiceLoop, Settings};
+
+/// The map from workloads' interfaces to chains for packets from them, and the
+/// chain that looks into it; both have Calico's name.
+pub const FROM_WORKLOAD: &str = "cali-from-wl-dispatch";
+/// The same for packets to workloads.
+pub const TO_WORKLOAD: &str = "cali-to-wl-dispatch";
+/// The sets of addresses that workloads may send from, with and without an Ethernet address.
+pub const SOURCES_WITH_MAC: &str = "cali-wl-sources-mac";
+/// Those of workloads whose Ethernet address is not known.
+pub const SOURCES: &str = "cali-wl-sources";
+
+const CHECK_SOURCE: &str = "cali-wl-source";
+const TO_HOST: &str = "cali-wl-to-host";
+const SERVICE_LOOP: &str = "cali-cidr-block";
+const TRANSLATED_POOLS: &str = "cali-masq-ipam-pools";
+const ALL_POOLS: &str = "cali-all-ipam-pools";
+const ALL_HOSTS: &str = "cali-all-hosts";
+
+/// `ICMPv6` (RFC 4861, RFC 2710): listener messages and neighbour discovery.
+const DISCOVERY: (u8, u8) = (130, 136);
+const LISTENER_REPORT_V2: u8 = 143;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const REDIRECT: u8 = 137;
+
+/// Returns the chains and sets that do not depend on workloads and policies.
+pub(crate) fn fragment(context: &Context<'_>) -> Fragment {
+    let mut fragment = Fragment::default();
+    for family in &context.settings.families {
+        let mut part = fragment.part(*family);
+        sources(&mut part, context);
+        dispatch(&mut part, context.settings);
+        filter(&mut part, context);
+        nat(&mut part, context.settings);
+        host::add(&mut part, context);
+    }
+    fragment
+}
+
+/// Makes a base chain's place.
+pub(crate) const fn base(kind: BaseKind, hook: Hook, priority: i32) -> Base {
+    Base { kind, hook, priority }
+}
+
+/// What connections already do goes on, whatever policy says now, as in Calico.
+pub(crate) fn accept_known() -> Rule {
+    Rule::new(vec![Match::Ct(CtStates::KNOWN)], vec![Verdict::Accept.into()])
+}
+
+/// Returns the mark of each kind of workload's interface.
+fn workloads(settings: &Settings, way: Way) -> Vec<Match> {
+    let mark =
+        |prefix: &String| Match::Interface(way, Is::In, InterfacePattern::Prefix(prefix.clone()));
+    settings.workload_prefixes.iter().map(mark).collect()
+}
+
+/// Returns the marks of an interface that is no workload's.
+pub(crate) fn no_workload(settings: &Settings, way: Way) -> Vec<Match> {
+    let mark = |prefix: &String| {
+        Match::Interface(way, Is::NotIn, InterfacePattern::Prefix(prefix.clone()))
+    };
+    settings.workload_prefixes.iter().map(mark).collect()
+}
+
+/// Returns a rule for each kind of workload's interface.
+fn for_workloads(settings: &Settings, way: Way, verdict: &Verdict) -> Vec<Rule> {
+    let rule = |mark| Rule::new(vec![mark], vec![verdict.clone().into()]);
+    workloads(settings, way).into_iter().map(rule).collect()
+}
+
+fn drop_noted(matches: Vec<Match>, note: &str) -> Rule {
+    Rule::new(matches, vec![Verdict::Drop.into()]).noted(note)
+}
+
+/// Before connections are tracked: marks are ours, and workloads send only from their own addresses.
+fn sources(part: &mut Part<'_>, context: &Context<'_>) {
+    let settings = context.settings;
+    let clear = Statement::SetMark(settings.marks.none());
+    let mut rules = vec![Rule::new(vec![], vec![clear])];
+    let jump = Verdict::Jump(CHECK_SOURCE.to_owned());
+    rules.extend(for_workloads(settings, Way::In, &jump));
+    rules.extend(host::raw_prerouting(context));
+    part.base("raw-PREROUTING", base(BaseKind::Filter, Hook::Prerouting, -300), rules);
+
+    part.set(SOURCES, ElementKind::Source, []);
+    part.set(SOURCES_WITH_MAC, ElementKind::SourceWithMac, []);
+    let mut rules = Vec::new();
+    if part.family == Family::V6 {
+        rules.extend(discovery_from_workloads());
+    }
+    let leave = |mark| Rule::new(vec![mark], vec![Verdict::Return.into()]);
+    rules.push(leave(Match::SourceWithMac(Is::In, SOURCES_WITH_MAC.to_owned())));
+    rules.push(leave(Match::Source(Is::In, SOURCES.to_owned())));
+    rules.push(drop_noted(vec![], "the source address is not the workload's"));
+    part.chain(CHECK_SOURCE, rules);
+}
+
+/// Neighbour discovery uses addresses that are nobody's; routers' messages are
+/// not for workloads to send.
+fn discovery_from_workloads() -> Vec<Rule> {
+    let icmp = || Match::Protocol(Is::In, Protocol::ICMP_V6);
+    let types = |first, last| vec![icmp(), Match::IcmpTypes(first, last)];
+    let mut rules = vec![
+        drop_noted(types(ROUTER_ADVERTISEMENT, ROUTER_ADVERTISEMENT), "router advertisement"),
+        drop_noted(types(REDIRECT, REDIRECT), "redirect"),
+    ];
+    let link_local = Cidr::containing(std::net::Ipv6Addr::from(0xfe80_u128 << 112).into(), 10);
+    let unspecified = Cidr::host(std::net::Ipv6Addr::UNSPECIFIED.into());
+    for net in link_local.into_iter().chain([unspecified]) {
+        for (first, last) in [DISCOVERY, (LISTENER_REPORT_V2, LISTENER_REPORT_V2)] {
+            let from = Match::Net(Side::Source, Is::In, net);
+            let matches = [types(first, last), vec![from]].concat();
+            rules.push(Rule::new(matches, vec![Verdict::Return.into()]));
+        }
+    }
+    rules
+}
+
+/// From an interface to the chain of its path.
+fn dispatch(part: &mut Part<'_>, settings: &Settings) {
+    let mut from = Vec::new();
+    let is = |protocol| Match::Protocol(Is::In, protocol);
+    if let Some(port) = settings.refused_vxlan_port {
+        let to = Match::Ports(Side::Destination, Is::In, (port, port));
+        from.push(drop_noted(vec![is(Protocol::UDP), to], "VXLAN from a workload"));
+    }
+    if !settings.is_ipip_allowed {
+        from.push(drop_noted(vec![is(Protocol(4))], "IP in IP from a workload"));
+    }
+    for (name, way, mut rules) in
+        [(FROM_WORKLOAD, Way::In, from), (TO_WORKLOAD, Way::Out, Vec::new())]
+    {
+        part.set(map_of(name), ElementKind::Dispatch, []);
+        rules.push(Rule::new(vec![], vec![Statement::Dispatch(way, map_of(name))]));
+        rules.push(drop_noted(vec![], "unknown workload interface"));
+        part.chain(name, rules);
+    }
+}
+
+/// Returns the name of the map that the chain `name` looks into.
+pub(crate) fn map_of(name: &str) -> String {
+    format!("{name}-map")
+}
+
+fn filter(part: &mut Part<'_>, context: &Context<'_>) {
+    let settings = context.settings;
+    let mut input = vec![accept_known()];
+    input.extend(for_workloads(settings, Way::In, &Verdict::Goto(TO_HOST.to_owned())));
+    input.extend(host::input(context));
+    part.base("filter-INPUT", base(BaseKind::Filter, Hook::Input, 0), input);
+    part.chain(TO_HOST, to_host(part.family, settings));
+
+    let mut forward = vec![accept_known()];
+    forward.extend(host::forward_in(context));
+    for (way, chain) in [(Way::In, FROM_WORKLOAD), (Way::Out, TO_WORKLOAD)] {
+        if settings.is_invalid_dropped {
+            let invalid = |mark| vec![mark, Match::Ct(CtStates::INVALID)];
+            let rule = |mark| drop_noted(invalid(mark), "impossible connection");
+            forward.extend(workloads(settings, way).into_iter().map(rule));
+        }
+        forward.extend(for_workloads(settings, way, &Verdict::Jump(chain.to_owned())));
+    }
+    forward.extend(host::forward_out(context));
+    forward.extend(service_loop(part, settings));
+    forward.extend(host::forward_end(context));
+    part.base("filter-FORWARD", base(BaseKind::Filter, Hook::Forward, 0), forward);
+}
+
+/// What workloads send to this machine.
+fn to_host(family: Family, settings: &Settings) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if family == Family::V6 {
+        let (first, last) = DISCOVERY;
+        let icmp = Match::Protocol(Is::In, Protocol::ICMP_V6);
+        let matches = vec![icmp, Match::IcmpTypes(first, last)];
+        rules.push(Rule::new(matches, vec![Verdict::Accept.into()]));
+    }
+    if settings.is_invalid_dropped {
+        rules.push(drop_noted(vec![Match::Ct(CtStates::INVALID)], "impossible connection"));
+    }
+    rules.push(Rule::new(vec![], vec![Verdict::Jump(FROM_WORKLOAD.to_owned()).into()]));
+    let action = match settings.workload_to_host {
+        HostAction::Drop => Verdict::Drop,
+        HostAction::Accept => Verdict::Accept,
+        HostAction::Return => Verdict::Return,
+    };
+    rules.push(Rule::new(vec![], vec![action.into()]).noted("DefaultEndpointToHostAction"));
+    rules
+}
+
+/// What is still for a Service's address when it is to be forwarded would come back for ever.
+fn service_loop(part: &mut Part<'_>, settings: &Settings) -> Option<Rule> {
+    let statement = match settings.service_loop {
+        ServiceLoop::Drop => Verdict::Drop.into(),
+        ServiceLoop::Reject => Statement::Reject(Reject::Unreachable),
+        ServiceLoop::Forward => return None,
+    };
+    let family = part.family;
+    let ranges = crate::disjoint(
+        settings.service_ranges.iter().copied().filter(|net| net.family() == family),
+    );
+    if ranges.is_empty() {
+        return None;
+    }
+    let rule = |net: &Cidr| {
+        let to = Match::Net(Side::Destination, Is::In, *net);
+        Rule::new(vec![to], vec![statement.clone()]).noted("no Service has this address")
+    };
+    part.chain(SERVICE_LOOP, ranges.iter().map(rule).collect());
+    Some(Rule::new(vec![], vec![Verdict::Jump(SERVICE_LOOP.to_owned()).into()]))
+}
+
+/// Packets that leave all pools get this machine's address.
+fn nat(part: &mut Part<'_>, settings: &Settings) {
+    let family = part.family;
+    let nets = |is_wanted: &dyn Fn(&crate::Pool) -> bool| {
+        let pools = settings.pools.iter().filter(|pool| is_wanted(pool)).map(|pool| pool.net);
+        let nets = crate::disjoint(pools.filter(|net| net.family() == family));
+        nets.into_iter().map(Element::Net).collect::<Vec<_>>()
+    };
+    part.set(TRANSLATED_POOLS, ElementKind::Net, nets(&|pool| pool.is_translated));
+    part.set(ALL_POOLS, ElementKind::Net, nets(&|_| true));
+    let hosts = settings.hosts.iter().filter(|addr| Family::of(**addr) == family);
+    part.set(ALL_HOSTS, ElementKind::Addr, hosts.map(|addr| Element::Addr(*addr)));
+
+    let nat = &settings.nat;
+    let mut matches = vec![
+        Match::InSet(Side::Source, Is::In, TRANSLATED_POOLS.to_owned()),
+        Match::InSet(Side::Destination, Is::NotIn, ALL_POOLS.to_owned()),
+    ];
+    if nat.is_kept_to_hosts {
+        matches.push(Match::InSet(Side::Destination, Is::NotIn, ALL_HOSTS.to_owned()));
+    }
+    if let Some(pattern) = &nat.interface {
+        matches.push(Match::Interface(Way::Out, Is::In, pattern.clone()));
+    }
+    let addr = nat.addr.filter(|addr| Family::of(*addr) == family);
+    let statement = match addr {
+        Some(addr) => Statement::SourceNat { addr, ports: nat.ports },
+        None => Statement::Masquerade { ports: nat.ports },
+    };
+    // Ports exist only in these; other protocols keep theirs by having none.
+    let mut rules = Vec::new();
+    if nat.ports.is_some() {
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            let matches = [vec![Match::Protocol(Is::In, protocol)], matches.clone()].concat();
+            rules.push(Rule::new(matches, vec![statement.clone()]).noted("natOutgoing"));
+        }
+    }
+    let plain = match addr {
+        Some(addr) => Statement::SourceNat { addr, ports: None },
+        None => Statement::Masquerade { ports: None },
+    };
+    rules.push(Rule::new(matches, vec![plain]).noted("natOutgoing"));
+    part.base("nat-POSTROUTING", base(BaseKind::Nat, Hook::Postrouting, 110), rules);
+}

@@ -1,0 +1,205 @@
+//! What administrators decide (`FelixConfiguration` and pools).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use model::net::{Cidr, Family};
+use model::policy::Protocol;
+use model::ruleset::{InterfacePattern, Mark};
+
+/// What administrators decide; the default is Calico's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// The families that have a table (`ipv6Support`).
+    pub families: BTreeSet<Family>,
+    /// How workloads' interfaces start (`interfacePrefix`); never empty.
+    pub workload_prefixes: Vec<String>,
+    /// The bits of packets' marks that are ours (`nftablesMarkMask`).
+    pub marks: Marks,
+    /// What becomes of packets from workloads to this machine that policy allows
+    /// (`defaultEndpointToHostAction`).
+    pub workload_to_host: HostAction,
+    /// What always reaches this machine (`failsafeInboundHostPorts`).
+    pub failsafe_in: Vec<Failsafe>,
+    /// What this machine always reaches (`failsafeOutboundHostPorts`).
+    pub failsafe_out: Vec<Failsafe>,
+    /// The pools.
+    pub pools: Vec<Pool>,
+    /// How packets that leave all pools get their source address.
+    pub nat: NatSettings,
+    /// The addresses of all nodes.
+    pub hosts: BTreeSet<IpAddr>,
+    /// The port that workloads must not send VXLAN to; `None` lets them
+    /// (`vxlanPort`, `allowVXLANPacketsFromWorkloads`).
+    pub refused_vxlan_port: Option<u16>,
+    /// May workloads send IP in IP (`allowIPIPPacketsFromWorkloads`)?
+    pub is_ipip_allowed: bool,
+    /// Are packets of impossible connections dropped (`disableConntrackInvalidCheck`)?
+    pub is_invalid_dropped: bool,
+    /// Ranges of Services' addresses: what is still for these when it is to be
+    /// forwarded is for no Service, and would come back.
+    pub service_ranges: Vec<Cidr>,
+    /// What becomes of it (`serviceLoopPrevention`).
+    pub service_loop: ServiceLoop,
+    /// How lines of the Log action start (`logPrefix`).
+    pub log_prefix: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let tcp = |port| Failsafe { protocol: Protocol::TCP, port, net: None };
+        let udp = |port| Failsafe { protocol: Protocol::UDP, port, net: None };
+        // BGP, etcd, Typha, the API server, and etcd as Kubernetes' installers move it.
+        let both = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(tcp);
+        Self {
+            families: Family::ALL.into(),
+            workload_prefixes: vec!["cali".to_owned()],
+            marks: Marks::default(),
+            workload_to_host: HostAction::Drop,
+            failsafe_in: [vec![tcp(22), udp(68)], both.to_vec()].concat(),
+            failsafe_out: [vec![udp(53), udp(67)], both.to_vec()].concat(),
+            pools: Vec::new(),
+            nat: NatSettings::default(),
+            hosts: BTreeSet::new(),
+            refused_vxlan_port: Some(4789),
+            is_ipip_allowed: false,
+            is_invalid_dropped: true,
+            service_ranges: Vec::new(),
+            service_loop: ServiceLoop::Drop,
+            log_prefix: "calico-packet".to_owned(),
+        }
+    }
+}
+
+/// The bits of packets' marks that carry verdicts from chain to chain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Marks {
+    accept: u32,
+    pass: u32,
+}
+
+/// A mask with too few bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "mark mask {0:#010x} has fewer than two bits: use Calico's 0xffff0000, or others that nobody else uses"
+)]
+pub struct NoMarks(pub u32);
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { accept: 0x1_0000, pass: 0x2_0000 }
+    }
+}
+
+impl Marks {
+    /// Takes the two lowest bits of `mask`, in Calico's order.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMarks`] if there are fewer than two.
+    pub fn new(mask: u32) -> Result<Self, NoMarks> {
+        let lowest = |bits: u32| bits & bits.wrapping_neg();
+        let accept = lowest(mask);
+        let pass = lowest(mask & !accept);
+        if pass == 0 { Err(NoMarks(mask)) } else { Ok(Self { accept, pass }) }
+    }
+
+    /// Some rule allowed it.
+    #[must_use]
+    pub const fn accept(self) -> Mark {
+        Mark { mask: self.accept, value: self.accept }
+    }
+
+    /// Some rule left it to the next tier.
+    #[must_use]
+    pub const fn pass(self) -> Mark {
+        Mark { mask: self.pass, value: self.pass }
+    }
+
+    /// No rule allowed it.
+    #[must_use]
+    pub const fn no_accept(self) -> Mark {
+        Mark { mask: self.accept, value: 0 }
+    }
+
+    /// No rule left it to the next tier.
+    #[must_use]
+    pub const fn no_pass(self) -> Mark {
+        Mark { mask: self.pass, value: 0 }
+    }
+
+    /// No rule has said anything.
+    #[must_use]
+    pub const fn none(self) -> Mark {
+        Mark { mask: self.accept | self.pass, value: 0 }
+    }
+}
+
+/// What becomes of packets from workloads to this machine that policy allows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HostAction {
+    /// They are dropped all the same.
+    Drop,
+    /// They pass.
+    Accept,
+    /// Other programs' rules decide.
+    Return,
+}
+
+/// What host endpoints' policies never cut off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Failsafe {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The receiver's port.
+    pub port: u16,
+    /// Where the other end must be; `None` is anywhere.
+    pub net: Option<Cidr>,
+}
+
+/// A pool, as far as packets are concerned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pool {
+    /// Its addresses.
+    pub net: Cidr,
+    /// Do packets from it that leave all pools get another source address (`natOutgoing`)?
+    pub is_translated: bool,
+}
+
+/// How packets that leave all pools get their source address.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NatSettings {
+    /// The source ports to choose from (`natPortRange`).
+    pub ports: Option<(u16, u16)>,
+    /// The address; `None` is that of the interface that they leave by (`natOutgoingAddress`).
+    pub addr: Option<IpAddr>,
+    /// Do packets to nodes keep theirs (`natOutgoingExclusions`)?
+    pub is_kept_to_hosts: bool,
+    /// The interfaces by which they must leave (`iptablesNATOutgoingInterfaceFilter`).
+    pub interface: Option<InterfacePattern>,
+}
+
+/// What becomes of packets for Services' addresses that no Service has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ServiceLoop {
+    /// They are dropped.
+    Drop,
+    /// They are refused, and their sender told.
+    Reject,
+    /// They are forwarded.
+    Forward,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_the_lowest_bits_of_the_mask() {
+        assert_eq!(Marks::new(0xffff_0000), Ok(Marks::default()));
+        assert_eq!(Marks::new(0x8000_0100).unwrap().pass().value, 0x8000_0000);
+        for wrong in [0, 1, 0x8000_0000] {
+            assert_eq!(Marks::new(wrong), Err(NoMarks(wrong)));
+        }
+    }
+}
