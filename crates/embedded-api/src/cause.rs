@@ -151,7 +151,21 @@ fn with_detail(message: String, detail: &str) -> String {
 
 /// Shows a value as Go's field errors do: texts quoted, scalars bare, the rest as JSON.
 fn show(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), quote)
+    match (value, value.as_f64().filter(|_| !value.is_i64())) {
+        (_, Some(float)) => go_float(float),
+        (value, None) => value.as_str().map_or_else(|| value.to_string(), quote),
+    }
+}
+
+/// Shows a float as Go's `%v`: the shortest digits, with an exponent from 10⁶ and below 10⁻⁴.
+pub(crate) fn go_float(float: f64) -> String {
+    let scientific = format!("{float:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if exponent < -4 => format!("{digits}e-{:02}", exponent.unsigned_abs()),
+        Ok(exponent) if exponent >= 6 => format!("{digits}e+{exponent:02}"),
+        _ => float.to_string(),
+    }
 }
 
 /// Quotes a text as Go's `%q`.
@@ -184,6 +198,24 @@ pub fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shows_floats_as_go() {
+        let floats = [1.0, 0.5, 1e5, 1e6, 1_234_567.5, 1e20, 0.0001, 0.00001, -2.5e-7, 1e100];
+        let shown = [
+            "1",
+            "0.5",
+            "100000",
+            "1e+06",
+            "1.2345675e+06",
+            "1e+20",
+            "0.0001",
+            "1e-05",
+            "-2.5e-07",
+            "1e+100",
+        ];
+        assert_eq!(floats.map(go_float), shown);
+    }
 
     #[test]
     fn quotes_as_go() {

@@ -4,6 +4,7 @@ use serde_json::{Number, Value};
 
 use super::{At, Failure, Outcome, field, size};
 use crate::Cause;
+use crate::cause::go_float;
 use crate::schema::{Bound, Schema, format as formats};
 
 /// The largest integer that a float holds without loss: 2⁵³-1.
@@ -91,7 +92,7 @@ pub(super) fn number(schema: &Schema, at: At<'_>) -> Outcome {
     let value = at.value.as_f64().unwrap_or_default();
     let is_integer = at.value.is_i64();
     let rules = &schema.rules;
-    if let Some(factor) = rules.multiple_of.filter(|factor| !is_multiple(value, *factor)) {
+    if let Some(factor) = rules.multiple_of.filter(|factor| !is_multiple(at.value, *factor)) {
         let rule = format!("should be a multiple of {}", show(factor, is_integer));
         outcome.fail(Failure::invalid(at, &rule));
     }
@@ -110,14 +111,20 @@ pub(super) fn number(schema: &Schema, at: At<'_>) -> Outcome {
     outcome
 }
 
-fn is_multiple(value: f64, factor: f64) -> bool {
+/// Integers are divided as such; a float is a multiple only if the quotient is exact.
+fn is_multiple(value: &Value, factor: f64) -> bool {
+    let whole = format!("{:.0}", factor.trunc()).parse::<i64>();
+    if let (Some(value), Ok(factor)) = (value.as_i64(), whole) {
+        return value.checked_rem(factor).is_some_and(|rest| rest == 0);
+    }
+    let value = value.as_f64().unwrap_or_default();
     let quotient = if factor < 1.0 { 1.0 / factor * value } else { value / factor };
-    quotient.fract() == 0.0
+    quotient.fract() == 0.0 && quotient.abs() <= MAX_SAFE
 }
 
 /// Shows a limit as Go does: for an integer, the limit is one too.
 fn show(limit: f64, is_integer: bool) -> String {
-    if is_integer { limit.trunc().to_string() } else { limit.to_string() }
+    if is_integer { limit.trunc().to_string() } else { go_float(limit) }
 }
 
 /// Checks that the value is one of those that are listed.
