@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
+use crate::Object;
 use crate::builtin::{self, Builtin};
+use crate::crd::{CustomKind, Version};
 
 /// The verbs of every kind that can be deleted as a collection.
 pub const ALL_VERBS: &[&str] =
@@ -57,6 +61,13 @@ pub enum Subresource {
 pub enum Body {
     /// Written by hand here.
     Builtin(&'static Builtin),
+    /// What a definition says.
+    Custom {
+        /// The kind in all its versions.
+        kind: Arc<CustomKind>,
+        /// This version of it.
+        version: Arc<Version>,
+    },
 }
 
 /// Group, version and plural.
@@ -124,6 +135,39 @@ impl Resource {
         self.subresources.contains(&Subresource::Status)
     }
 
+    /// Returns what a definition defines: a resource for each version that is served.
+    ///
+    /// There are none as long as its names are not accepted.
+    #[must_use]
+    pub fn of_definition(definition: &Object) -> Vec<Self> {
+        if !is_established(definition) {
+            return Vec::new();
+        }
+        // What is stored was found valid when it was written.
+        let Ok(kind) = CustomKind::new(definition) else { return Vec::new() };
+        let kind = Arc::new(kind);
+        let served = kind.versions.iter().filter(|version| version.is_served);
+        served.map(|version| Self::of_version(&kind, version)).collect()
+    }
+
+    fn of_version(kind: &Arc<CustomKind>, version: &Arc<Version>) -> Self {
+        let subresources = if version.has_status { vec![Subresource::Status] } else { Vec::new() };
+        Self {
+            group: kind.group.as_str().into(),
+            version: version.name.as_str().into(),
+            plural: kind.plural.as_str().into(),
+            singular: kind.singular.as_str().into(),
+            kind: kind.kind.as_str().into(),
+            list_kind: kind.list_kind.as_str().into(),
+            short_names: kind.short_names.clone(),
+            categories: kind.categories.clone(),
+            namespaced: kind.is_namespaced,
+            verbs: ALL_VERBS,
+            subresources,
+            body: Body::Custom { kind: Arc::clone(kind), version: Arc::clone(version) },
+        }
+    }
+
     fn of_builtin(kind: &'static Builtin) -> Self {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         Self {
@@ -141,6 +185,12 @@ impl Resource {
             body: Body::Builtin(kind),
         }
     }
+}
+
+fn is_established(definition: &Object) -> bool {
+    let conditions = definition.body.get("status").and_then(|status| status.get("conditions"));
+    let mut conditions = conditions.and_then(Value::as_array).into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
 }
 
 pub(crate) fn qualify(name: &str, group: &str) -> String {

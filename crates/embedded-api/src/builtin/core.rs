@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::{Rules, Trait};
-use crate::Object;
 use crate::cause::Cause;
 use crate::verb::names::{self, Rule};
+use crate::{Object, crd};
 
 /// The finalizer of every namespace's spec.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
@@ -100,7 +100,20 @@ pub(super) const fn budget(rules: Rules) -> Rules {
 
 /// The contents of definitions are judged by [`crate::crd`].
 pub(super) const fn definition(rules: Rules) -> Rules {
-    Rules { traits: &[Trait::Generation], ..rules }
+    Rules {
+        traits: &[Trait::Generation],
+        on_create: |definition| {
+            crd::prepare(definition, None);
+            if let Some(status) = section(definition, "status") {
+                default(status, "conditions", Value::Null);
+                default(status, "acceptedNames", json!({"plural": "", "kind": ""}));
+            }
+        },
+        on_update: |new, old| crd::prepare(new, Some(old)),
+        validate: |definition| crd::validate(definition, None),
+        validate_update: |new, old| crd::validate(new, Some(old)),
+        ..rules
+    }
 }
 
 /// Copies a field of the body, absence included.

@@ -1,5 +1,6 @@
 //! Delete, deletecollection, and what goes with a namespace or a definition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use crate::verb::delete::{self, Deletion};
 use crate::verb::{Context, DeleteOptions, ListOptions, WriteOptions, rules, watch};
 use crate::{Object, store};
 
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// Namespaces that always are.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
@@ -105,6 +107,8 @@ fn delete_one(
             let marked = tx.put(entry.key.clone(), object)?;
             if rules::is_namespace(resource) {
                 empty_namespace(tx, &marked.key.name, context)?;
+            } else if rules::is_definition(resource) {
+                empty_definition(tx, &marked, context)?;
             }
             super::read::shown(resource, marked.json)
         }
@@ -131,16 +135,60 @@ fn success(resource: &Resource, name: &str, uid: &str) -> Result<Arc<[u8]>, Stat
 /// Removes an object for good, and what only waited for that.
 pub(super) fn remove(tx: &mut Transaction<'_>, key: &Key, last: Object) -> Result<Entry, Status> {
     let entry = tx.delete(key, last)?;
-    if &*key.resource == "customresourcedefinitions.apiextensions.k8s.io" {
-        for entry in tx.list(&Scope::All { resource: key.name.clone() })? {
-            let object = entry.object()?;
-            tx.delete(&entry.key, object)?;
-        }
-    }
     if !key.namespace.is_empty() {
         finish_namespace(tx, &key.namespace)?;
     }
+    finish_definition(tx, &key.resource)?;
     Ok(entry)
+}
+
+/// Deletes objects, or marks those that finalizers hold.
+fn delete_all(tx: &mut Transaction<'_>, scope: &Scope, context: &Context) -> Result<(), Status> {
+    for entry in tx.list(scope)? {
+        let mut object = entry.object()?;
+        if object.finalizers().next().is_none() {
+            tx.delete(&entry.key, object)?;
+        } else if !object.is_terminating() {
+            object.set_meta("deletionTimestamp", context.now.clone());
+            object.set_meta("deletionGracePeriodSeconds", json!(0));
+            tx.put(entry.key, object)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the objects of a definition that is being deleted.
+fn empty_definition(
+    tx: &mut Transaction<'_>,
+    definition: &Entry,
+    context: &Context,
+) -> Result<(), Status> {
+    let objects = Scope::All { resource: definition.key.name.clone() };
+    let namespaces = tx.list(&objects)?.into_iter().map(|entry| entry.key.namespace);
+    let namespaces: BTreeSet<Arc<str>> = namespaces.collect();
+    delete_all(tx, &objects, context)?;
+    for namespace in namespaces.iter().filter(|namespace| !namespace.is_empty()) {
+        finish_namespace(tx, namespace)?;
+    }
+    finish_definition(tx, &definition.key.name)
+}
+
+/// Ends a definition that is being deleted and has no objects any more.
+fn finish_definition(tx: &mut Transaction<'_>, name: &Arc<str>) -> Result<(), Status> {
+    let key = Key { resource: DEFINITIONS.into(), namespace: "".into(), name: name.clone() };
+    let Some(entry) = tx.get(&key)? else { return Ok(()) };
+    let mut object = entry.object()?;
+    let objects = Scope::All { resource: name.clone() };
+    if !object.is_terminating() || !tx.list(&objects)?.is_empty() {
+        return Ok(());
+    }
+    rules::finish_definition(&mut object);
+    if object.finalizers().next().is_some() {
+        tx.put(key, object)?;
+    } else {
+        tx.delete(&key, object)?;
+    }
+    Ok(())
 }
 
 /// Returns the resources whose objects may be in namespaces.
@@ -148,8 +196,7 @@ fn namespaced(tx: &Transaction<'_>) -> Result<Vec<Arc<str>>, Status> {
     let builtin = KINDS.iter().filter(|kind| kind.namespaced && kind.group != "events.k8s.io");
     let builtin = builtin.map(|kind| crate::resource::qualify(kind.plural, kind.group).into());
     let mut all: Vec<Arc<str>> = builtin.collect();
-    let definitions: Arc<str> = "customresourcedefinitions.apiextensions.k8s.io".into();
-    for entry in tx.list(&Scope::All { resource: definitions })? {
+    for entry in tx.list(&Scope::All { resource: DEFINITIONS.into() })? {
         let scope = entry.object()?.body.get("spec").and_then(|spec| spec.get("scope")).cloned();
         if scope.as_ref().and_then(Value::as_str) == Some("Namespaced") {
             all.push(entry.key.name);
@@ -166,16 +213,8 @@ fn empty_namespace(
 ) -> Result<(), Status> {
     for resource in namespaced(tx)? {
         let scope = Scope::Namespace { resource, namespace: namespace.clone() };
-        for entry in tx.list(&scope)? {
-            let mut object = entry.object()?;
-            if object.finalizers().next().is_none() {
-                tx.delete(&entry.key, object)?;
-            } else if !object.is_terminating() {
-                object.set_meta("deletionTimestamp", context.now.clone());
-                object.set_meta("deletionGracePeriodSeconds", json!(0));
-                tx.put(entry.key, object)?;
-            }
-        }
+        delete_all(tx, &scope, context)?;
+        finish_definition(tx, scope.resource())?;
     }
     finish_namespace(tx, namespace)
 }

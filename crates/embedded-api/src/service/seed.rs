@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value, json};
 
 use super::{Service, Target};
-use crate::resource::Registry;
+use crate::resource::{Registry, Resource};
 use crate::status::{Reason, Status};
 use crate::store::Scope;
 use crate::verb::WriteOptions;
@@ -57,8 +57,8 @@ impl Service {
             let objects = page.entries.iter().map(crate::store::Entry::object);
             Ok((page.revision, objects.collect::<Result<Vec<_>, _>>()?))
         });
-        let (revision, _definitions) = read.await?;
-        let registry = Registry::new([]);
+        let (revision, definitions) = read.await?;
+        let registry = Registry::new(definitions.iter().flat_map(Resource::of_definition));
         let mut current = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         // Two refreshes may overtake each other: the later state stays.
         if revision >= current.0 {

@@ -315,3 +315,87 @@ async fn gives_tokens_to_service_accounts_that_exist() {
     assert_eq!(ask("sa", 60).await.unwrap_err().code, 422);
     assert_eq!(ask("none", 600).await.unwrap_err().code, 404);
 }
+
+fn gadgets() -> Value {
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {"a": {"type": "integer", "default": 3}}},
+        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    }});
+    json!({
+        "metadata": {"name": "gadgets.x.org"},
+        "spec": {
+            "group": "x.org",
+            "names": {"plural": "gadgets", "kind": "Gadget"},
+            "scope": "Namespaced",
+            "versions": [{
+                "name": "v1",
+                "served": true,
+                "storage": true,
+                "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": schema},
+            }],
+        },
+    })
+}
+
+fn gadget(spec: &Value) -> Value {
+    json!({"apiVersion": "x.org/v1", "kind": "Gadget", "metadata": {"name": "g"}, "spec": spec})
+}
+
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+#[tokio::test]
+async fn a_definition_is_served_as_soon_as_it_is_written() {
+    let fixture = fixture().await;
+    fixture.create(DEFINITIONS, gadgets()).await.unwrap();
+    let created = fixture.create("gadgets.x.org", gadget(&json!({"b": 1}))).await.unwrap();
+    assert_eq!(
+        (&created["spec"], &created["metadata"]["generation"]),
+        (&json!({"a": 3}), &json!(1))
+    );
+    let status = fixture.merge("gadgets.x.org/g", json!({"spec": {"a": "x"}})).await.unwrap_err();
+    let expected = r#"Gadget.x.org "g" is invalid: spec.a: Invalid value: "string": spec.a in body must be of type integer: "string""#;
+    assert_eq!(status.message, expected);
+    let both = json!({"spec": {"a": 7}, "status": {"y": 1}});
+    let status = fixture.merge("gadgets.x.org/g/status", both).await.unwrap();
+    assert_eq!((&status["spec"]["a"], &status["status"]), (&json!(3), &json!({"y": 1})));
+    assert_eq!(status["metadata"]["generation"], 1);
+}
+
+#[tokio::test]
+async fn a_definition_takes_its_objects_along() {
+    let fixture = fixture().await;
+    fixture.create(DEFINITIONS, gadgets()).await.unwrap();
+    fixture.create("gadgets.x.org", gadget(&json!({}))).await.unwrap();
+    let target = fixture.target("gadgets.x.org/g");
+    fixture.delete(&format!("{DEFINITIONS}/gadgets.x.org")).await.unwrap();
+    assert!(fixture.service.registry().get("x.org", "v1", "gadgets").is_none());
+    let late = fixture.service.create(
+        Target { name: String::new(), ..target.clone() },
+        WriteOptions::default(),
+        gadget(&json!({})),
+    );
+    assert_eq!(late.await.unwrap_err().code, 405);
+    fixture.create(DEFINITIONS, gadgets()).await.unwrap();
+    assert_eq!(fixture.service.get(&target, None).await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn kinds_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    {
+        let store = Store::open(&path, Options::default()).unwrap();
+        let service = Service::open(store).await.unwrap();
+        let resource = service
+            .registry()
+            .get("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+            .unwrap()
+            .clone();
+        let target =
+            Target { resource, namespace: String::new(), name: String::new(), subresource: None };
+        service.create(target, WriteOptions::default(), gadgets()).await.unwrap();
+    }
+    let service = Service::open(Store::open(&path, Options::default()).unwrap()).await.unwrap();
+    assert!(service.registry().get("x.org", "v1", "gadgets").is_some());
+}

@@ -6,14 +6,15 @@ use super::remove::remove;
 use super::{Answer, Service, Target, context};
 use crate::builtin::service::{Taken, allocate};
 use crate::cause::Cause;
-use crate::resource::{Body, Resource, Subresource};
+use crate::resource::{Body, Resource};
 use crate::status::{Reason, Status};
 use crate::store::{Entry, Key, Scope, Transaction};
 use crate::verb::decode::{self, Decoded};
 use crate::verb::update::{Outcome, Wanted};
 use crate::verb::{Context, WriteOptions, create, rules, update, watch};
-use crate::{Object, patch};
+use crate::{Object, crd, patch};
 
+const NO_STRATEGIC: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 /// How often a generated name is tried.
 const TRIES: usize = 8;
 
@@ -191,6 +192,9 @@ fn patched(resource: &Resource, current: &Value, patch: &Patch) -> Result<Value,
         PatchKind::Merge => patch::merge(current, &patch.body),
         PatchKind::Strategic => match &resource.body {
             Body::Builtin(_) => patch::strategic(&resource.kind, current, &patch.body),
+            Body::Custom { .. } => {
+                Err(Status::new(415, Reason::UnsupportedMediaType, NO_STRATEGIC))
+            }
         },
     }
 }
@@ -217,6 +221,7 @@ fn created(
 ) -> Result<Json, Status> {
     create::generate_name(&mut object, context.random);
     let name = object.name().unwrap_or_default().to_owned();
+    require_definition(tx, target)?;
     require_namespace(tx, target, &name)?;
     let mut object = create::create(&target.resource, object, context)?;
     let key = target.key_of(&name);
@@ -231,7 +236,50 @@ fn created(
     if is_dry_run {
         return watch::to_json(&object);
     }
-    Ok(tx.put(key, object)?.json)
+    let entry = tx.put(key, object)?;
+    establish(tx, target, &entry, context)?;
+    Ok(entry.json)
+}
+
+/// Accepts the names of a definition, which its controllers would do soon.
+fn establish(
+    tx: &mut Transaction<'_>,
+    target: &Target,
+    entry: &Entry,
+    context: &Context,
+) -> Result<(), Status> {
+    if !rules::is_definition(&target.resource) {
+        return Ok(());
+    }
+    let all = tx.list(&Scope::All { resource: entry.key.resource.clone() })?;
+    let others = all.iter().filter(|other| other.key != entry.key).map(Entry::object);
+    let others = others.collect::<Result<Vec<_>, _>>()?;
+    let old = entry.object()?;
+    let mut new = old.clone();
+    crd::establish(&mut new, &others.iter().collect::<Vec<_>>(), &context.now);
+    if new != old {
+        tx.put(entry.key.clone(), new)?;
+    }
+    Ok(())
+}
+
+/// Refuses objects of a kind whose definition is going or gone.
+fn require_definition(tx: &Transaction<'_>, target: &Target) -> Result<(), Status> {
+    if !matches!(target.resource.body, Body::Custom { .. }) {
+        return Ok(());
+    }
+    let key = Key {
+        resource: "customresourcedefinitions.apiextensions.k8s.io".into(),
+        namespace: "".into(),
+        name: target.resource.qualified().into(),
+    };
+    match tx.get(&key)? {
+        Some(entry) if !entry.object()?.is_terminating() => Ok(()),
+        _ => {
+            let why = "create not allowed while custom resource definition is terminating";
+            Err(Status::new(405, Reason::MethodNotAllowed, why))
+        }
+    }
 }
 
 /// Refuses objects in namespaces that are not there, or not for long.
@@ -306,7 +354,9 @@ fn updated(
             if options.is_dry_run {
                 watch::to_json(&object)?
             } else {
-                tx.put(entry.key.clone(), object)?.json
+                let entry = tx.put(entry.key.clone(), object)?;
+                establish(tx, target, &entry, context)?;
+                entry.json
             }
         }
         Outcome::Deleted(object) => {
@@ -317,7 +367,5 @@ fn updated(
             json
         }
     };
-    let finalizes = target.subresource == Some(Subresource::Finalize);
-    debug_assert!(!finalizes || rules::is_namespace(&target.resource));
     super::read::shown(&target.resource, json)
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::meta;
 use super::options::FieldValidation;
+use super::{meta, rules};
 use crate::Object;
 use crate::builtin::decode::{drop_empty, unknown, unknown_field};
 use crate::builtin::events;
-use crate::cause::quote;
+use crate::cause::{Cause, quote};
 use crate::resource::{Body, Resource};
 use crate::status::Status;
 
@@ -51,7 +51,11 @@ pub(crate) fn decode_body(
     validation: FieldValidation,
 ) -> Result<Decoded, String> {
     let mut object = Object::from_value(value)?;
-    let mut strange = meta::normalise(&mut object.metadata)?;
+    let mut strange = meta::normalise(&mut object.metadata).map_err(|problem| {
+        let is_custom = matches!(resource.body, Body::Custom { .. });
+        // Go decodes the metadata of custom resources on its own.
+        if is_custom { problem.replace("ObjectMeta.metadata.", "ObjectMeta.") } else { problem }
+    })?;
     for field in &mut strange {
         field.insert_str(0, "metadata.");
     }
@@ -68,8 +72,19 @@ pub(crate) fn decode_body(
             if let Value::Object(map) = after_value {
                 object.body = map;
             }
-            drop_empty(&mut object.body);
+            // Schemas have defaults and examples, which may well be empty.
+            if !rules::is_definition(resource) {
+                drop_empty(&mut object.body);
+            }
             (kind.rules.default)(&mut object);
+        }
+        Body::Custom { version, .. } => {
+            let metadata = std::mem::take(&mut object.metadata);
+            let mut value = object.into_value();
+            strange.extend(version.schema.prune(&mut value));
+            version.schema.default(&mut value);
+            object = Object::from_value(value)?;
+            object.metadata = metadata;
         }
     }
     let warnings: Vec<String> = strange.iter().map(|path| unknown_field(path)).collect();
@@ -94,12 +109,42 @@ fn check_kind(resource: &Resource, mut value: Value) -> Result<Value, Status> {
             let kind = if kind.is_empty() { resource.kind.to_string() } else { kind };
             check_builtin(resource, &version, &kind)?;
         }
+        Body::Custom { .. } => check_custom(resource, &value, (&version, &kind))?,
     }
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), json!(expected));
         map.insert("kind".to_owned(), json!(&*resource.kind));
     }
     Ok(value)
+}
+
+fn check_custom(
+    resource: &Resource,
+    value: &Value,
+    (version, kind): (&str, &str),
+) -> Result<(), Status> {
+    let expected = resource.api_version();
+    let own = &*resource.kind;
+    if kind.is_empty() {
+        let shown = value.to_string();
+        let head: String = shown.chars().take(30).collect();
+        let problem = format!("Object 'Kind' is missing in '{shown}' ({head} ...)");
+        let message =
+            format!("the object provided is unrecognized (must be of type {own}): {problem}");
+        return Err(Status::bad_request(message));
+    }
+    if version != expected {
+        let message = format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        );
+        return Err(Status::bad_request(message));
+    }
+    if kind != own {
+        let cause = Cause::invalid("kind", &json!(kind), &format!("must be {own}"));
+        let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        return Err(Status::invalid((kind, &resource.group), name, &[cause]));
+    }
+    Ok(())
 }
 
 fn check_builtin(resource: &Resource, version: &str, kind: &str) -> Result<(), Status> {
@@ -144,6 +189,7 @@ pub(crate) fn stored_as(resource: &Resource) -> String {
 pub(crate) fn is_shown_as_stored(resource: &Resource) -> bool {
     match &resource.body {
         Body::Builtin(_) => &*resource.group != "events.k8s.io",
+        Body::Custom { kind, .. } => kind.versions.len() == 1,
     }
 }
 
@@ -154,6 +200,9 @@ pub(crate) fn show(resource: &Resource, object: &mut Object) {
     }
     match &resource.body {
         Body::Builtin(_) => events::to_events(object),
+        Body::Custom { .. } => {
+            object.body.insert("apiVersion".to_owned(), json!(resource.api_version()));
+        }
     }
 }
 

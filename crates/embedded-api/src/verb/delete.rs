@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::rules;
+use super::update::carry;
 use super::{Context, DeleteOptions, stamp};
 use crate::Object;
 use crate::resource::Resource;
@@ -41,14 +42,16 @@ pub(crate) fn delete(
         }
     }
     let mut new = old.clone();
-    rules::prepare_delete(resource, &mut new);
+    rules::prepare_delete(resource, &mut new, &context.now);
     let is_held = new.finalizers().next().is_some() || rules::is_held(&new);
     if grace.is_none() && !is_held {
         return Ok(Deletion::Gone(new));
     }
     mark(&mut new, old, grace.unwrap_or(0), context);
-    if rules::is_namespace(resource) {
+    // These two are marked by strategies of their own.
+    if rules::is_namespace(resource) || rules::is_definition(resource) {
         new.metadata.remove("deletionGracePeriodSeconds");
+        carry(&mut new, old, "generation");
     }
     let waits = is_held || grace.is_some_and(|seconds| seconds > 0);
     Ok(if waits { Deletion::Marked(new) } else { Deletion::Gone(new) })

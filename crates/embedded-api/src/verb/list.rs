@@ -32,6 +32,7 @@ impl Filter {
         let qualified = resource.qualified();
         let selectable = match &resource.body {
             Body::Builtin(_) => Selectable::Builtin(&qualified),
+            Body::Custom { kind, version } => kind.selectable(version),
         };
         let fields = Fields::parse(selectable, &options.field_selector)?;
         Ok(Self { labels, fields })

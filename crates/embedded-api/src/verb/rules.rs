@@ -7,12 +7,16 @@ use crate::Object;
 use crate::builtin::core::NAMESPACE_FINALIZER;
 use crate::builtin::{Rules, Trait, pod};
 use crate::cause::Cause;
+use crate::crd::Version;
 use crate::resource::{Body, Resource};
 
-#[expect(clippy::unnecessary_wraps, reason = "custom resources have none")]
+/// What keeps a definition until its objects are gone.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
 fn builtin(resource: &Resource) -> Option<&'static Rules> {
     match &resource.body {
         Body::Builtin(kind) => Some(&kind.rules),
+        Body::Custom { .. } => None,
     }
 }
 
@@ -91,20 +95,29 @@ pub(crate) fn prepare_status(resource: &Resource, new: &mut Object, old: &Object
 pub(crate) fn validate(resource: &Resource, object: &Object) -> Vec<Cause> {
     match &resource.body {
         Body::Builtin(kind) => (kind.rules.validate)(object),
+        Body::Custom { version, .. } => conform(version, object, None),
     }
 }
 
 pub(crate) fn validate_update(resource: &Resource, new: &Object, old: &Object) -> Vec<Cause> {
     match &resource.body {
         Body::Builtin(kind) => (kind.rules.validate_update)(new, old),
+        Body::Custom { version, .. } => conform(version, new, Some(old)),
     }
 }
 
 /// Judges an update of a subresource: of built-in kinds nothing but the metadata.
-pub(crate) fn validate_status(resource: &Resource, _new: &Object, _old: &Object) -> Vec<Cause> {
+pub(crate) fn validate_status(resource: &Resource, new: &Object, old: &Object) -> Vec<Cause> {
     match &resource.body {
         Body::Builtin(_) => Vec::new(),
+        Body::Custom { version, .. } => conform(version, new, Some(old)),
     }
+}
+
+/// Checks a custom resource by its schema.
+fn conform(version: &Version, new: &Object, old: Option<&Object>) -> Vec<Cause> {
+    let old = old.map(|old| old.clone().into_value());
+    version.schema.validate(&new.clone().into_value(), old.as_ref())
 }
 
 /// Returns whether an update is one that `metadata.generation` counts.
@@ -121,6 +134,11 @@ pub(crate) fn changes_generation(resource: &Resource, new: &Object, old: &Object
     }
     match &resource.body {
         Body::Builtin(_) => !same("spec"),
+        Body::Custom { version, .. } => {
+            let is_meant = |field: &&String| !version.has_status || *field != "status";
+            let fields = new.body.keys().chain(old.body.keys()).filter(is_meant);
+            fields.into_iter().any(|field| !same(field))
+        }
     }
 }
 
@@ -154,10 +172,39 @@ pub(crate) fn grace_period(
 }
 
 /// Changes what a deletion changes besides the metadata.
-pub(crate) fn prepare_delete(resource: &Resource, object: &mut Object) {
+pub(crate) fn prepare_delete(resource: &Resource, object: &mut Object, now: &str) {
     if is_namespace(resource) {
         object.body.insert("status".to_owned(), json!({"phase": "Terminating"}));
     }
+    if is_definition(resource) && !object.is_terminating() {
+        object.set_meta("finalizers", with_cleanup(object));
+        let conditions = object.body.get_mut("status").and_then(|s| s.get_mut("conditions"));
+        if let Some(conditions) = conditions.and_then(Value::as_array_mut) {
+            conditions.push(json!({
+                "type": "Terminating",
+                "status": "True",
+                "lastTransitionTime": now,
+                "reason": "InstanceDeletionPending",
+                "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+            }));
+        }
+    }
+}
+
+/// Adds the finalizer of definitions, whose objects go first.
+fn with_cleanup(definition: &Object) -> Value {
+    let mut finalizers: Vec<&str> = definition.finalizers().collect();
+    if !finalizers.contains(&CLEANUP) {
+        finalizers.push(CLEANUP);
+    }
+    json!(finalizers)
+}
+
+/// Takes the finalizer off a definition whose objects are gone.
+pub(crate) fn finish_definition(definition: &mut Object) {
+    let rest: Vec<&str> = definition.finalizers().filter(|name| *name != CLEANUP).collect();
+    let rest = json!(rest);
+    definition.set_meta("finalizers", rest);
 }
 
 /// Takes the finalizer off a namespace that is empty.

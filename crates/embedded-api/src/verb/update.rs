@@ -79,7 +79,7 @@ pub(crate) fn update(resource: &Resource, wanted: Wanted, old: &Object) -> Resul
 }
 
 /// Copies a field of the metadata, absence included.
-fn carry(new: &mut Object, old: &Object, field: &str) {
+pub(super) fn carry(new: &mut Object, old: &Object, field: &str) {
     match old.metadata.get(field) {
         Some(value) => new.set_meta(field, value.clone()),
         None => {
