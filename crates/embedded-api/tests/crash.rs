@@ -76,7 +76,7 @@ impl Lane {
         let mut answers = 0;
         for round in 0..KILLS / LANES {
             let life = Life { path: self.path(), from: round * NUMBERS + 1 };
-            let delay = Duration::from_micros(self.random.below(40_000));
+            let delay = Duration::from_micros(self.random.below(100_000));
             let answered = life.start_and_kill(delay);
             answers += answered.len() as u64;
             self.learn(&answered);

@@ -112,3 +112,41 @@ fn forget(connection: &Connection, from: Revision, to: Revision) -> rusqlite::Re
     connection.prepare_cached(beginning)?.execute([to])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Keep = Keep { revisions: 1600, age: Duration::from_secs(1600), bytes: 1 << 20 };
+
+    /// Plays commits, each after some seconds and of some bytes; returns what is kept at the end.
+    fn kept(commits: u64, seconds: u64, bytes: u64) -> u64 {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(KEEP, 1, start);
+        let mut compacted = 1;
+        for commit in 1..=commits {
+            let now = start + Duration::from_secs(commit * seconds);
+            compacted = schedule.committed(1 + commit, bytes, now).max(compacted);
+            assert!(schedule.marks.len() <= 40, "{}", schedule.marks.len());
+        }
+        1 + commits - compacted
+    }
+
+    #[test]
+    fn what_is_within_the_bounds_stays() {
+        assert_eq!(kept(1500, 1, 1), 1500);
+    }
+
+    #[test]
+    fn each_bound_has_the_rest_forgotten() {
+        assert!((1600..=1700).contains(&kept(10_000, 0, 0)), "by number");
+        assert!((160..=170).contains(&kept(10_000, 10, 0)), "by age");
+        assert!((1024..=1090).contains(&kept(10_000, 0, 1024)), "by size");
+    }
+
+    #[test]
+    fn a_commit_beyond_a_bound_still_leaves_itself() {
+        assert!(kept(100, 10_000, 0) <= 1);
+        assert!(kept(100, 0, 4 << 20) <= 1);
+    }
+}

@@ -22,6 +22,8 @@ mod writer;
 mod histories;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torn;
 
 use std::fmt;
 use std::path::Path;
