@@ -187,6 +187,7 @@ impl Cluster {
             ("CALICO_IPV4POOL_VXLAN", "Never"),
             ("CALICO_IPV4POOL_NAT_OUTGOING", "false"),
             ("FELIX_IPV6SUPPORT", "false"),
+            ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "ACCEPT"),
             ("FELIX_HEALTHENABLED", "true"),
             ("FELIX_PROMETHEUSMETRICSENABLED", "true"),
             ("FELIX_LOGSEVERITYSCREEN", "Info"),

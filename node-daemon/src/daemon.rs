@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::felix::engine::Engine;
-use crate::felix::event::Kind;
+use crate::felix::policy;
 use crate::felix::run::{Felix, Status, open_kernel};
-use crate::felix::settings::{self, Settings};
+use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
-use crate::felix::watch::{Scope, all};
+use crate::felix::watch::{Listeners, Scope, all};
 use crate::startup::{self, Availability, StartedNode};
 use crate::{admin, bgp, health, metrics};
 
@@ -49,6 +49,9 @@ pub enum DaemonError {
     /// The kernel.
     #[error("no netlink socket: {0}; calico-node needs CAP_NET_ADMIN")]
     Kernel(#[from] ::kernel::netlink::Error),
+    /// Threads.
+    #[error("cannot start the thread that programs policy: {0}")]
+    Thread(std::io::Error),
     /// The health or metrics endpoint.
     #[error(transparent)]
     Server(#[from] telemetry::server::Error),
@@ -95,13 +98,16 @@ pub async fn run() -> Result<(), DaemonError> {
     };
     let (store_sender, store) = mpsc::channel(STORE_QUEUE);
     let (status_sender, status) = watch::channel(Status::default());
-    parts.follow(&client, &started, &status, speaker.as_ref());
+    let (policy_status_sender, policy_status) = watch::channel(policy::run::Status::default());
+    parts.follow(&client, &started, (&status, &policy_status), speaker.as_ref());
     let (bgp_commands, bgp_events, bgp_task) = match speaker {
         Some((commands, handle)) => (Some(commands), Some(handle.events), Some(handle.task)),
         None => (None, None, None),
     };
+    let (policy_sender, policy_events) = mpsc::channel(STORE_QUEUE);
+    let policy_task = start_policy(&started, policy_events, policy_status_sender)?;
     let felix = Felix {
-        engine: Engine::new(started.name.clone(), refresh_interval(&started.felix)),
+        engine: Engine::new(started.name.clone(), jittered(started.felix.routes.refresh_interval)),
         netlink,
         monitor,
         store,
@@ -112,14 +118,16 @@ pub async fn run() -> Result<(), DaemonError> {
     };
     let scope = Scope { node: started.name.clone(), interface_prefix: ownership.interface_prefix };
     let settings = Settings::new(sources, &started.name, started.felix.clone());
-    let _watches = all(&client, &scope, settings, &store_sender);
-    tracing::info!(node = %started.name, kinds = Kind::ALL.len(), "started");
-    until_the_end(felix, bgp_task).await
+    let listeners = Listeners { routes: store_sender, policy: policy_sender };
+    let _watches = all(&client, &scope, settings, &listeners);
+    tracing::info!(node = %started.name, "started");
+    until_the_end(felix, policy_task, bgp_task).await
 }
 
 /// Waits for a signal, or for a part that ends although it should not.
 async fn until_the_end(
     felix: Felix,
+    policy: tokio::task::JoinHandle<()>,
     bgp: Option<tokio::task::JoinHandle<()>>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
@@ -132,6 +140,7 @@ async fn until_the_end(
     };
     tokio::select! {
         () = felix.run() => Err(DaemonError::Ended("the loop that programs routes")),
+        _ = policy => Err(DaemonError::Ended("the loop that programs policy")),
         () = bgp_end => Err(DaemonError::Ended("the BGP speaker")),
         _ = terminate.recv() => {
             tracing::info!("SIGTERM: ending; routes stay, peers keep ours");
@@ -215,19 +224,34 @@ fn enable_forwarding(felix: &FelixConfig) {
     }
 }
 
+/// Returns how the interfaces start that the CNI plugin makes.
 fn interface_prefix(felix: &FelixConfig) -> String {
-    let prefix = felix.interfaces.prefix.first().map(|prefix| prefix.as_str().to_owned());
-    prefix.unwrap_or_else(|| "cali".to_owned())
+    workload_prefixes(felix).swap_remove(0)
 }
 
-/// Returns how often the kernel is listed: some nodes a little earlier than others.
-fn refresh_interval(felix: &FelixConfig) -> Duration {
-    let interval = felix.routes.refresh_interval;
+/// Returns how often the kernel is read: some nodes a little earlier than others.
+fn jittered(interval: Duration) -> Duration {
     if interval.is_zero() {
         return NEVER;
     }
     let tenths = getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX));
     interval.mul_f64(tenths.mul_add(-0.1, 1.0))
+}
+
+fn start_policy(
+    started: &StartedNode,
+    events: mpsc::Receiver<policy::event::Event>,
+    status: watch::Sender<policy::run::Status>,
+) -> Result<tokio::task::JoinHandle<()>, DaemonError> {
+    let felix = &started.felix;
+    let start = policy::run::Start {
+        node: started.name.clone(),
+        settings: policy::settings::of(felix, workload_prefixes(felix)),
+        refresh_interval: jittered(felix.dataplane.nftables_refresh),
+        events,
+        status,
+    };
+    policy::run::spawn(start).map_err(DaemonError::Thread)
 }
 
 /// A speaker, and the way to command it.
@@ -294,12 +318,14 @@ impl Parts {
         &mut self,
         client: &Client,
         started: &StartedNode,
-        status: &watch::Receiver<Status>,
+        (status, policy): (&watch::Receiver<Status>, &watch::Receiver<policy::run::Status>),
         speaker: Option<&RunningSpeaker>,
     ) {
         let (aggregator, registry) = (&self.aggregator, &self.registry);
         self.tasks.spawn(health::of_felix(aggregator.clone(), status.clone()));
         self.tasks.spawn(metrics::of_felix(registry.clone(), status.clone()));
+        self.tasks.spawn(health::of_policy(aggregator.clone(), policy.clone()));
+        self.tasks.spawn(metrics::of_policy(registry.clone(), policy.clone()));
         let name = started.kubernetes_name.clone();
         self.tasks.spawn(health::announce_up(client.clone(), name, status.clone()));
         if let Some((_, handle)) = speaker {

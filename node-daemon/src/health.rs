@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::arguments::Probe;
 use crate::bgp::Snapshot;
+use crate::felix::policy;
 use crate::felix::run::Status;
 
 /// How long a part may be silent before the node counts as stuck.
@@ -42,6 +43,31 @@ fn felix(status: &Status) -> Health {
     if status.failing_routes > 0 {
         let count = status.failing_routes;
         return Health::NotReady(format!("{count} routes refused by the kernel; see the log"));
+    }
+    Health::Ready
+}
+
+/// Tells the aggregator how policy is, until it is no longer looked after.
+pub(crate) async fn of_policy(
+    aggregator: Aggregator,
+    mut status: watch::Receiver<policy::run::Status>,
+) {
+    let reporter = aggregator.register("policy", Some(SILENCE));
+    reporter.report(Health::NotReady("not started".to_owned()));
+    while status.changed().await.is_ok() {
+        let health = enforced(&status.borrow_and_update());
+        reporter.report(health);
+    }
+    reporter.report(Health::Dead("the loop that programs policy has ended".to_owned()));
+}
+
+/// A node serves once policy has been in force; what goes wrong later closes doors and opens none.
+fn enforced(status: &policy::run::Status) -> Health {
+    if !status.is_in_sync {
+        return Health::NotReady(format!("waiting for the datastore: {}", status.unsynced));
+    }
+    if !status.has_applied {
+        return Health::NotReady("policy is not in the kernel yet".to_owned());
     }
     Health::Ready
 }

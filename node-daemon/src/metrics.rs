@@ -4,6 +4,7 @@ use telemetry::metrics::{Gauge, Gauges, Registry, Summary};
 use tokio::sync::watch;
 
 use crate::bgp::Snapshot;
+use crate::felix::policy;
 use crate::felix::run::Status;
 
 /// Keeps the numbers about routes, until they are no longer looked after.
@@ -69,6 +70,38 @@ impl Felix {
         };
         grown(status.failures, &self.failures);
         grown(status.resyncs, &self.resyncs);
+    }
+}
+
+/// Keeps the numbers about policy, until it is no longer looked after.
+pub(crate) async fn of_policy(
+    registry: Registry,
+    mut status: watch::Receiver<policy::run::Status>,
+) {
+    let gauge = |name, help| registry.gauge(name, help);
+    let policies = gauge("felix_cluster_num_policies", "Number of policies in the cluster");
+    let local = gauge("felix_active_local_policies", "Number of policies in force on this host");
+    let selectors =
+        gauge("felix_active_local_selectors", "Number of selectors that this host follows");
+    let sets = gauge("felix_nft_sets", "Number of sets of addresses");
+    let calls = registry.counter("felix_nft_calls", "Transactions given to the kernel");
+    let errors = registry.counter("felix_nft_errors", "Transactions that failed");
+    let interferences =
+        registry.counter("felix_nft_interferences", "How often somebody else changed our tables");
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    while status.changed().await.is_ok() {
+        let status = status.borrow_and_update().clone();
+        policies.set(number(status.policies));
+        local.set(number(status.local_policies));
+        selectors.set(number(status.selectors));
+        sets.set(number(status.sets));
+        for (total, counter) in [
+            (status.applies, &calls),
+            (status.failures, &errors),
+            (status.interferences, &interferences),
+        ] {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 }
 

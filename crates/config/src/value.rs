@@ -11,7 +11,7 @@ pub use choice::{
     ProgramClusterRoutes, RouteSource, ServiceLoopPrevention, SourceDestinationCheck,
     SourceSpoofing, Switch,
 };
-pub use list::{NumberRange, PortRange, ProtocolPort};
+pub use list::{NumberRange, PortRange, Protocol, ProtocolPort};
 pub use net::{AddressMethod, AddressSource, IfPrefix, PoolSource, RouterId};
 pub use scalar::{Mask, Number, Pattern};
 

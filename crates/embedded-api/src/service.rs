@@ -1,6 +1,5 @@
 //! What the server does, without the network: every verb on the store.
 
-mod items;
 mod read;
 mod remove;
 mod seed;

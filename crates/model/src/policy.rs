@@ -79,8 +79,6 @@ pub enum PolicyKind {
     StagedKubernetes,
     /// The `NetworkPolicy` of Kubernetes.
     Kubernetes,
-    /// The `ClusterNetworkPolicy` of Kubernetes.
-    KubernetesCluster,
 }
 
 impl fmt::Display for PolicyKind {
@@ -92,7 +90,6 @@ impl fmt::Display for PolicyKind {
             Self::StagedGlobal => "sgnp",
             Self::StagedKubernetes => "sknp",
             Self::Kubernetes => "knp",
-            Self::KubernetesCluster => "kcnp",
         })
     }
 }

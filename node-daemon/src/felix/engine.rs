@@ -57,7 +57,7 @@ impl Engine {
     pub(crate) fn new(this_node: NodeName, refresh_interval: Duration) -> Self {
         Self {
             cluster: Cluster::new(this_node),
-            unsynced: Kind::ALL.into(),
+            unsynced: Kind::ROUTES.into(),
             refresh_interval,
             routes: Table::new(Backoff::KERNEL),
             underlay: UnderlayTable::default(),

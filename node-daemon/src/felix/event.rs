@@ -27,7 +27,7 @@ pub(crate) enum Event {
     Applied(Vec<Applied>),
 }
 
-/// The kinds of objects that must be in sync before anything is applied.
+/// The kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Kind {
     /// Nodes.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Pools,
     /// Claims on blocks.
     Affinities,
-    /// This node's pods.
+    /// Pods.
     Endpoints,
     /// `BGPConfiguration`.
     BgpConfigurations,
@@ -44,11 +44,37 @@ pub(crate) enum Kind {
     BgpPeers,
     /// `FelixConfiguration`.
     FelixConfigurations,
+    /// Namespaces, each of them a profile.
+    Namespaces,
+    /// Service accounts, each of them a profile.
+    ServiceAccounts,
+    /// Calico's `NetworkPolicy`.
+    Policies,
+    /// `GlobalNetworkPolicy`.
+    GlobalPolicies,
+    /// The `NetworkPolicy` of Kubernetes.
+    KubernetesPolicies,
+    /// `StagedNetworkPolicy`.
+    StagedPolicies,
+    /// `StagedGlobalNetworkPolicy`.
+    StagedGlobalPolicies,
+    /// `StagedKubernetesNetworkPolicy`.
+    StagedKubernetesPolicies,
+    /// Tiers.
+    Tiers,
+    /// `NetworkSet`.
+    NetworkSets,
+    /// `GlobalNetworkSet`.
+    GlobalNetworkSets,
+    /// `HostEndpoint`.
+    HostEndpoints,
+    /// Who answers for Services.
+    EndpointSlices,
 }
 
 impl Kind {
-    /// Every kind.
-    pub(crate) const ALL: [Self; 7] = [
+    /// What must be in sync before routes are changed.
+    pub(crate) const ROUTES: [Self; 7] = [
         Self::Nodes,
         Self::Pools,
         Self::Affinities,
@@ -56,6 +82,27 @@ impl Kind {
         Self::BgpConfigurations,
         Self::BgpPeers,
         Self::FelixConfigurations,
+    ];
+
+    /// What must be in sync before policy is changed.
+    pub(crate) const POLICY: [Self; 17] = [
+        Self::Nodes,
+        Self::Pools,
+        Self::Endpoints,
+        Self::FelixConfigurations,
+        Self::Namespaces,
+        Self::ServiceAccounts,
+        Self::Policies,
+        Self::GlobalPolicies,
+        Self::KubernetesPolicies,
+        Self::StagedPolicies,
+        Self::StagedGlobalPolicies,
+        Self::StagedKubernetesPolicies,
+        Self::Tiers,
+        Self::NetworkSets,
+        Self::GlobalNetworkSets,
+        Self::HostEndpoints,
+        Self::EndpointSlices,
     ];
 }
 

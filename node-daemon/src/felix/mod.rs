@@ -1,11 +1,13 @@
-//! Felix: this node's routes, from the datastore and BGP to the kernel.
+//! Felix: this node's routes and policy, from the datastore and BGP to the kernel.
 //!
-//! [`engine`] decides without IO; [`event`] is everything that it hears and
-//! says; [`run`] is the loop around it, [`table`] its view of the kernel and
-//! [`watch`] its view of the datastore.
+//! [`engine`] decides about routes without IO; [`event`] is everything that it
+//! hears and says; [`run`] is the loop around it, [`table`] its view of the
+//! kernel and [`watch`] its view of the datastore. [`policy`] has the same
+//! rooms for policy.
 
 pub(crate) mod engine;
 pub(crate) mod event;
+pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod table;

@@ -10,6 +10,8 @@ use model::id::NodeName;
 use serde_json::Value;
 
 use super::event::Event;
+use super::policy::{self, event::Event as PolicyEvent};
+use super::watch::Heard;
 
 /// The settings as they are now, from the environment and the datastore.
 #[derive(Debug)]
@@ -29,21 +31,16 @@ impl Settings {
         Self { sources, own_name, cluster, node, current }
     }
 
-    /// Takes note of an object, and returns what that changes for the engine.
+    /// Takes note of an object, and returns what that changes for routes and policy.
     ///
-    /// Only the protocol number of routes changes while the daemon runs; for
-    /// everything else it says that a restart is needed.
-    pub(crate) fn take(
-        &mut self,
-        key: &ObjectKey,
-        object: Option<&FelixConfiguration>,
-    ) -> Option<Event> {
+    /// For what is only read at the start it says that a restart is needed.
+    pub(crate) fn take(&mut self, key: &ObjectKey, object: Option<&FelixConfiguration>) -> Heard {
         let fields = object.into_iter().flat_map(FelixConfiguration::fields);
         let fields = fields.map(|(name, value)| (name.to_owned(), value.clone())).collect();
         match key.name.as_str() {
             "default" => self.cluster = fields,
             name if name == self.own_name => self.node = fields,
-            _ => return None,
+            _ => return Heard::default(),
         }
         if let Some(Err(invalid)) = object.map(FelixConfiguration::check) {
             tracing::warn!(%invalid, "setting not followed");
@@ -57,7 +54,11 @@ impl Settings {
             tracing::warn!(object = %key.name, "FelixConfiguration changed: restart calico-node on this node to apply it");
         }
         self.current = new;
-        Some(Event::DeviceRouteProtocol(device_protocol(&self.current)))
+        let policy = policy::settings::of(&self.current, workload_prefixes(&self.current));
+        Heard {
+            routes: Some(Event::DeviceRouteProtocol(device_protocol(&self.current))),
+            policy: Some(PolicyEvent::Settings(Box::new(policy))),
+        }
     }
 }
 
@@ -70,6 +71,14 @@ fn needs_restart(old: &FelixConfig, new: &FelixConfig) -> bool {
         || old.interfaces.ipv6_support != new.interfaces.ipv6_support
         || old.interfaces.mtu_pattern != new.interfaces.mtu_pattern
         || old.routes.refresh_interval != new.routes.refresh_interval
+        || old.dataplane.nftables_refresh != new.dataplane.nftables_refresh
+}
+
+/// Returns how the names of workload interfaces start; never empty.
+pub(crate) fn workload_prefixes(settings: &FelixConfig) -> Vec<String> {
+    let prefixes = settings.interfaces.prefix.iter();
+    let prefixes: Vec<String> = prefixes.map(|prefix| prefix.as_str().to_owned()).collect();
+    if prefixes.is_empty() { vec!["cali".to_owned()] } else { prefixes }
 }
 
 /// Returns the protocol number of local workloads' routes.

@@ -29,13 +29,13 @@ group! {
         /// The bits of packet marks that iptables rules may use.
         iptables_mask: Mask = DEFAULT_MASK, Felix("iptablesMarkMask"), Accepted;
         /// The bits of packet marks that nftables rules may use.
-        nftables_mask: Mask = DEFAULT_MASK, Felix("nftablesMarkMask"), Accepted;
+        nftables_mask: Mask = DEFAULT_MASK, Felix("nftablesMarkMask"), Used;
         /// How often iptables rules are compared with what they should be; 0 is never.
         iptables_refresh: Duration = Duration::from_secs(180),
             Felix("iptablesRefreshInterval"), Accepted;
         /// How often nftables rules are compared with what they should be; 0 is never.
         nftables_refresh: Duration = Duration::from_secs(180),
-            Felix("nftablesRefreshInterval"), Accepted;
+            Felix("nftablesRefreshInterval"), Used;
         /// How often IP sets are compared with what they should be; 0 is never.
         ip_sets_refresh: Duration = Duration::from_secs(90),
             Felix("ipsetsRefreshInterval"), Accepted;

@@ -20,13 +20,13 @@ group! {
         /// The MTU of the VXLAN tunnel over IPv6 in bytes; 0 is the host's less 70.
         vxlan_mtu_v6: Number<0, 65535> = Number::clamped(0), Felix("vxlanMTUV6"), Used;
         /// The UDP port of VXLAN.
-        vxlan_port: Number<1, 65535> = Number::clamped(4789), Felix("vxlanPort"), Accepted;
+        vxlan_port: Number<1, 65535> = Number::clamped(4789), Felix("vxlanPort"), Used;
         /// The VXLAN network identifier (RFC 7348).
         vxlan_vni: Number<1, 16_777_215> = Number::clamped(4096), Felix("vxlanVNI"), Accepted;
         /// Whether workloads may send VXLAN packets themselves.
-        vxlan_from_workloads: bool = false, Felix("allowVXLANPacketsFromWorkloads"), Accepted;
+        vxlan_from_workloads: bool = false, Felix("allowVXLANPacketsFromWorkloads"), Used;
         /// Whether workloads may send IP-in-IP packets themselves.
-        ipip_from_workloads: bool = false, Felix("allowIPIPPacketsFromWorkloads"), Accepted;
+        ipip_from_workloads: bool = false, Felix("allowIPIPPacketsFromWorkloads"), Used;
     }
 }
 

@@ -18,7 +18,7 @@ group! {
         /// The log file; `none` for no file.
         file_path: String = "/var/log/calico/felix.log".to_owned(), Felix("logFilePath"), Accepted;
         /// What the kernel's log lines of `Log` rules start with.
-        prefix: String = "calico-packet".to_owned(), Felix("logPrefix"), Accepted;
+        prefix: String = "calico-packet".to_owned(), Felix("logPrefix"), Used;
     }
 }
 

@@ -21,7 +21,7 @@ group! {
     Policy, "Policy" {
         /// What happens to packets from a workload to its host, after its policy.
         endpoint_to_host: EndpointAction = EndpointAction::Drop,
-            Felix("defaultEndpointToHostAction"), Accepted;
+            Felix("defaultEndpointToHostAction"), Used;
         /// What happens to packets that the filter allows.
         filter_allow: PassAction = PassAction::Accept, Felix("iptablesFilterAllowAction"), Accepted;
         /// What happens to packets that the mangle table allows.
@@ -37,10 +37,10 @@ group! {
         /// The same as iptablesFilterDenyAction, with nftables.
         nft_filter_deny: DropAction = DropAction::Drop, Felix("nftablesFilterDenyAction"), Accepted;
         /// Whether packets that connection tracking calls invalid are let through.
-        no_invalid_check: bool = false, Felix("disableConntrackInvalidCheck"), Accepted;
+        no_invalid_check: bool = false, Felix("disableConntrackInvalidCheck"), Used;
         /// What happens to packets to service addresses that nobody has.
         service_loop_prevention: ServiceLoopPrevention = ServiceLoopPrevention::Drop,
-            Felix("serviceLoopPrevention"), Accepted;
+            Felix("serviceLoopPrevention"), Used;
         /// The ports of Kubernetes `NodePort` services.
         node_ports: Vec<PortRange> = vec![PortRange { first: 30000, last: 32767 }],
             Felix("kubeNodePortRanges"), Accepted;
@@ -52,10 +52,10 @@ group! {
     Failsafe, "Failsafe ports" {
         /// Ports of the host that can always be reached.
         inbound: Vec<ProtocolPort> = failsafe(&[ProtocolPort::tcp(22), ProtocolPort::udp(68)]),
-            Felix("failsafeInboundHostPorts"), Accepted;
+            Felix("failsafeInboundHostPorts"), Used;
         /// Ports elsewhere that the host can always reach.
         outbound: Vec<ProtocolPort> = failsafe(&[ProtocolPort::udp(53), ProtocolPort::udp(67)]),
-            Felix("failsafeOutboundHostPorts"), Accepted;
+            Felix("failsafeOutboundHostPorts"), Used;
     }
 }
 
@@ -63,14 +63,14 @@ group! {
     /// Address translation.
     Nat, "Address translation" {
         /// The ports that masqueraded connections use; unset leaves it to the kernel.
-        port_range: Option<PortRange> = None, Felix("natPortRange"), Accepted;
+        port_range: Option<PortRange> = None, Felix("natPortRange"), Used;
         /// The address that masqueraded connections use; unset is the outgoing interface's.
-        outgoing_address: Option<Ipv4Addr> = None, Felix("natOutgoingAddress"), Accepted;
+        outgoing_address: Option<Ipv4Addr> = None, Felix("natOutgoingAddress"), Used;
         /// Destinations that packets are not masqueraded for.
         outgoing_exclusions: NatExclusions = NatExclusions::IpPoolsOnly,
-            Felix("natOutgoingExclusions"), Accepted;
+            Felix("natOutgoingExclusions"), Used;
         /// The interface that packets must leave by to be masqueraded; empty is any.
         outgoing_interface: String = String::new(),
-            Felix("iptablesNATOutgoingInterfaceFilter"), Accepted;
+            Felix("iptablesNATOutgoingInterfaceFilter"), Used;
     }
 }

@@ -1,0 +1,259 @@
+//! Policy without IO: events in, transactions out.
+//!
+//! [`Engine::handle`] only takes note; [`Engine::flush`] says what to do next.
+//! There is a transaction for what changed as long as the kernel is known to
+//! hold what it should. When it is not (at the start, after a failure, when
+//! somebody else touched our tables), the kernel is read, and the transaction
+//! is what differs: what is right stays, with its counters.
+//!
+//! Before the datastore is in sync nothing that is there is changed. Where
+//! there is nothing and no workload either, the empty tables are made, so that
+//! the first pods of a machine that has just started meet a closed door.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use calc::policy::{Counts, Policies};
+use model::desired::policy::PolicyState;
+use model::id::NodeName;
+use model::net::Family;
+use model::ruleset::{Snapshot, Transaction};
+use model::time::Timestamp;
+use render::{Renderer, Settings};
+
+use super::event::{Effect, Event, Outcome};
+use crate::felix::event::Kind;
+
+/// How long to wait after a failure, at first; every further one doubles it.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// The longest wait after a failure.
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// Whether a machine had workloads when the daemon started.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Beginning {
+    /// There was none: whoever comes before the datastore is in sync must wait.
+    Empty,
+    /// There were some, and their connections go on as they are until then.
+    Populated,
+}
+
+/// Decides what this node's tables should hold.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    beginning: Beginning,
+    unsynced: BTreeSet<Kind>,
+    policies: Policies,
+    /// What administrators decide, without pools and nodes.
+    settings: Settings,
+    pools: BTreeMap<String, render::Pool>,
+    nodes: BTreeMap<NodeName, Vec<IpAddr>>,
+    are_settings_changed: bool,
+    renderer: Option<Renderer>,
+    kernel: Kernel,
+    refresh_interval: Duration,
+    failures: u32,
+}
+
+/// What is known of the kernel.
+#[derive(Debug)]
+enum Kernel {
+    /// Nothing; it is read when that time has come.
+    Unknown { not_before: Timestamp },
+    /// It was read.
+    Read(Box<Snapshot>),
+    /// It holds what the renderer has, and is read again at that time.
+    InStep { until: Timestamp },
+}
+
+impl Engine {
+    /// Starts with nothing known; the kernel is read every `refresh_interval` at least.
+    pub(crate) fn new(
+        this_node: NodeName,
+        settings: Settings,
+        beginning: Beginning,
+        refresh_interval: Duration,
+    ) -> Self {
+        Self {
+            beginning,
+            unsynced: Kind::POLICY.into(),
+            policies: Policies::new(this_node),
+            settings,
+            pools: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            are_settings_changed: false,
+            renderer: None,
+            kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
+            refresh_interval,
+            failures: 0,
+        }
+    }
+
+    /// Takes note of `event`.
+    pub(crate) fn handle(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Change(change) => self.policies.apply(change),
+            Event::Node(name, node) => {
+                let addrs = node.map(|node| {
+                    let addrs = Family::ALL.into_iter().filter_map(|family| node.addr(family));
+                    addrs.map(|addr| addr.addr()).collect()
+                });
+                self.are_settings_changed |= put(&mut self.nodes, name, addrs);
+            }
+            Event::Pool(name, pool) => {
+                let pool = pool
+                    .map(|pool| render::Pool { net: pool.cidr, is_translated: pool.nat_outgoing });
+                self.are_settings_changed |= put(&mut self.pools, name, pool);
+            }
+            Event::Settings(settings) => {
+                self.are_settings_changed |= self.settings != *settings;
+                self.settings = *settings;
+            }
+            Event::Synced(kind) => {
+                if self.unsynced.remove(&kind) && self.unsynced.is_empty() {
+                    self.kernel = Kernel::Unknown { not_before: now };
+                }
+            }
+            Event::Kernel(snapshot) => self.kernel = Kernel::Read(snapshot),
+            Event::Drift => self.kernel = Kernel::Unknown { not_before: now },
+            Event::Applied(Outcome::Done) => {
+                self.failures = 0;
+                self.kernel = Kernel::InStep { until: now + self.refresh_interval };
+            }
+            Event::Applied(Outcome::Failed) => {
+                self.failures = self.failures.saturating_add(1);
+                self.kernel = Kernel::Unknown { not_before: now + self.retry_delay() };
+            }
+        }
+    }
+
+    /// Returns what to do now; `None` if all is as it should be.
+    ///
+    /// The caller does it and reports it before it asks again.
+    pub(crate) fn flush(&mut self, now: Timestamp) -> Option<Effect> {
+        let is_due = match &self.kernel {
+            Kernel::Unknown { not_before } => *not_before <= now,
+            Kernel::Read(_) => false,
+            Kernel::InStep { until } => *until <= now,
+        };
+        if is_due {
+            // What changed meanwhile is in the tables, and so in the plan.
+            self.render();
+            return Some(Effect::List);
+        }
+        if !self.is_in_sync() {
+            return self.close_the_door(now);
+        }
+        let changes = self.render();
+        let transaction = match &self.kernel {
+            Kernel::Unknown { .. } => return None,
+            Kernel::InStep { .. } => changes,
+            Kernel::Read(snapshot) => render::plan(self.renderer.as_ref()?.tables(), snapshot),
+        };
+        if transaction.is_empty() {
+            self.handle_nothing_to_do(now);
+            return None;
+        }
+        Some(Effect::Apply(transaction))
+    }
+
+    /// Returns when [`Engine::flush`] has something to do although nothing happens until then.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        match &self.kernel {
+            Kernel::Unknown { not_before } => Some(*not_before),
+            Kernel::Read(_) => None,
+            Kernel::InStep { until } => Some(*until),
+        }
+    }
+
+    /// Is every kind of object in sync?
+    pub(crate) fn is_in_sync(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    /// Does the kernel hold what the datastore wants?
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.renderer.is_some() && matches!(self.kernel, Kernel::InStep { .. })
+    }
+
+    /// Returns the kinds of objects that are not in sync yet.
+    pub(crate) fn unsynced(&self) -> impl Iterator<Item = Kind> {
+        self.unsynced.iter().copied()
+    }
+
+    /// Returns how much there is of everything.
+    pub(crate) fn counts(&self) -> Counts {
+        self.policies.counts()
+    }
+
+    /// Returns what should be enforced.
+    pub(crate) const fn state(&self) -> &PolicyState {
+        self.policies.state()
+    }
+
+    fn handle_nothing_to_do(&mut self, now: Timestamp) {
+        if matches!(self.kernel, Kernel::Read(_)) {
+            self.kernel = Kernel::InStep { until: now + self.refresh_interval };
+        }
+    }
+
+    /// Brings the tables up to date, once the datastore is in sync, and returns
+    /// what that changes.
+    fn render(&mut self) -> Transaction {
+        if !self.is_in_sync() {
+            return Transaction::default();
+        }
+        let are_settings_changed = std::mem::take(&mut self.are_settings_changed);
+        let changes = self.policies.take_changes();
+        let settings = self.settings();
+        let Some(renderer) = &mut self.renderer else {
+            self.renderer = Some(Renderer::new(self.policies.state().clone(), settings));
+            return Transaction::default();
+        };
+        let mut transaction = renderer.apply(&changes);
+        if are_settings_changed {
+            transaction.steps.extend(renderer.configure(settings).steps);
+        }
+        transaction
+    }
+
+    /// Makes the empty tables where there are none, unless that cuts somebody off.
+    fn close_the_door(&mut self, now: Timestamp) -> Option<Effect> {
+        let Kernel::Read(snapshot) = &self.kernel else { return None };
+        if self.beginning == Beginning::Populated || !snapshot.tables.is_empty() {
+            self.kernel = Kernel::InStep { until: now + self.refresh_interval };
+            return None;
+        }
+        let empty = render::render(&PolicyState::default(), &self.settings());
+        Some(Effect::Apply(render::plan(&empty, snapshot)))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            pools: self.pools.values().copied().collect(),
+            hosts: self.nodes.values().flatten().copied().collect(),
+            ..self.settings.clone()
+        }
+    }
+
+    fn retry_delay(&self) -> Duration {
+        let doublings = self.failures.saturating_sub(1).min(16);
+        FIRST_RETRY.saturating_mul(1_u32 << doublings).min(LAST_RETRY)
+    }
+}
+
+/// Puts a value in, or takes it out; returns whether that changed something.
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    if map.get(&key) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The engine against a kernel that is one [`Snapshot`].
+
+use std::sync::Arc;
+
+use calc::policy::Change;
+use model::endpoint::WorkloadEndpoint;
+use model::id::NamespacedName;
+use model::policy::Profile;
+use model::ruleset::{Step, Tables};
+
+use super::*;
+
+const REFRESH: Duration = Duration::from_secs(180);
+
+struct World {
+    engine: Engine,
+    kernel: Tables,
+    now: Timestamp,
+    applied: usize,
+}
+
+impl World {
+    fn new(beginning: Beginning, kernel: Tables) -> Self {
+        let node = "node-1".parse().unwrap();
+        let engine = Engine::new(node, Settings::default(), beginning, REFRESH);
+        Self { engine, kernel, now: Timestamp::ZERO, applied: 0 }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.engine.handle(event, self.now);
+    }
+
+    fn sync(&mut self) {
+        for kind in Kind::POLICY {
+            self.handle(Event::Synced(kind));
+        }
+    }
+
+    /// Lets the engine do what it wants until it wants no more.
+    fn settle(&mut self) {
+        while let Some(effect) = self.engine.flush(self.now) {
+            let event = match effect {
+                Effect::List => Event::Kernel(Box::new(Snapshot::of(&self.kernel, 1))),
+                Effect::Apply(transaction) => {
+                    assert!(!transaction.is_empty());
+                    self.applied += 1;
+                    self.kernel = self.wanted();
+                    Event::Applied(Outcome::Done)
+                }
+            };
+            self.handle(event);
+        }
+    }
+
+    fn wanted(&self) -> Tables {
+        let empty = || render::render(&PolicyState::default(), &self.engine.settings());
+        self.engine.renderer.as_ref().map_or_else(empty, |renderer| renderer.tables().clone())
+    }
+}
+
+fn profile(name: &str) -> Change {
+    let profile = Profile { name: name.to_owned(), ..Profile::default_allow() };
+    Change::Profile(name.to_owned(), Some(Arc::new(profile)))
+}
+
+fn pod(name: &str, addr: &str) -> Change {
+    let pod = NamespacedName { namespace: "default".to_owned(), name: name.to_owned() };
+    let endpoint = WorkloadEndpoint {
+        pod: pod.clone(),
+        node: "node-1".parse().unwrap(),
+        if_name: format!("cali{name}").parse().unwrap(),
+        addrs: vec![addr.parse().unwrap()],
+        mac: None,
+        container_id: None,
+        labels: BTreeMap::new(),
+        profiles: vec!["kns.default".to_owned()],
+        ports: Vec::new(),
+    };
+    Change::Workload(pod, Some(Arc::new(endpoint)))
+}
+
+#[test]
+fn a_machine_without_workloads_starts_closed() {
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    world.settle();
+    assert_eq!(world.kernel, render::render(&PolicyState::default(), &Settings::default()));
+    assert!(!world.engine.is_in_force());
+}
+
+#[test]
+fn a_machine_with_workloads_is_left_alone_until_in_sync() {
+    let mut world = World::new(Beginning::Populated, Tables::new());
+    world.settle();
+    assert_eq!(world.applied, 0);
+    world.sync();
+    world.settle();
+    assert_eq!(world.applied, 1);
+    assert!(world.engine.is_in_force());
+}
+
+#[test]
+fn what_an_earlier_life_left_is_adopted() {
+    let mut before = World::new(Beginning::Empty, Tables::new());
+    before.handle(Event::Change(profile("kns.default")));
+    before.handle(Event::Change(pod("web", "10.244.0.5")));
+    before.sync();
+    before.settle();
+
+    let mut after = World::new(Beginning::Populated, before.kernel.clone());
+    after.settle();
+    after.handle(Event::Change(pod("web", "10.244.0.5")));
+    after.handle(Event::Change(profile("kns.default")));
+    after.sync();
+    after.settle();
+    assert_eq!((after.applied, after.kernel == before.kernel), (0, true));
+}
+
+#[test]
+fn a_pod_is_a_small_change() {
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    world.handle(Event::Change(profile("kns.default")));
+    world.handle(Event::Change(pod("web", "10.244.0.5")));
+    world.sync();
+    world.settle();
+    world.handle(Event::Change(pod("db", "10.244.0.6")));
+    let Some(Effect::Apply(transaction)) = world.engine.flush(world.now) else {
+        panic!("a pod changes the tables")
+    };
+    let is_element = |(_, step): &(_, Step)| matches!(step, Step::Add(..));
+    assert!(transaction.steps.iter().all(is_element), "{transaction:?}");
+}
+
+#[test]
+fn after_a_failure_the_kernel_is_read_again_but_not_at_once() {
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    world.sync();
+    world.settle();
+    world.handle(Event::Change(profile("kns.default")));
+    world.handle(Event::Change(pod("web", "10.244.0.5")));
+    assert!(matches!(world.engine.flush(world.now), Some(Effect::Apply(_))));
+    world.handle(Event::Applied(Outcome::Failed));
+    assert_eq!(world.engine.flush(world.now), None);
+    world.now = world.engine.next_deadline().unwrap();
+    assert_eq!(world.engine.flush(world.now), Some(Effect::List));
+    world.settle();
+    assert_eq!(world.kernel, world.wanted());
+}
+
+#[test]
+fn what_somebody_else_deletes_comes_back() {
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    world.handle(Event::Change(profile("kns.default")));
+    world.handle(Event::Change(pod("web", "10.244.0.5")));
+    world.sync();
+    world.settle();
+    let right = std::mem::take(&mut world.kernel);
+    world.handle(Event::Drift);
+    world.settle();
+    assert_eq!(world.kernel, right);
+}

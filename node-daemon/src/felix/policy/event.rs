@@ -1,0 +1,48 @@
+//! Everything that can change what packets may pass.
+
+use calc::policy::Change;
+use model::id::NodeName;
+use model::node::Node;
+use model::pool::IpPool;
+use model::ruleset::{Snapshot, Transaction};
+
+use crate::felix::event::Kind;
+
+/// An input of the [`Engine`](super::engine::Engine).
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An object of the datastore, or an interface of this machine, has a new value, or none.
+    Change(Change),
+    /// A node has a new value, or none.
+    Node(NodeName, Option<Box<Node>>),
+    /// A pool has a new value, or none.
+    Pool(String, Option<Box<IpPool>>),
+    /// What administrators decide has changed; pools and nodes are told apart from it.
+    Settings(Box<render::Settings>),
+    /// All objects of a kind have been seen once.
+    Synced(Kind),
+    /// What the kernel holds now.
+    Kernel(Box<Snapshot>),
+    /// The kernel may hold something else than we believe.
+    Drift,
+    /// How the last [`Effect::Apply`] went.
+    Applied(Outcome),
+}
+
+/// How a transaction went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// The kernel holds what it should.
+    Done,
+    /// The kernel refused it, or nobody knows.
+    Failed,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Effect {
+    /// Look what the kernel holds and report it as [`Event::Kernel`].
+    List,
+    /// Carry this out and report how it went as [`Event::Applied`].
+    Apply(Transaction),
+}

@@ -1,0 +1,88 @@
+//! From `FelixConfiguration` to what the tables are made by.
+
+use config::FelixConfig;
+use config::value::{
+    EndpointAction, NatExclusions, Protocol as Named, ProtocolPort, ServiceLoopPrevention,
+};
+use model::net::{Family, IfName};
+use model::policy::Protocol;
+use model::ruleset::InterfacePattern;
+use render::{Failsafe, HostAction, Marks, NatSettings, ServiceLoop, Settings};
+
+/// Returns the settings, without pools and nodes, which are objects of their own.
+pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Settings {
+    let marks = Marks::new(felix.dataplane.nftables_mask.0).unwrap_or_else(|error| {
+        tracing::error!(%error, "nftablesMarkMask not followed; using Calico's");
+        Marks::default()
+    });
+    let families = Family::ALL.into_iter();
+    let families = families.filter(|family| *family == Family::V4 || felix.interfaces.ipv6_support);
+    let vxlan_port = u16::try_from(felix.encapsulation.vxlan_port.get()).ok();
+    Settings {
+        families: families.collect(),
+        workload_prefixes,
+        marks,
+        workload_to_host: match felix.policy.endpoint_to_host {
+            EndpointAction::Drop => HostAction::Drop,
+            EndpointAction::Return => HostAction::Return,
+            EndpointAction::Accept => HostAction::Accept,
+        },
+        failsafe_in: felix.failsafe.inbound.iter().map(failsafe).collect(),
+        failsafe_out: felix.failsafe.outbound.iter().map(failsafe).collect(),
+        nat: nat(felix),
+        refused_vxlan_port: vxlan_port.filter(|_| !felix.encapsulation.vxlan_from_workloads),
+        is_ipip_allowed: felix.encapsulation.ipip_from_workloads,
+        is_invalid_dropped: !felix.policy.no_invalid_check,
+        service_loop: match felix.policy.service_loop_prevention {
+            ServiceLoopPrevention::Drop => ServiceLoop::Drop,
+            ServiceLoopPrevention::Reject => ServiceLoop::Reject,
+            ServiceLoopPrevention::Disabled => ServiceLoop::Forward,
+        },
+        log_prefix: felix.logging.prefix.clone(),
+        ..Settings::default()
+    }
+}
+
+fn failsafe(port: &ProtocolPort) -> Failsafe {
+    let protocol = match port.protocol {
+        Named::Tcp => Protocol::TCP,
+        Named::Udp => Protocol::UDP,
+    };
+    Failsafe { protocol, port: port.port, net: port.net }
+}
+
+fn nat(felix: &FelixConfig) -> NatSettings {
+    let nat = &felix.nat;
+    NatSettings {
+        ports: nat.port_range.map(|range| (range.first, range.last)),
+        addr: nat.outgoing_address.map(Into::into),
+        is_kept_to_hosts: nat.outgoing_exclusions == NatExclusions::IpPoolsAndHostIps,
+        interface: interface(&nat.outgoing_interface),
+    }
+}
+
+/// Reads a name as iptables does: with `+` at its end it is a prefix.
+fn interface(filter: &str) -> Option<InterfacePattern> {
+    match filter.strip_suffix('+') {
+        Some(prefix) => Some(InterfacePattern::Prefix(prefix.to_owned())),
+        None => filter.parse::<IfName>().ok().map(InterfacePattern::Name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_tables() {
+        let prefixes = vec!["cali".to_owned()];
+        assert_eq!(of(&FelixConfig::default(), prefixes), Settings::default());
+    }
+
+    #[test]
+    fn interfaces_are_read_as_iptables_does() {
+        assert_eq!(interface(""), None);
+        assert_eq!(interface("eth0"), Some(InterfacePattern::Name("eth0".parse().unwrap())));
+        assert_eq!(interface("eth+"), Some(InterfacePattern::Prefix("eth".to_owned())));
+    }
+}
