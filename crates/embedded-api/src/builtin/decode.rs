@@ -62,6 +62,23 @@ pub(crate) fn drop_empty(map: &mut Map<String, Value>) {
     });
 }
 
+/// Writes whole numbers without a fraction, as the API server shows those of schemas.
+pub(crate) fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 1e15);
+            if let Some(float) = whole.filter(|_| number.is_f64())
+                && let Ok(integer) = format!("{float:.0}").parse::<i64>()
+            {
+                *value = integer.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
 /// Returns the paths of fields that were there and are not any more.
 pub(crate) fn unknown(before: &Value, after: &Value) -> Vec<String> {
     let mut found = Vec::new();

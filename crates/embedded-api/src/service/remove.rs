@@ -12,7 +12,7 @@ use crate::resource::Resource;
 use crate::status::Status;
 use crate::store::{Entry, Key, Scope, Transaction};
 use crate::verb::delete::{self, Deletion};
-use crate::verb::{Context, DeleteOptions, ListOptions, WriteOptions, rules, watch};
+use crate::verb::{Context, DeleteOptions, ListOptions, rules, watch};
 use crate::{Object, store};
 
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
@@ -31,7 +31,7 @@ impl Service {
             return Err(Status::forbidden(target.names(), &target.name, why));
         }
         let resource = Arc::clone(&target.resource);
-        let written = WriteOptions { is_dry_run: options.is_dry_run, ..WriteOptions::default() };
+        let is_dry_run = options.is_dry_run;
         let context = context()?;
         let decide = move |tx: &mut Transaction<'_>| {
             let entry = tx.get(&target.key())?.ok_or_else(|| target.not_found())?;
@@ -39,7 +39,7 @@ impl Service {
             Ok(Answer::ok(json))
         };
         let answer = self.store.write(decide).await?;
-        self.refresh_after(&resource, written).await?;
+        self.refresh_after(&resource, is_dry_run).await?;
         Ok(answer)
     }
 
@@ -56,7 +56,7 @@ impl Service {
     ) -> Result<List, Status> {
         let found = self.list(&target, &list).await?;
         let resource = Arc::clone(&target.resource);
-        let written = WriteOptions { is_dry_run: options.is_dry_run, ..WriteOptions::default() };
+        let is_dry_run = options.is_dry_run;
         let items = found.items.clone();
         let context = context()?;
         let decide = move |tx: &mut Transaction<'_>| {
@@ -72,7 +72,7 @@ impl Service {
             Ok(())
         };
         self.store.write(decide).await?;
-        self.refresh_after(&resource, written).await?;
+        self.refresh_after(&resource, is_dry_run).await?;
         Ok(found)
     }
 }
@@ -149,8 +149,7 @@ fn delete_all(tx: &mut Transaction<'_>, scope: &Scope, context: &Context) -> Res
         if object.finalizers().next().is_none() {
             tx.delete(&entry.key, object)?;
         } else if !object.is_terminating() {
-            object.set_meta("deletionTimestamp", context.now.clone());
-            object.set_meta("deletionGracePeriodSeconds", json!(0));
+            delete::mark(&mut object, 0, context);
             tx.put(entry.key, object)?;
         }
     }

@@ -11,7 +11,7 @@ use crate::status::{Reason, Status};
 use crate::store::{Entry, Key, Scope, Transaction};
 use crate::verb::decode::{self, Decoded};
 use crate::verb::update::{Outcome, Wanted};
-use crate::verb::{Context, WriteOptions, create, rules, update, watch};
+use crate::verb::{Context, WriteOptions, create, meta, rules, update, watch};
 use crate::{Object, crd, patch};
 
 const NO_STRATEGIC: &str = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
@@ -110,7 +110,7 @@ impl Service {
             Ok(Answer { code: 200, json, warnings })
         };
         let answer = self.store.write(decide).await?;
-        self.refresh_after(&shared.resource, options).await?;
+        self.refresh_after(&shared.resource, options.is_dry_run).await?;
         Ok(answer)
     }
 
@@ -141,17 +141,25 @@ impl Service {
             Ok(Answer { code: 200, json, warnings })
         };
         let answer = self.store.write(decide).await?;
-        self.refresh_after(&shared.resource, options).await?;
+        self.refresh_after(&shared.resource, options.is_dry_run).await?;
         Ok(answer)
     }
 
-    /// Learns the kinds again if a definition was written.
+    /// Learns the kinds again if a definition was written, or went with its last object.
     pub(super) async fn refresh_after(
         &self,
         resource: &Resource,
-        options: WriteOptions,
+        is_dry_run: bool,
     ) -> Result<(), Status> {
-        if rules::is_definition(resource) && !options.is_dry_run {
+        let changes = match resource.body {
+            _ if is_dry_run => false,
+            Body::Builtin(_) => rules::is_definition(resource) || rules::is_namespace(resource),
+            Body::Custom { .. } => {
+                let key = definition_of(resource);
+                self.store.read(move |snapshot| Ok(snapshot.get(&key)?.is_none())).await?
+            }
+        };
+        if changes {
             self.refresh().await?;
         }
         Ok(())
@@ -201,7 +209,10 @@ fn patched(resource: &Resource, current: &Value, patch: &Patch) -> Result<Value,
 
 /// Decodes what a patch made; its problems are those of the patch.
 fn decode_patched(target: &Target, value: Value, options: WriteOptions) -> Result<Decoded, Status> {
-    let shown = value.to_string();
+    let shown = match target.resource.body {
+        Body::Builtin(_) => meta::as_patched(&value),
+        Body::Custom { .. } => value.to_string(),
+    };
     let decoded = decode::decode_body(&target.resource, value, options.validation);
     decoded.map_err(|problem| {
         let cause = Cause::invalid("patch", &json!(shown), &problem);
@@ -263,17 +274,21 @@ fn establish(
     Ok(())
 }
 
+/// Returns the key of the definition of a custom resource.
+fn definition_of(resource: &Resource) -> Key {
+    Key {
+        resource: "customresourcedefinitions.apiextensions.k8s.io".into(),
+        namespace: "".into(),
+        name: resource.qualified().into(),
+    }
+}
+
 /// Refuses objects of a kind whose definition is going or gone.
 fn require_definition(tx: &Transaction<'_>, target: &Target) -> Result<(), Status> {
     if !matches!(target.resource.body, Body::Custom { .. }) {
         return Ok(());
     }
-    let key = Key {
-        resource: "customresourcedefinitions.apiextensions.k8s.io".into(),
-        namespace: "".into(),
-        name: target.resource.qualified().into(),
-    };
-    match tx.get(&key)? {
+    match tx.get(&definition_of(&target.resource))? {
         Some(entry) if !entry.object()?.is_terminating() => Ok(()),
         _ => {
             let why = "create not allowed while custom resource definition is terminating";

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::options::FieldValidation;
 use super::{meta, rules};
 use crate::Object;
-use crate::builtin::decode::{drop_empty, unknown, unknown_field};
+use crate::builtin::decode::{drop_empty, unknown, unknown_field, whole_numbers};
 use crate::builtin::events;
 use crate::cause::{Cause, quote};
 use crate::resource::{Body, Resource};
@@ -72,8 +72,9 @@ pub(crate) fn decode_body(
             if let Value::Object(map) = after_value {
                 object.body = map;
             }
-            // Schemas have defaults and examples, which may well be empty.
-            if !rules::is_definition(resource) {
+            if rules::is_definition(resource) {
+                complete_definition(&before, &mut object);
+            } else {
                 drop_empty(&mut object.body);
             }
             (kind.rules.default)(&mut object);
@@ -107,6 +108,10 @@ fn check_kind(resource: &Resource, mut value: Value) -> Result<Value, Status> {
         Body::Builtin(_) => {
             let version = if version.is_empty() { expected.clone() } else { version };
             let kind = if kind.is_empty() { resource.kind.to_string() } else { kind };
+            // Definitions are served by the same code as what they define.
+            if rules::is_definition(resource) && version != expected && kind == *resource.kind {
+                return Err(other_version(&version, &expected));
+            }
             check_builtin(resource, &version, &kind)?;
         }
         Body::Custom { .. } => check_custom(resource, &value, (&version, &kind))?,
@@ -116,6 +121,23 @@ fn check_kind(resource: &Resource, mut value: Value) -> Result<Value, Status> {
         map.insert("kind".to_owned(), json!(&*resource.kind));
     }
     Ok(value)
+}
+
+fn other_version(version: &str, expected: &str) -> Status {
+    Status::bad_request(format!(
+        "the API version in the data ({version}) does not match the expected API version ({expected})"
+    ))
+}
+
+/// Makes of a decoded definition what Go's decoder makes of it; its schemas may have empty values.
+fn complete_definition(before: &Value, definition: &mut Object) {
+    definition.body.values_mut().for_each(whole_numbers);
+    let versions = definition.body.get_mut("spec").and_then(|spec| spec.get_mut("versions"));
+    if let Some(versions) = versions
+        && before.pointer("/spec/versions").is_none()
+    {
+        *versions = Value::Null;
+    }
 }
 
 fn check_custom(
@@ -134,10 +156,7 @@ fn check_custom(
         return Err(Status::bad_request(message));
     }
     if version != expected {
-        let message = format!(
-            "the API version in the data ({version}) does not match the expected API version ({expected})"
-        );
-        return Err(Status::bad_request(message));
+        return Err(other_version(version, &expected));
     }
     if kind != own {
         let cause = Cause::invalid("kind", &json!(kind), &format!("must be {own}"));

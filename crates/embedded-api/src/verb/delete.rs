@@ -47,7 +47,7 @@ pub(crate) fn delete(
     if grace.is_none() && !is_held {
         return Ok(Deletion::Gone(new));
     }
-    mark(&mut new, old, grace.unwrap_or(0), context);
+    mark(&mut new, grace.unwrap_or(0), context);
     // These two are marked by strategies of their own.
     if rules::is_namespace(resource) || rules::is_definition(resource) {
         new.metadata.remove("deletionGracePeriodSeconds");
@@ -84,9 +84,10 @@ fn shortens(old: &Object, grace: Option<i64>) -> bool {
     matches!((grace, now), (Some(asked), Some(now)) if asked < now)
 }
 
-fn mark(new: &mut Object, old: &Object, grace: i64, context: &Context) {
-    if !old.is_terminating() {
-        let generation = old.metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
+/// Marks an object as one that is being deleted, which changes its specification.
+pub(crate) fn mark(new: &mut Object, grace: i64, context: &Context) {
+    if !new.is_terminating() {
+        let generation = new.metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
         if generation > 0 {
             new.set_meta("generation", json!(generation.saturating_add(1)));
         }

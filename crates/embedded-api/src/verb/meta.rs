@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::names::{self, Rule};
 use crate::Object;
-use crate::cause::{Cause, quote};
+use crate::cause::{Cause, Problem, quote};
 
 /// The fields of `ObjectMeta` that are kept; `managedFields` are not.
 const FIELDS: [&str; 14] = [
@@ -182,16 +182,57 @@ fn owners(owners: Option<&Value>, causes: &mut Vec<Cause>) {
             }
         }
         if owner.get("controller") == Some(&Value::Bool(true)) {
-            controllers.push(text("name"));
+            controllers.push(format!("{}/{}", text("kind"), text("name")));
         }
     }
     if let [first, second, ..] = controllers.as_slice() {
         let detail = format!(
             "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
         );
-        let value = owners.cloned().unwrap_or_default();
-        causes.push(Cause::invalid("metadata.ownerReferences", &value, &detail));
+        let list = owners.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let shown: Vec<String> = list.iter().map(|owner| in_order(owner, &OWNER)).collect();
+        let message = format!("Invalid value: [{}]: {detail}", shown.join(","));
+        causes.push(Cause::new(Problem::Invalid, "metadata.ownerReferences", message));
     }
+}
+
+/// The fields of a reference to an owner, as Go writes them.
+const OWNER: [&str; 6] = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+/// The fields of metadata, as Go writes them.
+const WRITTEN: [&str; 14] = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+];
+
+/// Writes an object with its fields in an order, which messages of the API server show.
+fn in_order(value: &Value, order: &[&str]) -> String {
+    let Some(map) = value.as_object() else { return value.to_string() };
+    let known = order.iter().filter_map(|field| map.get_key_value(*field));
+    let other = map.iter().filter(|(field, _)| !order.contains(&field.as_str()));
+    let members = known.chain(other).map(|(field, value)| format!("{}:{value}", json!(field)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+/// Writes an object of a built-in kind as the API server shows what a patch made.
+pub(crate) fn as_patched(value: &Value) -> String {
+    let Some(map) = value.as_object() else { return value.to_string() };
+    let members = map.iter().map(|(field, value)| {
+        let value = if field == "metadata" { in_order(value, &WRITTEN) } else { value.to_string() };
+        format!("{}:{value}", json!(field))
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 /// Checks metadata against what it was.

@@ -51,7 +51,7 @@ fn is_label(text: &str, may_start: impl Fn(u8) -> bool) -> bool {
 }
 
 fn too_long(text: &str, most: usize) -> Vec<String> {
-    let problem = format!("must be no more than {most} bytes");
+    let problem = format!("must be no more than {most} characters");
     if text.len() > most { vec![problem] } else { Vec::new() }
 }
 
@@ -72,7 +72,8 @@ pub(crate) fn dns_label(text: &str) -> Vec<String> {
 fn label(text: &str, rule: &str, may_start: impl Fn(u8) -> bool) -> Vec<String> {
     let mut problems = too_long(text, 63);
     if !is_label(text, may_start) {
-        problems.push(rule.to_owned());
+        let has_dots = rule == LABEL && text.split('.').all(|part| is_label(part, is_alphanumeric));
+        problems.push(if has_dots { "must not contain dots" } else { rule }.to_owned());
     }
     problems
 }
@@ -113,7 +114,7 @@ pub(crate) fn qualified(text: &str) -> Vec<String> {
     if name.is_empty() {
         problems.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        problems.push("name part must be no more than 63 bytes".to_owned());
+        problems.push("name part must be no more than 63 characters".to_owned());
     }
     if !is_name_part(name) {
         problems.push(format!("name part {NAME_PART}"));
@@ -183,6 +184,6 @@ mod tests {
     #[test]
     fn allows_a_long_name_up_to_its_limit() {
         assert!(dns_label(&"a".repeat(63)).is_empty());
-        assert_eq!(dns_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(dns_label(&"a".repeat(64)), ["must be no more than 63 characters"]);
     }
 }

@@ -186,6 +186,11 @@ impl DeleteOptions {
                 causes.push(Cause::unsupported("propagationPolicy", &json!(policy), &known));
             }
         }
+        let orphans = body.and_then(|body| body.get("orphanDependents")).filter(|v| !v.is_null());
+        if let Some(policy) = this.propagation.as_ref().filter(|_| orphans.is_some()) {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            causes.push(Cause::invalid("propagationPolicy", &json!(policy), detail));
+        }
         if this.grace_period.is_some_and(|seconds| seconds < 0) {
             this.grace_period = Some(1);
         }
@@ -234,7 +239,8 @@ impl ListOptions {
             is_watch: flag(query, "watch").unwrap_or(false),
             label_selector: text(query, "labelSelector").unwrap_or_default(),
             field_selector: text(query, "fieldSelector").unwrap_or_default(),
-            limit: limit.filter(|limit| *limit > 0),
+            // What comes from the cache of the API server comes whole.
+            limit: limit.filter(|limit| *limit > 0 && get(query, "resourceVersion") != Some("0")),
             continue_token: text(query, "continue"),
             resource_version: text(query, "resourceVersion"),
             version_match: match get(query, "resourceVersionMatch") {
