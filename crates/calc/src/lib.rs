@@ -15,6 +15,9 @@
 //!     Desired + problems
 //! ```
 //!
+//! Policy is calculated apart, change by change, since it is about every pod of
+//! the cluster: see [`policy`].
+//!
 //! A problem (two pods with one address, a peer that is this node itself)
 //! never stops what is right beside it: it is returned with the result.
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use model::desired::policy::{CompiledEntity, CompiledRule, PolicyRules, Ports, SetId};
-use model::policy::{Action, EntityMatch, PortMatch, Protocol, Rule};
+use model::policy::{Action, EntityMatch, PortMatch, Protocol, Rule, Stage};
 use selector::Selector;
 
-use super::question::Question;
+use super::question::{Question, Reach};
 
 /// Rules, and the questions whose sets they name.
 #[derive(Clone, Debug, Default)]
@@ -16,11 +16,12 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// Compiles the rules of both directions.
-    pub(super) fn of(ingress: &[Rule], egress: &[Rule]) -> Self {
+    /// Compiles the rules of both directions, as they are looked at in a stage.
+    pub(super) fn of(ingress: &[Rule], egress: &[Rule], stage: Stage) -> Self {
         let mut questions = BTreeSet::new();
-        let ingress = ingress.iter().map(|wanted| rule(wanted, &mut questions)).collect();
-        let egress = egress.iter().map(|wanted| rule(wanted, &mut questions)).collect();
+        let [to, from] = [End::Destination, End::Source].map(|end| own_end(end, stage));
+        let ingress = ingress.iter().map(|wanted| rule(wanted, to, &mut questions)).collect();
+        let egress = egress.iter().map(|wanted| rule(wanted, from, &mut questions)).collect();
         Self { rules: PolicyRules { ingress, egress }, questions }
     }
 }
@@ -45,7 +46,13 @@ pub(super) fn port_protocol(rule: &Rule) -> Option<Protocol> {
     rule.protocol.filter(|protocol| protocol.has_ports())
 }
 
-fn rule(rule: &Rule, questions: &mut BTreeSet<Question>) -> CompiledRule {
+/// Returns which end of a packet's way is the endpoint itself, if that is sure:
+/// what is forwarded has both ends elsewhere.
+pub(super) fn own_end(end: End, stage: Stage) -> Option<End> {
+    (stage == Stage::Normal).then_some(end)
+}
+
+fn rule(rule: &Rule, own: Option<End>, questions: &mut BTreeSet<Question>) -> CompiledRule {
     let never = obstacle(rule);
     let protocol = port_protocol(rule);
     let mut ask = |question: Question| {
@@ -60,8 +67,8 @@ fn rule(rule: &Rule, questions: &mut BTreeSet<Question>) -> CompiledRule {
         not_protocol: rule.not_protocol,
         icmp: rule.icmp,
         not_icmp: rule.not_icmp,
-        source: entity(&rule.source, protocol, End::Source, &mut ask),
-        destination: entity(&rule.destination, protocol, End::Destination, &mut ask),
+        source: entity(&rule.source, protocol, (End::Source, own), &mut ask),
+        destination: entity(&rule.destination, protocol, (End::Destination, own), &mut ask),
         never,
     }
 }
@@ -76,7 +83,7 @@ pub(super) enum End {
 fn entity(
     wanted: &EntityMatch,
     protocol: Option<Protocol>,
-    end: End,
+    (end, own): (End, Option<End>),
     ask: &mut impl FnMut(Question) -> SetId,
 ) -> CompiledEntity {
     let mut in_sets = Vec::new();
@@ -90,12 +97,19 @@ fn entity(
         (None, _) => {}
     }
     let not_selector = wanted.not_selector.clone();
+    let reach = if own == Some(end) { Reach::Node } else { Reach::Cluster };
     // Whose ports are meant: those of whom the rule is about anyway.
     let whose = wanted.selector.clone().unwrap_or_else(Selector::all);
     let mut ports = |list: &[PortMatch]| {
         let Some(protocol) = protocol else { return Ports::default() };
-        let mut ask =
-            |name: &str| ask(Question::NamedPort(whose.clone(), name.to_owned(), protocol));
+        let mut ask = |name: &str| {
+            ask(Question::NamedPort {
+                selector: whose.clone(),
+                name: name.to_owned(),
+                protocol,
+                reach,
+            })
+        };
         self::ports(list, &mut ask)
     };
     let positive = wanted.ports.as_deref().map(&mut ports);
@@ -137,7 +151,7 @@ mod tests {
     use super::*;
 
     fn compiled(rule: Rule) -> (CompiledRule, BTreeSet<Question>) {
-        let compiled = Compiled::of(&[rule], &[]);
+        let compiled = Compiled::of(&[rule], &[], Stage::Normal);
         (compiled.rules.ingress[0].clone(), compiled.questions)
     }
 
@@ -155,7 +169,9 @@ mod tests {
             PortMatch::Range(443, 443),
         ];
         let (rule, questions) = compiled(to_ports(Some(Protocol::TCP), ports));
-        let question = Question::NamedPort(Selector::all(), "http".into(), Protocol::TCP);
+        let (selector, name) = (Selector::all(), "http".to_owned());
+        let (protocol, reach) = (Protocol::TCP, Reach::Node);
+        let question = Question::NamedPort { selector, name, protocol, reach };
         let expected = Ports { ranges: vec![(80, 95), (443, 443)], named: vec![question.id()] };
         assert_eq!(rule.destination.ports, Some(expected));
         assert_eq!(questions, BTreeSet::from([question]));

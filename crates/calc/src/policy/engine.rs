@@ -9,7 +9,7 @@ use model::desired::policy::{
 };
 use model::id::{NamespacedName, NodeName};
 use model::net::IfName;
-use model::policy::{Policy, PolicyId, Profile};
+use model::policy::{Policy, PolicyId, Profile, Stage};
 
 use super::Change;
 use super::index::ItemKey;
@@ -176,7 +176,7 @@ impl Policies {
             Some(policy) => {
                 let rules = [&policy.ingress, &policy.egress];
                 let [ingress, egress] = rules.map(|rules| rules.as_deref().unwrap_or_default());
-                self.rulebook.put(owner, (ingress, egress), &mut self.sets);
+                self.rulebook.put(owner, (ingress, egress), policy.stage, &mut self.sets);
             }
             None => self.rulebook.remove(owner, &mut self.sets),
         }
@@ -207,7 +207,7 @@ impl Policies {
         match profile {
             Some(profile) => {
                 let rules = (profile.ingress.as_slice(), profile.egress.as_slice());
-                self.rulebook.put(owner, rules, &mut self.sets);
+                self.rulebook.put(owner, rules, Stage::Normal, &mut self.sets);
             }
             None => self.rulebook.remove(owner, &mut self.sets),
         }

@@ -20,7 +20,7 @@ use model::policy::{Enforcement, Policy, PolicyId, Protocol, Rule, Stage};
 use super::Inputs;
 use super::compile::Compiled;
 use super::order::{self, PolicyPlace};
-use super::question::{self, Question};
+use super::question::{self, Question, Reach};
 
 /// Returns what the node of `inputs` should enforce.
 #[must_use]
@@ -108,8 +108,9 @@ fn path(inputs: &Inputs, labels: &Labels, profiles: &[String], wanted: Use) -> E
 }
 
 fn profile_rules(inputs: &Inputs, name: &str) -> Compiled {
-    let rules =
-        |profile: Arc<model::policy::Profile>| Compiled::of(&profile.ingress, &profile.egress);
+    let rules = |profile: Arc<model::policy::Profile>| {
+        Compiled::of(&profile.ingress, &profile.egress, Stage::Normal)
+    };
     inputs.profile(name).map(rules).unwrap_or_default()
 }
 
@@ -174,7 +175,7 @@ fn add_rules(inputs: &Inputs, state: &mut PolicyState, questions: &mut BTreeSet<
     for id in policies {
         let Some(policy) = inputs.policies.get(&id) else { continue };
         let rules = |rules: &Option<Vec<Rule>>| rules.clone().unwrap_or_default();
-        let compiled = Compiled::of(&rules(&policy.ingress), &rules(&policy.egress));
+        let compiled = Compiled::of(&rules(&policy.ingress), &rules(&policy.egress), policy.stage);
         state.policies.insert(id, Arc::new(compiled.rules));
         questions.extend(compiled.questions);
     }
@@ -196,12 +197,14 @@ pub(super) fn members(inputs: &Inputs, question: &Question) -> BTreeSet<SetMembe
     }
     let Some(selector) = question.selector() else { return members };
     for endpoint in inputs.workloads.values() {
-        if selector.matches(&inputs.workload_labels(endpoint)) {
+        let is_near = endpoint.node == inputs.this_node || !is_of_node(question);
+        if is_near && selector.matches(&inputs.workload_labels(endpoint)) {
             members.extend(members_of_endpoint(question, &endpoint.addrs, &endpoint.ports));
         }
     }
     for host in inputs.hosts.values() {
-        if selector.matches(&inputs.host_labels(host)) {
+        let is_near = host.node == inputs.this_node || !is_of_node(question);
+        if is_near && selector.matches(&inputs.host_labels(host)) {
             members.extend(members_of_endpoint(question, &host.expected_addrs, &host.ports));
         }
     }
@@ -215,6 +218,11 @@ pub(super) fn members(inputs: &Inputs, question: &Question) -> BTreeSet<SetMembe
     members
 }
 
+/// Is a question only about endpoints of this node?
+fn is_of_node(question: &Question) -> bool {
+    matches!(question, Question::NamedPort { reach: Reach::Node, .. })
+}
+
 fn members_of_endpoint(
     question: &Question,
     addrs: &[IpAddr],
@@ -224,7 +232,7 @@ fn members_of_endpoint(
         Question::Selected(_) => {
             addrs.iter().copied().map(Cidr::host).map(SetMember::Net).collect()
         }
-        Question::NamedPort(_, name, protocol) => {
+        Question::NamedPort { name, protocol, .. } => {
             let is_meant =
                 |port: &&NamedPort| port.name == *name && Protocol(port.protocol) == *protocol;
             let found = ports.iter().filter(is_meant);

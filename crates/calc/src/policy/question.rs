@@ -16,11 +16,22 @@ pub(super) enum Question {
     /// Networks of the endpoints and network sets that this matches.
     Selected(Selector),
     /// Where the endpoints that this matches have a port of that name.
-    NamedPort(Selector, String, Protocol),
+    NamedPort { selector: Selector, name: String, protocol: Protocol, reach: Reach },
     /// Networks of a Service's endpoints.
     ServiceAddrs(NamespacedName),
     /// Addresses and ports of a Service's endpoints.
     ServicePorts(NamespacedName),
+}
+
+/// Whose named ports are looked at.
+///
+/// The receiver of what comes to an endpoint, and the sender of what it sends,
+/// is on its own node: there is no need to know of a port on all others, and to
+/// hear of each of their pods.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Reach {
+    Node,
+    Cluster,
 }
 
 impl Question {
@@ -28,8 +39,8 @@ impl Question {
     pub(super) fn id(&self) -> SetId {
         let (kind, text) = match self {
             Self::Selected(selector) => (SetKind::Selected, selector.to_string()),
-            Self::NamedPort(selector, name, protocol) => {
-                let mut text = format!("{},{name},", protocol.0);
+            Self::NamedPort { selector, name, protocol, reach } => {
+                let mut text = format!("{reach:?},{},{name},", protocol.0);
                 // Writing to a String cannot fail.
                 let _ = write!(text, "{selector}");
                 (SetKind::NamedPort, text)
@@ -48,7 +59,7 @@ impl Question {
     /// Returns the selector that it is about, if it is about one.
     pub(super) const fn selector(&self) -> Option<&Selector> {
         match self {
-            Self::Selected(selector) | Self::NamedPort(selector, ..) => Some(selector),
+            Self::Selected(selector) | Self::NamedPort { selector, .. } => Some(selector),
             Self::ServiceAddrs(_) | Self::ServicePorts(_) => None,
         }
     }
@@ -56,7 +67,7 @@ impl Question {
     /// Returns the Service that it is about, if it is about one.
     pub(super) const fn service(&self) -> Option<&NamespacedName> {
         match self {
-            Self::Selected(_) | Self::NamedPort(..) => None,
+            Self::Selected(_) | Self::NamedPort { .. } => None,
             Self::ServiceAddrs(service) | Self::ServicePorts(service) => Some(service),
         }
     }
@@ -74,7 +85,7 @@ pub(super) fn service_of(slice: &EndpointSlice) -> Option<NamespacedName> {
 pub(super) fn members_of_slice(question: &Question, slice: &EndpointSlice) -> Vec<SetMember> {
     let addrs = || slice.endpoints.iter().flat_map(|endpoint| endpoint.addrs.iter().copied());
     match question {
-        Question::Selected(_) | Question::NamedPort(..) => Vec::new(),
+        Question::Selected(_) | Question::NamedPort { .. } => Vec::new(),
         Question::ServiceAddrs(_) => addrs().map(Cidr::host).map(SetMember::Net).collect(),
         Question::ServicePorts(_) => {
             // A slice may leave a port open ("any"); no set can say that, so that

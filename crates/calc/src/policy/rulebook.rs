@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::desired::policy::{
     Direction, EndpointPath, HostPolicy, PolicyChange, PolicyRules, PolicyState, SetId,
 };
-use model::policy::{PolicyId, Rule};
+use model::policy::{PolicyId, Rule, Stage};
 
 use super::compile::Compiled;
 use super::sets::Sets;
@@ -38,8 +38,14 @@ struct Entry {
 
 impl Rulebook {
     /// Replaces somebody's rules for packets to and from endpoints.
-    pub(super) fn put(&mut self, owner: Owner, rules: (&[Rule], &[Rule]), sets: &mut Sets) {
-        let compiled = Compiled::of(rules.0, rules.1);
+    pub(super) fn put(
+        &mut self,
+        owner: Owner,
+        (ingress, egress): (&[Rule], &[Rule]),
+        stage: Stage,
+        sets: &mut Sets,
+    ) {
+        let compiled = Compiled::of(ingress, egress, stage);
         let ids = compiled.questions.into_iter().map(|question| sets.hold(question)).collect();
         let entry = Entry { rules: Arc::new(compiled.rules), sets: ids };
         if let Some(old) = self.entries.insert(owner.clone(), entry) {

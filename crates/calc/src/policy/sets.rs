@@ -7,7 +7,7 @@ use model::desired::policy::{PolicyChange, SetId, SetMember};
 use model::id::NamespacedName;
 
 use super::index::{Index, ItemKey, SelectorKey};
-use super::question::Question;
+use super::question::{Question, Reach};
 use super::services::Services;
 use super::things::{Placed, Thing, Things};
 
@@ -295,8 +295,9 @@ impl Sets {
 fn members_of(question: &Question, thing: &Thing) -> BTreeSet<SetMember> {
     match question {
         Question::Selected(_) => thing.nets.iter().copied().map(SetMember::Net).collect(),
-        Question::NamedPort(_, name, protocol) => {
-            let ports = thing.ports.iter();
+        Question::NamedPort { name, protocol, reach, .. } => {
+            let is_meant = *reach == Reach::Cluster || thing.local.is_some();
+            let ports = thing.ports.iter().filter(|_| is_meant);
             let found = ports.filter(|port| *port.name == **name && port.protocol == *protocol);
             found
                 .flat_map(|port| {

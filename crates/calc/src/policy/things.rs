@@ -94,9 +94,10 @@ impl Thing {
         }
     }
 
-    /// Is it an endpoint, apart from being a set of networks?
+    /// Does it give the same members to every set that it is in?
     pub(super) fn has_same_members(&self, other: &Self) -> bool {
-        self.nets == other.nets && self.ports == other.ports
+        let is_as_near = self.local.is_some() == other.local.is_some();
+        is_as_near && self.nets == other.nets && self.ports == other.ports
     }
 }
 

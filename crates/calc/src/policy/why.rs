@@ -13,15 +13,16 @@ pub use trace::{PolicyTrace, RuleTrace, Verdict};
 use std::sync::Arc;
 
 use model::Labels;
-use model::policy::{Action, Policy, Profile, Rule};
+use model::id::NodeName;
+use model::policy::{Action, Policy, Profile, Rule, Stage};
 use model::tier::TierAction;
 
 use super::Inputs;
-use super::compile::obstacle;
+use super::compile::{End, obstacle, own_end};
 use super::oracle::{self, Use};
 use super::order;
 use super::packet::{Cause, Decision, Endpoint, Packet, Way};
-use facts::mismatch;
+use facts::Judge;
 
 /// Returns what becomes of `packet` at `endpoint`, and how that was found.
 ///
@@ -29,20 +30,20 @@ use facts::mismatch;
 /// the endpoint is nor whether it has the packet's addresses matters.
 #[must_use]
 pub fn verdict(inputs: &Inputs, endpoint: &Endpoint, packet: &Packet, way: Way) -> Option<Verdict> {
-    let (labels, profiles) = match endpoint {
+    let (labels, profiles, node) = match endpoint {
         Endpoint::Workload(pod) => {
             let found = inputs.workloads.get(pod)?;
             if !way.has_profiles() {
                 return None;
             }
-            (inputs.workload_labels(found), &found.profiles)
+            (inputs.workload_labels(found), &found.profiles, &found.node)
         }
         Endpoint::Host(name) => {
             let found = inputs.hosts.get(name)?;
-            (inputs.host_labels(found), &found.profiles)
+            (inputs.host_labels(found), &found.profiles, &found.node)
         }
     };
-    let mut evaluation = Evaluation { inputs, packet, way, steps: Vec::new() };
+    let mut evaluation = Evaluation { inputs, packet, way, node, steps: Vec::new() };
     let decision = evaluation.decision(&labels, profiles);
     Some(Verdict { decision, steps: evaluation.steps })
 }
@@ -51,6 +52,8 @@ struct Evaluation<'a> {
     inputs: &'a Inputs,
     packet: &'a Packet,
     way: Way,
+    /// Where the endpoint is.
+    node: &'a NodeName,
     steps: Vec<PolicyTrace>,
 }
 
@@ -85,7 +88,7 @@ impl Evaluation<'_> {
     fn tier(&mut self, policies: &[&Policy]) -> Option<Decision> {
         for policy in policies {
             let rules = rules_of(policy, self.way).unwrap_or_default();
-            let (matching, trace) = self.first(rules);
+            let (matching, trace) = self.first(rules, policy.stage);
             self.steps.push(PolicyTrace::of_policy(policy, trace));
             match matching {
                 Some((index, Action::Allow)) => {
@@ -106,7 +109,7 @@ impl Evaluation<'_> {
 
     fn profile(&mut self, profile: &Arc<Profile>) -> Option<Decision> {
         let rules = if self.way.is_ingress() { &profile.ingress } else { &profile.egress };
-        let (matching, trace) = self.first(rules);
+        let (matching, trace) = self.first(rules, Stage::Normal);
         self.steps.push(PolicyTrace::of_profile(profile, trace));
         match matching {
             Some((index, Action::Allow)) => {
@@ -120,13 +123,16 @@ impl Evaluation<'_> {
     }
 
     /// Returns the first rule that matches and does more than log, and what was seen until then.
-    fn first(&self, rules: &[Rule]) -> (Option<(usize, Action)>, Vec<RuleTrace>) {
+    fn first(&self, rules: &[Rule], stage: Stage) -> (Option<(usize, Action)>, Vec<RuleTrace>) {
+        let end = if self.way.is_ingress() { End::Destination } else { End::Source };
+        let (inputs, packet, node) = (self.inputs, self.packet, self.node);
+        let judge = Judge { inputs, packet, node, own: own_end(end, stage) };
         let mut trace = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             // What cannot be followed denies.
             let obstacle = obstacle(rule);
             let action = if obstacle.is_some() { Action::Deny } else { rule.action };
-            let mismatch = mismatch(self.inputs, rule, self.packet);
+            let mismatch = judge.mismatch(rule);
             let is_match = mismatch.is_none();
             trace.push(RuleTrace { index, action, obstacle, mismatch });
             if is_match && action != Action::Log {

@@ -1,5 +1,6 @@
 //! What policies mean, case by case, as users of Calico and Kubernetes know it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::desired::policy::HostInterface as Attached;
@@ -211,6 +212,27 @@ fn named_ports_are_each_receivers_own() {
     assert_eq!(fate(&named), "allowed by rule 0 of gnp/p");
     let other = fate_of(&named, ("a", "client"), ("a", "server"), 81);
     assert_eq!(other, "denied by the default action of tier default");
+}
+
+#[test]
+fn named_ports_of_receivers_elsewhere_are_not_followed() {
+    let ports = Some(vec![PortMatch::Named("http".to_owned())]);
+    let end = || EntityMatch { ports: ports.clone(), ..EntityMatch::default() };
+    let to = Rule { destination: end(), protocol: Some(Protocol::TCP), ..Rule::of(Action::Allow) };
+    let both = |stage| {
+        let (ingress, egress) = (Some(vec![to.clone()]), Some(vec![to.clone()]));
+        Policy { ingress, egress, stage, ..policy("p", vec![]) }
+    };
+    let members = |stage| {
+        let mut policies = Policies::new("elsewhere".parse().unwrap());
+        let everywhere = Policy { is_needed_everywhere: true, ..both(stage) };
+        cluster().into_iter().chain([put(everywhere)]).for_each(|one| policies.apply(one));
+        policies.take_changes();
+        policies.state().sets.values().map(BTreeSet::len).collect::<BTreeSet<_>>()
+    };
+    // None of those that receive here, four of those that are sent to.
+    assert_eq!(members(Stage::Normal), BTreeSet::from([0, 4]));
+    assert_eq!(members(Stage::Forward), BTreeSet::from([4]));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use model::endpoint::NamedPort;
-use model::id::NamespacedName;
+use model::id::{NamespacedName, NodeName};
 use model::policy::{EntityMatch, IcmpMatch, PortMatch, Protocol, Rule};
 use selector::Selector;
 
@@ -12,43 +12,56 @@ use crate::policy::compile::{End, port_protocol};
 use crate::policy::packet::Packet;
 use crate::policy::question::service_of;
 
-/// Returns the first mark of `rule` that `packet` does not have.
-pub(super) fn mismatch(inputs: &Inputs, rule: &Rule, packet: &Packet) -> Option<String> {
-    let has = |wanted: IcmpMatch| {
-        packet.icmp.is_some_and(|(kind, code)| {
-            kind == wanted.kind && wanted.code.is_none_or(|wanted| wanted == code)
+/// Who can tell whether a packet has the marks of rules.
+pub(super) struct Judge<'a> {
+    pub(super) inputs: &'a Inputs,
+    pub(super) packet: &'a Packet,
+    /// Where the endpoint is whose rules they are.
+    pub(super) node: &'a NodeName,
+    /// Which end of the packet's way is the endpoint itself, if that is sure.
+    pub(super) own: Option<End>,
+}
+
+impl Judge<'_> {
+    /// Returns the first mark of `rule` that the packet does not have.
+    pub(super) fn mismatch(&self, rule: &Rule) -> Option<String> {
+        let packet = self.packet;
+        let has = |wanted: IcmpMatch| {
+            packet.icmp.is_some_and(|(kind, code)| {
+                kind == wanted.kind && wanted.code.is_none_or(|wanted| wanted == code)
+            })
+        };
+        if let Some(family) = rule.family.filter(|family| *family != packet.family()) {
+            return Some(format!("it is {}, not {family}", packet.family()));
+        }
+        if let Some(protocol) = rule.protocol.filter(|protocol| *protocol != packet.protocol) {
+            return Some(format!("it is {}, not {protocol}", packet.protocol));
+        }
+        if rule.not_protocol == Some(packet.protocol) {
+            return Some(format!("it is {}", packet.protocol));
+        }
+        if let Some(icmp) = rule.icmp.filter(|icmp| !has(*icmp)) {
+            return Some(format!("it is not {}", message(icmp)));
+        }
+        if let Some(icmp) = rule.not_icmp.filter(|icmp| has(*icmp)) {
+            return Some(format!("it is {}", message(icmp)));
+        }
+        let has_ports = port_protocol(rule).is_some();
+        [End::Source, End::Destination].into_iter().find_map(|end| {
+            let who = self.who(rule, end);
+            who.addr_mismatch().or_else(|| has_ports.then(|| who.port_mismatch()).flatten())
         })
-    };
-    if let Some(family) = rule.family.filter(|family| *family != packet.family()) {
-        return Some(format!("it is {}, not {family}", packet.family()));
     }
-    if let Some(protocol) = rule.protocol.filter(|protocol| *protocol != packet.protocol) {
-        return Some(format!("it is {}, not {protocol}", packet.protocol));
+
+    fn who<'a>(&'a self, rule: &'a Rule, end: End) -> Who<'a> {
+        let packet = self.packet;
+        let (wanted, addr, port) = match end {
+            End::Source => (&rule.source, packet.source, packet.source_port),
+            End::Destination => (&rule.destination, packet.destination, packet.destination_port),
+        };
+        let near = (self.own == Some(end)).then_some(self.node);
+        Who { inputs: self.inputs, near, end, wanted, addr, port, protocol: packet.protocol }
     }
-    if rule.not_protocol == Some(packet.protocol) {
-        return Some(format!("it is {}", packet.protocol));
-    }
-    if let Some(icmp) = rule.icmp.filter(|icmp| !has(*icmp)) {
-        return Some(format!("it is not {}", message(icmp)));
-    }
-    if let Some(icmp) = rule.not_icmp.filter(|icmp| has(*icmp)) {
-        return Some(format!("it is {}", message(icmp)));
-    }
-    let who = |end, wanted, addr, port| Who {
-        inputs,
-        end,
-        wanted,
-        addr,
-        port,
-        protocol: packet.protocol,
-    };
-    let source = who(End::Source, &rule.source, packet.source, packet.source_port);
-    let destination =
-        who(End::Destination, &rule.destination, packet.destination, packet.destination_port);
-    let has_ports = port_protocol(rule).is_some();
-    [source, destination].iter().find_map(|who| {
-        who.addr_mismatch().or_else(|| has_ports.then(|| who.port_mismatch()).flatten())
-    })
 }
 
 fn message(icmp: IcmpMatch) -> String {
@@ -61,6 +74,8 @@ fn message(icmp: IcmpMatch) -> String {
 /// One end of the packet's way, and what it should be.
 struct Who<'a> {
     inputs: &'a Inputs,
+    /// The node whose named ports are meant; `None` is all.
+    near: Option<&'a NodeName>,
     end: End,
     wanted: &'a EntityMatch,
     addr: IpAddr,
@@ -126,12 +141,15 @@ impl Who<'_> {
                         && port.port == self.port
                 };
                 let Inputs { workloads, hosts, .. } = self.inputs;
+                let is_near = |node| self.near.is_none_or(|near| near == node);
                 workloads.values().any(|endpoint| {
-                    endpoint.addrs.contains(&self.addr)
+                    is_near(&endpoint.node)
+                        && endpoint.addrs.contains(&self.addr)
                         && endpoint.ports.iter().any(is_it)
                         && selector.matches(&self.inputs.workload_labels(endpoint))
                 }) || hosts.values().any(|host| {
-                    host.expected_addrs.contains(&self.addr)
+                    is_near(&host.node)
+                        && host.expected_addrs.contains(&self.addr)
                         && host.ports.iter().any(is_it)
                         && selector.matches(&self.inputs.host_labels(host))
                 })
