@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod files;
+pub mod guard;
 pub mod jwt;
 pub(crate) mod rbac;
 pub mod secret;

@@ -5,18 +5,17 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it comes next"))]
 pub mod auth;
 pub mod builtin;
 mod cause;
 pub mod crd;
-#[cfg_attr(not(test), expect(dead_code, reason = "the server that uses it comes next"))]
 mod http;
 mod object;
 pub mod patch;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+pub mod server;
 pub mod service;
 pub mod status;
 pub mod store;
@@ -25,4 +24,5 @@ pub mod verb;
 pub use auth::User;
 pub use cause::{Cause, Problem, quote};
 pub use object::Object;
+pub use server::Server;
 pub use status::{Reason, Status};

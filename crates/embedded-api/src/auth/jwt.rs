@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::files;
 use super::secret::Digest;
+use crate::service::{Grant, Signer};
+use crate::status::Status;
 
 /// The key that signs, in PKCS #8, in base64.
 const KEY: &str = "service-account.key";
@@ -87,6 +89,9 @@ pub(crate) struct Bound {
     /// The secret, if asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) secret: Option<Reference>,
+    /// The node, if asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<Reference>,
 }
 
 /// One of those objects.
@@ -183,6 +188,33 @@ impl Issuer {
         let claims: Claims = decode(claims)?;
         claims.check(now)?;
         Ok(claims)
+    }
+}
+
+impl Signer for Issuer {
+    fn default_audiences(&self) -> Vec<String> {
+        vec![ISSUER.to_owned()]
+    }
+
+    fn sign(&self, grant: &Grant) -> Result<String, Status> {
+        let Grant { namespace, name, uid, audiences, issued, expires, bound } = grant;
+        let reference = |wanted: &str| {
+            let (_, name, uid) = bound.as_ref().filter(|(kind, ..)| kind == wanted)?;
+            Some(Reference { name: name.clone(), uid: uid.clone() })
+        };
+        let lifetime = expires.as_second().saturating_sub(issued.as_second());
+        let request = Request {
+            audiences: audiences.clone(),
+            lifetime: Duration::from_secs(lifetime.unsigned_abs()),
+            bound: Bound {
+                namespace: namespace.clone(),
+                serviceaccount: Reference { name: name.clone(), uid: uid.clone() },
+                pod: reference("Pod"),
+                secret: reference("Secret"),
+                node: reference("Node"),
+            },
+        };
+        self.issue(request, (*issued).into()).map_err(Status::internal)
     }
 }
 
@@ -300,6 +332,7 @@ mod tests {
                 serviceaccount: Reference { name: "calico-node".to_owned(), uid: "u1".to_owned() },
                 pod: None,
                 secret: None,
+                node: None,
             },
         }
     }

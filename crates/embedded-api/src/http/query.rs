@@ -1,7 +1,5 @@
 //! The query of a URL (RFC 3986 §3.4), decoded as browsers encode forms.
 
-use crate::status::{Reason, Status};
-
 /// Names and values, in the order of the URL.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -16,14 +14,14 @@ impl Query {
         Self(pairs.collect())
     }
 
+    /// Returns all of them.
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// Returns the first value of a name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Returns every value of a name.
-    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Returns a value that is not empty.
@@ -35,22 +33,6 @@ impl Query {
     pub(crate) fn is_true(&self, name: &str) -> bool {
         let value = self.get(name).map(str::to_ascii_lowercase);
         value.is_some_and(|value| value != "false" && value != "0")
-    }
-
-    /// Returns a number.
-    ///
-    /// # Errors
-    ///
-    /// 400 in the words of Go's `strconv`, which clients see from a real server.
-    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-            let is_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let why = if is_digits { "value out of range" } else { "invalid syntax" };
-            let message = format!("strconv.ParseInt: parsing {text:?}: {why}");
-            Status::new(400, Reason::BadRequest, message)
-        })
     }
 }
 
@@ -86,8 +68,8 @@ mod tests {
     fn decodes_forms() {
         let query = Query::parse("labelSelector=app%3Dweb%2Ctier!%3Ddb&x=a+b&watch&limit=5&x=2");
         assert_eq!(query.get("labelSelector"), Some("app=web,tier!=db"));
-        assert_eq!(query.all("x").collect::<Vec<_>>(), ["a b", "2"]);
-        assert_eq!(query.number("limit"), Ok(Some(5)));
+        assert_eq!(query.get("x"), Some("a b"));
+        assert_eq!(query.text("limit"), Some("5"));
         assert!(query.is_true("watch"));
         assert_eq!(query.get("none"), None);
     }
@@ -105,16 +87,6 @@ mod tests {
         ] {
             assert_eq!(Query::parse(text).is_true("w"), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn refuses_numbers_in_gos_words() {
-        let message = |text| Query::parse(text).number("limit").unwrap_err().message;
-        assert_eq!(message("limit=abc"), "strconv.ParseInt: parsing \"abc\": invalid syntax");
-        assert_eq!(
-            message("limit=99999999999999999999"),
-            "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"
-        );
     }
 
     #[test]
