@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::desired::policy::{
-    PolicyChange, PolicyRules, PolicyState, SetId, SetMember, WorkloadPolicy,
+    CompiledRule, PolicyChange, PolicyRules, PolicyState, SetId, SetMember, WorkloadPolicy,
 };
 use model::net::{Family, IfName};
 use model::policy::PolicyId;
@@ -19,8 +19,10 @@ use crate::set;
 use crate::settings::Settings;
 
 mod store;
+mod used;
 
 use store::Store;
+use used::Used;
 
 /// What fragments are made of.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) state: &'a PolicyState,
     /// The sets with networks that are no single addresses.
     pub(crate) nets: &'a BTreeSet<(SetId, Family)>,
+    /// The directions in which policies are looked at.
+    used: &'a Used,
 }
 
 /// An object that adds a fragment to the tables.
@@ -47,6 +51,7 @@ pub struct Renderer {
     settings: Settings,
     state: PolicyState,
     nets: BTreeSet<(SetId, Family)>,
+    used: Used,
     store: Store,
 }
 
@@ -60,10 +65,10 @@ impl Renderer {
     /// Makes the tables of `state`.
     #[must_use]
     pub fn new(state: PolicyState, settings: Settings) -> Self {
-        let nets = nets_of(&state);
+        let (nets, used) = (nets_of(&state), Used::of(&state));
         let tables = settings.families.iter().map(|family| (*family, Ruleset::default()));
         let store = Store::new(tables.collect());
-        let mut renderer = Self { settings, state, nets, store };
+        let mut renderer = Self { settings, state, nets, used, store };
         for object in renderer.objects() {
             let fragment = renderer.fragment(&object);
             renderer.store.replace(Fragment::default(), fragment);
@@ -133,10 +138,16 @@ impl Renderer {
                 return self.state.apply(change);
             }
         };
-        let before = self.fragment(&object);
+        let (less, more) = used::uses_of_change(&self.state, change);
+        let mut objects = vec![object];
+        objects.extend(self.used.flipped(&less, &more).into_iter().map(Object::Policy));
+        let before: Vec<Fragment> = objects.iter().map(|object| self.fragment(object)).collect();
         self.state.apply(change);
-        let after = self.fragment(&object);
-        self.store.replace(before, after);
+        self.used.replace(&less, &more);
+        for (object, before) in objects.iter().zip(before) {
+            let after = self.fragment(object);
+            self.store.replace(before, after);
+        }
     }
 
     /// Changes addresses one by one: a set of 50,000 is not made anew for one of them.
@@ -202,7 +213,8 @@ impl Renderer {
 
     /// Returns what an object adds, which is nothing if it is not there.
     fn fragment(&self, object: &Object) -> Fragment {
-        let context = Context { settings: &self.settings, state: &self.state, nets: &self.nets };
+        let Self { settings, state, nets, used, .. } = self;
+        let context = Context { settings, state, nets, used };
         if *object == Object::Frame {
             return frame::fragment(&context);
         }
@@ -225,14 +237,22 @@ fn add_object(part: &mut Part<'_>, context: &Context<'_>, object: &Object) {
         }
         Object::Policy(id) => {
             if let Some(rules) = state.policies.get(id) {
-                let names = |toward| (name::policy(id, toward), format!("policy {id}"));
-                add_rules(part, context, names, rules);
+                let note = format!("policy {id}");
+                for toward in Toward::BOTH {
+                    if context.used.has(&(id.clone(), toward)) {
+                        let name = name::policy(id, toward);
+                        rule::add_chain(part, context, (name, &note), of(rules, toward));
+                    }
+                }
             }
         }
         Object::Profile(profile) => {
             if let Some(rules) = state.profiles.get(profile) {
-                let names = |toward| (name::profile(profile, toward), format!("profile {profile}"));
-                add_rules(part, context, names, rules);
+                let note = format!("profile {profile}");
+                for toward in Toward::BOTH {
+                    let name = name::profile(profile, toward);
+                    rule::add_chain(part, context, (name, &note), of(rules, toward));
+                }
             }
         }
         Object::Set(id) => {
@@ -243,15 +263,10 @@ fn add_object(part: &mut Part<'_>, context: &Context<'_>, object: &Object) {
     }
 }
 
-fn add_rules(
-    part: &mut Part<'_>,
-    context: &Context<'_>,
-    names: impl Fn(Toward) -> (String, String),
-    rules: &PolicyRules,
-) {
-    for (toward, rules) in Toward::BOTH.into_iter().zip([&rules.ingress, &rules.egress]) {
-        let (name, note) = names(toward);
-        rule::add_chain(part, context, (name, &note), rules);
+fn of(rules: &PolicyRules, toward: Toward) -> &[CompiledRule] {
+    match toward {
+        Toward::Ingress => &rules.ingress,
+        Toward::Egress => &rules.egress,
     }
 }
 

@@ -86,7 +86,14 @@ fn change(state: &PolicyState, what: u8, number: u8, bits: u8) -> Option<PolicyC
             PolicyChange::Workload(if_name, (bits & 32 == 0).then_some(pod))
         }
         1 => {
-            let host = (bits & 1 == 1).then(|| Arc::new(closed_host()));
+            let host = (bits & 1 == 1).then(|| {
+                let mut host = closed_host();
+                if bits & 2 == 2 {
+                    let tier = tier("default", TierAction::Deny, &[&name]);
+                    host.forward.egress = direction(vec![tier], &[]);
+                }
+                Arc::new(host)
+            });
             let interface = match number {
                 0 => HostInterface::All,
                 _ => HostInterface::Named(format!("eth{number}").parse().unwrap()),
@@ -210,7 +217,13 @@ fn a_rule_at_the_end_leaves_the_others_and_their_counters() {
         PolicyChange::Policy(policy_id("p0"), Some(rules))
     };
     let v4 = |action| CompiledRule { family: Some(model::net::Family::V4), ..rule(action) };
-    renderer.apply(&[rules(vec![v4(Action::Allow)])]);
+    let path = EndpointPath {
+        ingress: direction(vec![tier("default", TierAction::Deny, &["p0"])], &[]),
+        egress: direction(vec![], &[]),
+    };
+    let pod = workload(&["10.65.0.1"], None, path);
+    let arrival = PolicyChange::Workload("cali0".parse().unwrap(), Some(pod));
+    renderer.apply(&[arrival, rules(vec![v4(Action::Allow)])]);
     let transaction = renderer.apply(&[rules(vec![v4(Action::Allow), v4(Action::Deny)])]);
     assert!(
         matches!(one_step(&transaction), Step::Append(chain, _) if chain == "cali-pi-np/default/p0")
