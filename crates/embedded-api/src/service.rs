@@ -1,5 +1,6 @@
 //! What the server does, without the network: every verb on the store.
 
+mod items;
 mod read;
 mod remove;
 mod seed;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::{Rules, Trait};
-use crate::cause::Cause;
+use crate::cause::{Cause, Problem};
 use crate::verb::names::{self, Rule};
 use crate::{Object, crd};
 
@@ -67,6 +67,7 @@ pub(super) const fn namespace(rules: Rules) -> Rules {
             label_name(new);
         },
         on_status: label_name,
+        validate_status: |new, _| validate_phase(new),
         ..rules
     }
 }
@@ -74,6 +75,7 @@ pub(super) const fn namespace(rules: Rules) -> Rules {
 pub(super) const fn lease(rules: Rules) -> Rules {
     Rules {
         traits: &[Trait::RequiresVersion, Trait::CreatesOnUpdate],
+        default: |lease| default(&mut lease.body, "spec", json!({})),
         validate: validate_lease,
         validate_update: |new, _| validate_lease(new),
         ..rules
@@ -102,6 +104,14 @@ pub(super) const fn budget(rules: Rules) -> Rules {
 pub(super) const fn definition(rules: Rules) -> Rules {
     Rules {
         traits: &[Trait::Generation],
+        default: |definition| {
+            // Go has no list where the client sent none.
+            if let Some(spec) = section(definition, "spec")
+                && spec.get("versions") == Some(&json!([]))
+            {
+                spec.insert("versions".to_owned(), Value::Null);
+            }
+        },
         on_create: |definition| {
             crd::prepare(definition, None);
             if let Some(status) = section(definition, "status") {
@@ -187,6 +197,19 @@ fn label_name(namespace: &mut Object) {
     if let Value::Object(labels) = labels {
         labels.insert("kubernetes.io/metadata.name".to_owned(), json!(name));
     }
+}
+
+/// The phase follows the deletion.
+fn validate_phase(namespace: &Object) -> Vec<Cause> {
+    let phase = namespace.body.get("status").and_then(|status| status.get("phase"));
+    let phase = phase.and_then(Value::as_str).unwrap_or_default();
+    let (expected, when) =
+        if namespace.is_terminating() { ("Terminating", "not empty") } else { ("Active", "empty") };
+    if phase == expected {
+        return Vec::new();
+    }
+    let detail = format!("may only be '{expected}' if `deletionTimestamp` is {when}");
+    vec![Cause::invalid("status.Phase", &json!(phase), &detail)]
 }
 
 fn frozen(new: &Object, old: &Object, fields: &[&str]) -> Vec<Cause> {
@@ -288,7 +311,16 @@ fn validate_budget(object: &Object) -> Vec<Cause> {
     let mut causes = Vec::new();
     if least.is_some() && most.is_some() {
         let detail = "minAvailable and maxUnavailable cannot be both set";
-        causes.push(Cause::invalid("spec", spec, detail));
+        // The API server shows its internal type, whose fields have capitals.
+        let member = |field: &str| spec.get(field).unwrap_or(&Value::Null).to_string();
+        let [least, most, selector, policy] =
+            ["minAvailable", "maxUnavailable", "selector", "unhealthyPodEvictionPolicy"]
+                .map(member);
+        let shown = format!(
+            r#"{{"MinAvailable":{least},"Selector":{selector},"MaxUnavailable":{most},"UnhealthyPodEvictionPolicy":{policy}}}"#
+        );
+        let message = format!("Invalid value: {shown}: {detail}");
+        causes.push(Cause::new(Problem::Invalid, "spec", message));
     }
     for (field, value) in [("minAvailable", least), ("maxUnavailable", most)] {
         if let Some(number) = value.and_then(Value::as_i64).filter(|number| *number < 0) {

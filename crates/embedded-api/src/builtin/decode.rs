@@ -11,8 +11,18 @@ pub(super) type Decode = fn(Value) -> Result<Value, String>;
 
 /// Decodes and encodes again, which drops what the type does not know.
 pub(super) fn typed<T: DeserializeOwned + Serialize>(value: Value) -> Result<Value, String> {
-    let typed: T = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    let typed: T =
+        serde_json::from_value(value).map_err(|error| in_words_of_go(&error.to_string()))?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
+}
+
+/// Words what is wrong with base64 as Go does.
+fn in_words_of_go(problem: &str) -> String {
+    let offset = problem.split_once("offset ").map(|(_, rest)| rest.trim_end_matches('.'));
+    match offset.filter(|_| problem.starts_with("Invalid ")) {
+        Some(offset) => format!("illegal base64 data at input byte {offset}"),
+        None => problem.to_owned(),
+    }
 }
 
 /// Fields that hold maps of texts: their empty values mean something.

@@ -29,6 +29,8 @@ pub(super) const fn endpoint_slice(rules: Rules) -> Rules {
                 default(port, "name", json!(""));
                 default(port, "protocol", json!("TCP"));
             }
+            default(&mut object.body, "endpoints", Value::Null);
+            default(&mut object.body, "ports", Value::Null);
             items(&mut object.body, "endpoints")
                 .for_each(|endpoint| default(endpoint, "conditions", json!({})));
         },
@@ -44,6 +46,27 @@ pub(super) const fn endpoint_slice(rules: Rules) -> Rules {
         },
         ..rules
     }
+}
+
+/// Returns why an address cannot be an endpoint's.
+fn unfit(field: &str, value: &Value, address: Option<IpAddr>) -> Option<Cause> {
+    let address = address?;
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let detail = if address.is_unspecified() {
+        "may not be unspecified (0.0.0.0 or ::)".to_owned()
+    } else if address.is_loopback() {
+        "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()
+    } else if is_link_local {
+        "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()
+    } else if address.is_multicast() {
+        "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()
+    } else {
+        return None;
+    };
+    Some(Cause::invalid(field, value, &detail))
 }
 
 fn validate_slice(object: &Object) -> Vec<Cause> {
@@ -64,12 +87,16 @@ fn validate_slice(object: &Object) -> Vec<Cause> {
         for (at, address) in addresses.iter().enumerate() {
             let parsed = address.as_str().and_then(|text| text.parse::<IpAddr>().ok());
             let detail = match (family, parsed) {
-                ("IPv4", Some(IpAddr::V4(_))) | ("IPv6", Some(IpAddr::V6(_))) => continue,
+                ("IPv4", Some(IpAddr::V4(_))) | ("IPv6", Some(IpAddr::V6(_))) => {
+                    causes.extend(unfit(&format!("{field}[{at}]"), address, parsed));
+                    continue;
+                }
                 ("IPv4", _) => "must be an IPv4 address",
                 ("IPv6", _) => "must be an IPv6 address",
                 _ => continue,
             };
-            causes.push(Cause::invalid(format!("{field}[{at}]"), address, detail));
+            causes.push(Cause::invalid(&*field, address, detail));
+            causes.extend(unfit(&format!("{field}[{at}]"), address, parsed));
         }
     }
     for (at, entry) in list(&body, "ports").iter().enumerate() {

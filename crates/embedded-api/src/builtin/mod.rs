@@ -71,6 +71,8 @@ pub(crate) struct Rules {
     pub(crate) validate: Judge,
     /// Judges an update.
     pub(crate) validate_update: Compare,
+    /// Judges an update of the status.
+    pub(crate) validate_status: Compare,
     /// What else is special.
     pub(crate) traits: &'static [Trait],
 }
@@ -118,6 +120,7 @@ impl Builtin {
                 on_status: nothing,
                 validate: anything,
                 validate_update: |new, _| anything(new),
+                validate_status: |new, _| anything(new),
                 traits: &[],
             },
         }

@@ -56,6 +56,9 @@ fn default_node(node: &mut Object) {
 
 fn default_status(node: &mut Object) {
     let Some(status) = section(node, "status") else { return };
+    if let Some(capacity) = status.get("capacity").cloned() {
+        default(status, "allocatable", capacity);
+    }
     default(status, "daemonEndpoints", json!({}));
     if let Some(endpoints) = status.get_mut("daemonEndpoints").and_then(Value::as_object_mut) {
         default(endpoints, "kubeletEndpoint", json!({"Port": 0}));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::core::{default, items, list, one_of, port, section, text};
 use super::{Rules, Trait};
 use crate::Object;
-use crate::cause::Cause;
+use crate::cause::{Cause, Problem};
 use crate::verb::names::{self, Rule};
 
 /// The range of cluster addresses: 10.96.0.0/16, as kubeadm has it.
@@ -32,6 +32,7 @@ pub(super) const fn service(rules: Rules) -> Rules {
         },
         validate,
         validate_update,
+        validate_status,
         ..rules
     }
 }
@@ -76,7 +77,8 @@ fn keep_addresses(new: &mut Object, old: &Object) {
     let null = Value::Null;
     let before = old.body.get("spec").unwrap_or(&null);
     let Some(spec) = section(new, "spec") else { return };
-    if spec.get("type").and_then(Value::as_str) == Some("ExternalName") {
+    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if kind == "ExternalName" {
         for field in
             ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
         {
@@ -86,13 +88,21 @@ fn keep_addresses(new: &mut Object, old: &Object) {
         }
         return;
     }
+    // A client that changes one of the two means both.
+    if spec.get("clusterIP").is_some()
+        && spec.get("clusterIP") != before.get("clusterIP")
+        && spec.get("clusterIPs") == before.get("clusterIPs")
+    {
+        let changed = spec.get("clusterIP").cloned();
+        spec.insert("clusterIPs".to_owned(), json!([changed]));
+    }
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         if let Some(value) = before.get(field) {
             default(spec, field, value.clone());
         }
     }
     let ports = list(before, "ports").to_vec();
-    if !has_node_ports(spec.get("type").and_then(Value::as_str).unwrap_or_default()) {
+    if !has_node_ports(&kind) {
         return;
     }
     for port in items(spec, "ports") {
@@ -254,6 +264,9 @@ fn validate(service: &Object) -> Vec<Cause> {
         validate_port(&format!("spec.ports[{at}]"), entry, ports.len() > 1, &mut causes);
     }
     crate::verb::meta::labels("spec.selector", spec.get("selector"), &mut causes);
+    if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
+        validate_together(ports, kind, &mut causes);
+    }
     for (at, address) in list(spec, "clusterIPs").iter().enumerate() {
         let text = address.as_str().unwrap_or_default();
         if text != "None" && text.parse::<std::net::IpAddr>().is_err() {
@@ -266,6 +279,47 @@ fn validate(service: &Object) -> Vec<Cause> {
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     one_of("spec.type", kind, &kinds, &mut causes);
     causes
+}
+
+/// Only a load balancer may have addresses of one.
+fn validate_status(new: &Object, _: &Object) -> Vec<Cause> {
+    let null = Value::Null;
+    let kind = text(new.body.get("spec").unwrap_or(&null), "type");
+    let balancer = new.body.get("status").and_then(|status| status.get("loadBalancer"));
+    if kind == "LoadBalancer" || list(balancer.unwrap_or(&null), "ingress").is_empty() {
+        return Vec::new();
+    }
+    let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+    vec![Cause::forbidden("status.loadBalancer.ingress", detail)]
+}
+
+/// Finds names and ports that are there twice, and node ports where none may be.
+fn validate_together(ports: &[Value], kind: &str, causes: &mut Vec<Cause>) {
+    let mut seen = BTreeSet::new();
+    for (at, entry) in ports.iter().enumerate() {
+        let name = text(entry, "name");
+        if !name.is_empty() && !seen.insert(name) {
+            causes.push(Cause::duplicate(format!("spec.ports[{at}].name"), &json!(name)));
+        }
+        if !has_node_ports(kind) && entry.get("nodePort").is_some() {
+            let detail = format!("may not be used when `type` is '{kind}'");
+            causes.push(Cause::forbidden(format!("spec.ports[{at}].nodePort"), &detail));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (at, entry) in ports.iter().enumerate() {
+        let number = entry.get("port").and_then(Value::as_i64).unwrap_or(0);
+        if !seen.insert((text(entry, "protocol"), number)) {
+            // The API server shows its internal type, without what does not matter.
+            let shown = format!(
+                r#"{{"Name":"","Protocol":"{}","AppProtocol":null,"Port":{number},"TargetPort":0,"NodePort":0}}"#,
+                text(entry, "protocol"),
+            );
+            let message = format!("Duplicate value: {shown}");
+            let field = format!("spec.ports[{at}]");
+            causes.push(Cause::new(Problem::Duplicate, field, message));
+        }
+    }
 }
 
 fn validate_port(path: &str, entry: &Value, needs_name: bool, causes: &mut Vec<Cause>) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Answer, Service, Target};
-use crate::resource::Resource;
+use super::{Answer, Service, Target, items};
+use crate::resource::{Body, Resource};
 use crate::status::Status;
 use crate::store::{Entry, Snapshot};
 use crate::verb::list::{self, Filter, Start, Token};
@@ -27,7 +27,7 @@ pub struct List {
     pub continue_token: Option<String>,
     /// How many objects are on the next pages, where that is known.
     pub remaining: Option<u64>,
-    /// The objects, each with its `apiVersion` and kind.
+    /// The objects; those of built-in kinds without `apiVersion` and `kind`, as Kubernetes lists them.
     pub items: Vec<Arc<[u8]>>,
 }
 
@@ -159,7 +159,13 @@ fn page(
         let token = Token { revision, namespace, name: entry.key.name.to_string() };
         token.encode(!target.namespace.is_empty())
     });
-    let items = entries.into_iter().map(|entry| shown(&target.resource, entry.json));
+    let items = entries.into_iter().map(|entry| {
+        let json = shown(&target.resource, entry.json)?;
+        Ok(match target.resource.body {
+            Body::Builtin(_) => items::without_kind(&json).into(),
+            Body::Custom { .. } => json,
+        })
+    });
     Ok(List {
         api_version: target.resource.api_version(),
         kind: target.resource.list_kind.to_string(),

@@ -370,3 +370,18 @@ async fn lists_use_the_order_of_the_table() {
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
 }
+
+#[tokio::test]
+async fn a_watch_that_is_far_behind_misses_nothing() {
+    let place = Place::new();
+    let store = Store::open(&place.path(), Options { recent: 1, ..Options::default() }).unwrap();
+    for number in 0..30 {
+        let big = Object::from_value(json!({ "data": "x".repeat(10_000) })).unwrap();
+        store.write(move |t| t.put(key(&format!("a/{number}")), big)).await.unwrap();
+    }
+    let mut watch = store.watch(all(), 1);
+    for revision in 2..32 {
+        assert_eq!(watch.next().await.unwrap().revision, revision);
+        assert_eq!(watch.revision(), revision);
+    }
+}

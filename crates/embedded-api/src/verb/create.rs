@@ -49,7 +49,7 @@ pub(crate) fn create(
         let message = "resourceVersion should not be set on objects to be created";
         return Err(Status::new(500, Reason::Unknown, message));
     }
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
         object.metadata.remove(field);
     }
     object.set_meta("uid", context.uid.clone());

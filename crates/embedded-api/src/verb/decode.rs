@@ -11,6 +11,9 @@ use crate::cause::{Cause, quote};
 use crate::resource::{Body, Resource};
 use crate::status::Status;
 
+const ENDPOINTS: &str =
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+
 /// A decoded object.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Decoded {
@@ -89,12 +92,26 @@ pub(crate) fn decode_body(
         }
     }
     let warnings: Vec<String> = strange.iter().map(|path| unknown_field(path)).collect();
+    let deprecation = deprecation(resource).map(str::to_owned);
     match validation {
         FieldValidation::Strict if !warnings.is_empty() => {
             Err(format!("strict decoding error: {}", warnings.join(", ")))
         }
-        FieldValidation::Ignore => Ok(Decoded { object, warnings: Vec::new() }),
-        FieldValidation::Strict | FieldValidation::Warn => Ok(Decoded { object, warnings }),
+        FieldValidation::Ignore => {
+            Ok(Decoded { object, warnings: deprecation.into_iter().collect() })
+        }
+        FieldValidation::Strict | FieldValidation::Warn => {
+            let warnings = warnings.into_iter().chain(deprecation).collect();
+            Ok(Decoded { object, warnings })
+        }
+    }
+}
+
+/// Returns the warning that writers of the kind get.
+fn deprecation(resource: &Resource) -> Option<&str> {
+    match &resource.body {
+        Body::Builtin(kind) => (kind.kind == "Endpoints").then_some(ENDPOINTS),
+        Body::Custom { version, .. } => version.deprecation.as_deref(),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cause::{Cause, quote};
-use crate::status::Status;
+use crate::status::{Reason, Status};
 
 /// The parameters of a URL, decoded, in their order.
 pub type Query = [(String, String)];
@@ -207,9 +207,20 @@ impl DeleteOptions {
         let kind = options.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
         if kind != "DeleteOptions" {
             let version = options.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-            let kind = format!("{version}, Kind={kind}");
-            let message = format!("decoded object cannot be converted to DeleteOptions: {kind}");
-            return Err(Status::bad_request(message));
+            let (kind, version) = (quote(kind), quote(version));
+            let message = format!(
+                "no kind {kind} is registered for version {version} in scheme \"pkg/runtime/scheme.go:110\""
+            );
+            return Err(Status::new(500, Reason::Unknown, message));
+        }
+        if let Some(grace) =
+            options.get("gracePeriodSeconds").filter(|value| !value.is_i64() && !value.is_null())
+        {
+            let found = super::meta::go_kind(grace);
+            let message = format!(
+                "json: cannot unmarshal {found} into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+            );
+            return Err(Status::new(500, Reason::Unknown, message));
         }
         let words = |value: &Value| -> Vec<String> {
             let list = value.as_array().into_iter().flatten();

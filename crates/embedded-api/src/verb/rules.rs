@@ -106,10 +106,10 @@ pub(crate) fn validate_update(resource: &Resource, new: &Object, old: &Object) -
     }
 }
 
-/// Judges an update of a subresource: of built-in kinds nothing but the metadata.
+/// Judges an update of a subresource.
 pub(crate) fn validate_status(resource: &Resource, new: &Object, old: &Object) -> Vec<Cause> {
     match &resource.body {
-        Body::Builtin(_) => Vec::new(),
+        Body::Builtin(kind) => (kind.rules.validate_status)(new, old),
         Body::Custom { version, .. } => conform(version, new, Some(old)),
     }
 }

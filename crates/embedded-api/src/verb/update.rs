@@ -54,7 +54,8 @@ pub(crate) fn update(resource: &Resource, wanted: Wanted, old: &Object) -> Resul
         }
         (Some(asked), Some(uid)) if asked != uid && !is_patch => {
             let why = format!(
-                "Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}"
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
+                key(resource, old),
             );
             return Err(Status::conflict(names, name, &why));
         }
@@ -76,6 +77,18 @@ pub(crate) fn update(resource: &Resource, wanted: Wanted, old: &Object) -> Resul
         return Err(Status::invalid((&resource.kind, &resource.group), name, &causes));
     }
     Ok(outcome(new, old))
+}
+
+/// Returns the key that etcd would have, which messages show.
+fn key(resource: &Resource, object: &Object) -> String {
+    let prefix = match (&resource.body, &*resource.plural) {
+        (Body::Custom { .. }, plural) => format!("{}/{plural}", resource.group),
+        (Body::Builtin(_), "services") => "services/specs".to_owned(),
+        (Body::Builtin(_), "nodes") => "minions".to_owned(),
+        (Body::Builtin(_), plural) => plural.to_owned(),
+    };
+    let namespace = object.namespace().map(|namespace| format!("/{namespace}")).unwrap_or_default();
+    format!("/registry/{prefix}{namespace}/{}", object.name().unwrap_or_default())
 }
 
 /// Copies a field of the metadata, absence included.
