@@ -171,12 +171,25 @@ fn filter(part: &mut Part<'_>, context: &Context<'_>) {
             let rule = |mark| drop_noted(invalid(mark), "impossible connection");
             forward.extend(workloads(settings, way).into_iter().map(rule));
         }
-        forward.extend(for_workloads(settings, way, &Verdict::Jump(chain.to_owned())));
+        for mark in workloads(settings, way) {
+            forward.extend(through_policy(&[mark], chain, settings));
+        }
     }
     forward.extend(host::forward_out(context));
     forward.extend(service_loop(part, settings));
     forward.extend(host::forward_end(context));
     part.base("filter-FORWARD", base(BaseKind::Filter, Hook::Forward, 0), forward);
+}
+
+/// Leads packets to policy, and drops what comes back without the accept mark.
+///
+/// A map shows its new elements to packets that came before them, and these see
+/// the chains that are new, too, without rules: no verdict must not let them pass.
+fn through_policy(marks: &[Match], chain: &str, settings: &Settings) -> [Rule; 2] {
+    let clear = Statement::SetMark(settings.marks.none());
+    let jump = Verdict::Jump(chain.to_owned()).into();
+    let unseen = [marks, &[Match::Marked(Is::In, settings.marks.no_accept())]].concat();
+    [Rule::new(marks.to_vec(), vec![clear, jump]), drop_noted(unseen, "no policy has seen it")]
 }
 
 /// What workloads send to this machine.
@@ -191,7 +204,7 @@ fn to_host(family: Family, settings: &Settings) -> Vec<Rule> {
     if settings.is_invalid_dropped {
         rules.push(drop_noted(vec![Match::Ct(CtStates::INVALID)], "impossible connection"));
     }
-    rules.push(Rule::new(vec![], vec![Verdict::Jump(FROM_WORKLOAD.to_owned()).into()]));
+    rules.extend(through_policy(&[], FROM_WORKLOAD, settings));
     let action = match settings.workload_to_host {
         HostAction::Drop => Verdict::Drop,
         HostAction::Accept => Verdict::Accept,

@@ -4,12 +4,11 @@ use model::desired::policy::{Direction, HostInterface, HostPolicy};
 use model::net::{Family, IfName};
 use model::policy::Protocol;
 use model::ruleset::{
-    BaseKind, Element, ElementKind, Hook, InterfacePattern, Is, Match, Rule, Side, Statement,
-    Verdict, Way,
+    BaseKind, Hook, InterfacePattern, Is, Match, Rule, Side, Statement, Verdict, Way,
 };
 
 use crate::fragment::Part;
-use crate::frame::{accept_known, base, map_of, no_workload};
+use crate::frame::{accept_known, base, no_workload};
 use crate::name::{self, Toward};
 use crate::path::{self, Ending};
 use crate::renderer::Context;
@@ -183,28 +182,34 @@ fn keep_untracked(settings: &Settings) -> Rule {
 }
 
 /// Adds the chain that finds an interface's chain, and those chains.
+///
+/// A machine has few interfaces: rules find them as fast as a map, and while the
+/// table changes, no packet misses them.
 fn dispatch(part: &mut Part<'_>, context: &Context<'_>, one: &Use) {
-    let mut elements = Vec::new();
+    let mut rules = Vec::new();
     let mut all = None;
     for (interface, host) in &context.state.hosts {
-        let chain = path_chain(part, context.settings, one, host);
+        let goto = Verdict::Goto(path_chain(part, context.settings, one, host)).into();
         match interface {
-            HostInterface::Named(name) => elements.push(Element::Dispatch(name.clone(), chain)),
-            HostInterface::All => all = Some(chain),
+            HostInterface::Named(name) => {
+                let name = InterfacePattern::Name(name.clone());
+                let mark = Match::Interface(way_of(one.toward), Is::In, name);
+                rules.push(Rule::new(vec![mark], vec![goto]));
+            }
+            HostInterface::All => all = Some(Rule::new(vec![], vec![goto])),
         }
     }
-    let map = map_of(one.dispatch);
-    part.set(map.clone(), ElementKind::Dispatch, elements);
-    let mut rules = vec![Rule::new(vec![], vec![Statement::Dispatch(way_of(one.toward), map)])];
-    rules.extend(all.map(|chain| Rule::new(vec![], vec![Verdict::Goto(chain).into()])));
+    rules.extend(all);
     part.chain(one.dispatch, rules);
 }
 
 fn path_chain(part: &mut Part<'_>, settings: &Settings, one: &Use, host: &HostPolicy) -> String {
     let direction = (one.path)(host);
-    let mut rules = path::rules(direction, one.toward, one.ending, settings.marks);
     let failsafe = one.failsafe.map(|chain| Verdict::Jump(chain.to_owned()).into());
-    rules.splice(0..0, failsafe.map(|jump| Rule::new(vec![], vec![jump])));
+    let failsafe = failsafe.map(|jump| Rule::new(vec![], vec![jump]));
+    let clear = Rule::new(vec![], vec![Statement::SetMark(settings.marks.none())]);
+    let path = path::rules(direction, one.toward, one.ending, settings.marks);
+    let rules = failsafe.into_iter().chain([clear]).chain(path).collect();
     let name = name::path(one.prefix, direction);
     part.chain(name.clone(), rules);
     name

@@ -18,14 +18,15 @@ pub(crate) enum Ending {
     Undecided,
 }
 
-/// Returns the rules of a path. What is allowed returns with the accept mark.
+/// Returns the rules of a path. What is allowed returns with the accept mark;
+/// packets come without marks.
 pub(crate) fn rules(
     direction: &Direction,
     toward: Toward,
     ending: Ending,
     marks: Marks,
 ) -> Vec<Rule> {
-    let mut rules = vec![Rule::new(vec![], vec![Statement::SetMark(marks.none())])];
+    let mut rules = Vec::new();
     for (index, tier) in direction.tiers.iter().enumerate() {
         if index > 0 {
             rules.push(Rule::new(vec![], vec![Statement::SetMark(marks.no_pass())]));
