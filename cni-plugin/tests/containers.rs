@@ -59,6 +59,11 @@ struct World {
 }
 
 #[test]
+fn containers_are_attached_and_detached_on_the_embedded_datastore() {
+    attach_and_detach_on(Kind::Embedded);
+}
+
+#[test]
 fn containers_are_attached_and_detached_on_kubernetes() {
     attach_and_detach_on(Kind::Kubernetes);
 }

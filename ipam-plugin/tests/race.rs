@@ -41,6 +41,11 @@ const WRITERS: usize = 4;
 const NODES: usize = 3;
 
 #[test]
+fn two_thousand_racing_allocations_with_killed_writers_on_the_embedded_datastore() {
+    race_on(Kind::Embedded);
+}
+
+#[test]
 fn two_thousand_racing_allocations_with_killed_writers_on_kubernetes() {
     race_on(Kind::Kubernetes);
 }

@@ -1,8 +1,12 @@
 //! A node: a network namespace with an uplink, in which everything runs, and its containers.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::Netns;
+
+/// How many namespaces were made.
+static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// A network namespace that goes when it is dropped.
 pub(crate) struct Namespace {
@@ -12,7 +16,9 @@ pub(crate) struct Namespace {
 
 impl Namespace {
     pub(crate) fn new(purpose: &str) -> Self {
-        let name = format!("cni-test-{}-{purpose}", std::process::id());
+        // Tests of one process run side by side.
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cni-test-{}-{number}-{purpose}", std::process::id());
         let _ = Netns::remove(&name);
         Self { netns: Netns::create(&name).unwrap(), name }
     }

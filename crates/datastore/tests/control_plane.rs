@@ -165,6 +165,11 @@ fn map(name: &str, value: &str) -> ConfigMap {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn works_on_the_embedded_datastore() {
+    works_on(Kind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn works_on_kubernetes() {
     works_on(Kind::Kubernetes).await;
 }

@@ -2,11 +2,14 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::panic,
     clippy::unwrap_used,
     unreachable_pub,
     reason = "a test stops at the first surprise; the fuzzers use the same checks"
 )]
 
+#[path = "../../../fuzz/checks/requests.rs"]
+mod requests;
 #[path = "../../../fuzz/checks/selectors.rs"]
 mod selectors;
 
@@ -28,4 +31,9 @@ fn replay(corpus: &str, check: impl Fn(&[u8])) {
 #[test]
 fn selectors_keep_their_promises_on_the_corpus() {
     replay("selectors", selectors::check);
+}
+
+#[test]
+fn every_request_of_the_corpus_has_a_well_formed_answer() {
+    replay("requests", requests::check);
 }
