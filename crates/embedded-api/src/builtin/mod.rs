@@ -1,5 +1,6 @@
 //! The kinds that are built in: their names, defaults and rules, as kube-apiserver 1.34 has them.
 
+pub(crate) mod allocate;
 pub(crate) mod core;
 pub(crate) mod decode;
 mod discovery;
@@ -8,7 +9,7 @@ mod node;
 pub(crate) mod pod;
 mod policy;
 mod rbac;
-pub(crate) mod service;
+mod service;
 
 use k8s_openapi::api;
 

@@ -216,7 +216,18 @@ fn complete_status(pod: &mut Object) {
                 status.insert("podIP".to_owned(), ip);
             }
         }
-        _ => {}
+        // The older field wins.
+        (Some(ip), Some(mut ips)) => {
+            if let Some(first) = ips.get_mut(0).and_then(Value::as_object_mut) {
+                first.insert("ip".to_owned(), ip);
+            }
+            status.insert("podIPs".to_owned(), ips);
+        }
+        (None, None) => {}
+    }
+    for condition in items(status, "conditions") {
+        default(condition, "lastProbeTime", Value::Null);
+        default(condition, "lastTransitionTime", Value::Null);
     }
 }
 
@@ -309,10 +320,21 @@ fn validate_container(
 
 fn validate_update(new: &Object, old: &Object) -> Vec<Cause> {
     let mut causes = validate(new);
+    for field in ["containers", "initContainers"] {
+        if count(new, field) != count(old, field) {
+            let detail = "pod updates may not add or remove containers";
+            causes.push(Cause::forbidden(format!("spec.{field}"), detail));
+            return causes;
+        }
+    }
     if without_changeable(new, old) != without_changeable(old, old) {
         causes.push(Cause::forbidden("spec", CHANGEABLE));
     }
     causes
+}
+
+fn count(pod: &Object, field: &str) -> usize {
+    list(pod.body.get("spec").unwrap_or(&Value::Null), field).len()
 }
 
 /// Returns the spec with the fields that may change set to one value.

@@ -399,3 +399,16 @@ async fn kinds_survive_a_restart() {
     let service = Service::open(Store::open(&path, Options::default()).unwrap()).await.unwrap();
     assert!(service.registry().get("x.org", "v1", "gadgets").is_some());
 }
+
+#[tokio::test]
+async fn a_patch_makes_nothing_else_of_an_object() {
+    let fixture = fixture().await;
+    fixture.create(DEFINITIONS, gadgets()).await.unwrap();
+    fixture.create("gadgets.x.org", gadget(&json!({}))).await.unwrap();
+    for patch in [json!({"apiVersion": "x.org/v2"}), json!({"kind": "Other"})] {
+        assert_eq!(fixture.merge("gadgets.x.org/g", patch).await.unwrap_err().code, 422);
+    }
+    fixture.create("configmaps", config_map("a")).await.unwrap();
+    let status = fixture.merge("configmaps/a", json!({"kind": "Secret"})).await.unwrap_err();
+    assert_eq!(status.code, 422);
+}

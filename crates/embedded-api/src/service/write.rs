@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::remove::remove;
 use super::{Answer, Service, Target, context};
-use crate::builtin::service::{Taken, allocate};
+use crate::builtin::allocate::{Taken, allocate};
 use crate::cause::Cause;
 use crate::resource::{Body, Resource};
 use crate::status::{Reason, Status};
@@ -213,11 +213,31 @@ fn decode_patched(target: &Target, value: Value, options: WriteOptions) -> Resul
         Body::Builtin(_) => meta::as_patched(&value),
         Body::Custom { .. } => value.to_string(),
     };
+    if matches!(target.resource.body, Body::Custom { .. }) {
+        check_head(target, &value)?;
+    }
     let decoded = decode::decode_body(&target.resource, value, options.validation);
     decoded.map_err(|problem| {
         let cause = Cause::invalid("patch", &json!(shown), &problem);
         Status::invalid(("", ""), "", &[cause])
     })
+}
+
+/// Refuses a patch that makes something else of a custom resource.
+fn check_head(target: &Target, value: &Value) -> Result<(), Status> {
+    let resource = &target.resource;
+    let expected = [("apiVersion", resource.api_version()), ("kind", resource.kind.to_string())];
+    let mut causes = Vec::new();
+    for (field, expected) in expected {
+        let found = value.get(field).and_then(Value::as_str).unwrap_or_default();
+        if found != expected {
+            causes.push(Cause::invalid(field, &json!(found), &format!("must be {expected}")));
+        }
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid((&resource.kind, &resource.group), &target.name, &causes))
 }
 
 type Json = std::sync::Arc<[u8]>;

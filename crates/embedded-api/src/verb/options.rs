@@ -42,7 +42,7 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// The object must be at this resourceVersion.
     pub resource_version: Option<String>,
-    /// `Foreground` and `Orphan` become finalizers, as a garbage collector would expect.
+    /// What becomes of dependents; it is checked, and then nothing: there is no garbage collector.
     pub propagation: Option<String>,
 }
 
