@@ -1,5 +1,6 @@
 //! The Kubernetes kinds that we read.
 
+mod cluster_network_policy;
 mod endpoint_slice;
 mod network_policy;
 mod node;
@@ -7,6 +8,10 @@ mod pod;
 mod profile;
 mod service;
 
+pub use cluster_network_policy::{
+    ClusterNetworkPolicy, ClusterNetworkPolicySpec, ClusterPeer, ClusterProtocol, ClusterRule,
+    ClusterSubject, NamespacedPods, PortNumbers, PortOfProtocol, PortRange, cluster_network_policy,
+};
 pub use endpoint_slice::endpoint_slice;
 pub use network_policy::network_policy;
 pub use node::node;

@@ -79,6 +79,8 @@ pub enum PolicyKind {
     StagedKubernetes,
     /// The `NetworkPolicy` of Kubernetes.
     Kubernetes,
+    /// The `ClusterNetworkPolicy` of Kubernetes.
+    KubernetesCluster,
 }
 
 impl fmt::Display for PolicyKind {
@@ -90,6 +92,7 @@ impl fmt::Display for PolicyKind {
             Self::StagedGlobal => "sgnp",
             Self::StagedKubernetes => "sknp",
             Self::Kubernetes => "knp",
+            Self::KubernetesCluster => "kcnp",
         })
     }
 }

@@ -174,14 +174,14 @@ fn ip_block(block: &IPBlock) -> Result<EntityMatch, Fault> {
 }
 
 /// Returns the selector of pods, and only of pods, that have the labels.
-fn pod_selector(field: &str, wire: &LabelSelector) -> Result<Selector, Fault> {
+pub(super) fn pod_selector(field: &str, wire: &LabelSelector) -> Result<Selector, Fault> {
     let pods = "projectcalico.org/orchestrator == 'k8s'".to_owned();
     let labels = label_selector(field, wire)?;
     parse(field, &if labels.is_empty() { pods } else { format!("{pods} && {labels}") })
 }
 
 /// Returns a label selector as text of ours, empty if it matches everything.
-fn label_selector(field: &str, wire: &LabelSelector) -> Result<String, Fault> {
+pub(super) fn label_selector(field: &str, wire: &LabelSelector) -> Result<String, Fault> {
     let labels = wire.match_labels.iter().flatten();
     let mut parts: Vec<String> = labels.map(|(key, value)| format!("{key} == '{value}'")).collect();
     for expression in wire.match_expressions.iter().flatten() {

@@ -43,6 +43,7 @@ const fn kind_name(kind: PolicyKind) -> &'static str {
         PolicyKind::StagedGlobal => "StagedGlobalNetworkPolicy",
         PolicyKind::StagedKubernetes => "StagedKubernetesNetworkPolicy",
         PolicyKind::Kubernetes => "KubernetesNetworkPolicy",
+        PolicyKind::KubernetesCluster => "KubernetesClusterNetworkPolicy",
     }
 }
 
