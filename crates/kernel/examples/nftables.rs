@@ -61,27 +61,7 @@ fn measure(nftables: &mut Nftables, state: PolicyState, settings: Settings) -> O
     let rules: usize = tables.map(|chain| chain.rules.len()).sum();
     say(&format!("{chains} chains, {rules} rules, rendered in {making:.1?}"));
 
-    let found = nftables.snapshot()?;
-    let start = Instant::now();
-    let transaction = plan(renderer.tables(), &found);
-    let planned = start.elapsed();
-    let start = Instant::now();
-    nftables.apply(&transaction)?;
-    let steps = transaction.steps.len();
-    say(&format!(
-        "load: {steps} steps, planned in {planned:.1?}, applied in {:.1?}",
-        start.elapsed()
-    ));
-
-    let start = Instant::now();
-    let found = nftables.snapshot()?;
-    let read = start.elapsed();
-    let start = Instant::now();
-    let nothing = plan(renderer.tables(), &found);
-    let compared = start.elapsed();
-    let left = nothing.steps.len();
-    say(&format!("adopt: read in {read:.1?}, compared in {compared:.1?}, {left} steps left"));
-
+    load(nftables, &renderer)?;
     let mut number = 0;
     series("an address comes or goes", nftables, || {
         number += 1;
@@ -107,11 +87,43 @@ fn measure(nftables: &mut Nftables, state: PolicyState, settings: Settings) -> O
         Ok(renderer.apply(&[PolicyChange::Policy(policy_id(0), Some(rules))]))
     })?;
     let mut number = 0;
-    series("a policy comes or goes", nftables, || {
+    series("a policy of one pod comes or goes", nftables, || {
         number += 1;
-        let value = (number % 2 == 1).then(|| rules_of(1, 80));
-        Ok(renderer.apply(&[PolicyChange::Policy(policy_id(POLICIES), value)]))
+        let is_there = number % 2 == 1;
+        let policy = PolicyChange::Policy(policy_id(POLICIES), is_there.then(|| rules_of(1, 80)));
+        let pod = workload(if is_there { PODS - 1 } else { 0 })?;
+        let mut path = (*pod.path).clone();
+        let tiers = path.ingress.tiers.iter_mut().filter(|_| is_there);
+        tiers.for_each(|tier| tier.policies.push(policy_id(POLICIES)));
+        let pod = WorkloadPolicy { path: Arc::new(path), ..pod };
+        let pod = PolicyChange::Workload("cali0".parse()?, Some(pod));
+        Ok(renderer.apply(&if is_there { [policy, pod] } else { [pod, policy] }))
     })
+}
+
+/// Fills the kernel's tables, reads them back and compares.
+fn load(nftables: &mut Nftables, renderer: &Renderer) -> Outcome<()> {
+    let found = nftables.snapshot()?;
+    let start = Instant::now();
+    let transaction = plan(renderer.tables(), &found);
+    let planned = start.elapsed();
+    let start = Instant::now();
+    nftables.apply(&transaction)?;
+    let steps = transaction.steps.len();
+    say(&format!(
+        "load: {steps} steps, planned in {planned:.1?}, applied in {:.1?}",
+        start.elapsed()
+    ));
+
+    let start = Instant::now();
+    let found = nftables.snapshot()?;
+    let read = start.elapsed();
+    let start = Instant::now();
+    let nothing = plan(renderer.tables(), &found);
+    let compared = start.elapsed();
+    let left = nothing.steps.len();
+    say(&format!("adopt: read in {read:.1?}, compared in {compared:.1?}, {left} steps left"));
+    Ok(())
 }
 
 /// Makes many changes, and says what they take: to render, and in the kernel.

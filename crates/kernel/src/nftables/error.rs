@@ -142,7 +142,9 @@ fn remedy(errno: Errno) -> Option<&'static str> {
         Errno::EBUSY => "something still leads to it",
         Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => "the running kernel lacks this: load its module",
         Errno::ENOBUFS | Errno::ENOMEM | Errno::EMSGSIZE => "the kernel is short of memory",
-        Errno::EMLINK => "more than 16 chains lead to each other",
+        Errno::EMLINK => {
+            "too many chains lead to each other: raise sysctl net.netfilter.nf_tables_jumps_max_netns"
+        }
         _ => return None,
     })
 }

@@ -350,3 +350,73 @@ fn split_first(bytes: &[u8]) -> Option<(Received<'_>, usize)> {
     };
     Some((received, len))
 }
+
+#[cfg(test)]
+mod tests {
+    use model::ruleset::{Statement, Verdict};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(note: &str) -> Rule {
+        Rule::new(vec![], vec![Statement::from(Verdict::Drop)]).noted(note)
+    }
+
+    #[test]
+    fn identities_are_read_from_comments_of_any_length() {
+        for note in ["", "policy gnp/a rule 0", "say \"why\"", &"ä".repeat(300)] {
+            let id = RuleId::of(&rule(note), Family::V4);
+            let userdata = comment(id, note);
+            assert!(userdata.len() <= names::rule::USERDATA_MAX);
+            assert_eq!(read_id(&userdata), Some(id), "{note}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_one_batch_of_messages() {
+        let all: Vec<Element> = (0..6_000)
+            .map(|port| {
+                Element::AddrPort(
+                    std::net::Ipv4Addr::LOCALHOST.into(),
+                    model::policy::Protocol::TCP,
+                    port,
+                )
+            })
+            .collect();
+        let steps = vec![
+            (Family::V4, Step::CreateTable),
+            (Family::V6, Step::Append("a".to_owned(), rule("b"))),
+            (Family::V4, Step::Add("c".to_owned(), all)),
+        ];
+        let transaction = Transaction { generation: Some(9), steps };
+        let (bytes, steps) = Batch::of(&transaction).into_bytes();
+        let messages: Vec<Received<'_>> = split(&bytes).map(Option::unwrap).collect();
+        assert_eq!(steps, [None, Some(0), Some(1), Some(2), Some(2), Some(2), None]);
+        let sequences: Vec<u32> = messages.iter().map(|message| message.sequence).collect();
+        assert_eq!(sequences, [1, 2, 3, 4, 5, 6, 7]);
+        let families: Vec<u8> = messages.iter().map(|message| message.parts().unwrap().0).collect();
+        assert_eq!(families, [0, 2, 10, 2, 2, 2, 0]);
+        let (_, begin) = messages[0].parts().unwrap();
+        assert_eq!(begin.number(names::BATCH_GENERATION), Some(9));
+        assert_eq!(messages[6].kind, names::BATCH_END);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            for received in split(&bytes).flatten() {
+                let _ = (received.code(), received.words());
+                if let Some((_, attributes)) = received.parts() {
+                    let _ = read_base(attributes);
+                }
+            }
+            let _ = read_id(&bytes);
+            for kind in element::KINDS {
+                for family in Family::ALL {
+                    let found: Vec<Vec<u8>> = bytes.chunks(40).map(<[u8]>::to_vec).collect();
+                    let _ = element::read(kind, family, &found);
+                }
+            }
+        }
+    }
+}
