@@ -13,7 +13,7 @@ use telemetry::logging::Level;
 #[command(
     name = "calico-datastore",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the server cannot be reached.\n\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
                   Example:\n  \
                   calico-datastore serve --data-dir ./data &\n  \
                   kubectl --kubeconfig ./data/admin.kubeconfig get namespaces"
@@ -32,6 +32,50 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve the API until SIGTERM or Ctrl-C.
     Serve(Serve),
+    /// Copy the datastore to a new file, also while it is served.
+    Backup {
+        #[command(flatten)]
+        data: DataDir,
+        /// The file to write; it must not exist. It holds every secret, and gets mode 0600.
+        file: PathBuf,
+    },
+    /// Make a data directory from a backup; clients list everything again.
+    Restore {
+        #[command(flatten)]
+        data: DataDir,
+        /// What `backup` wrote.
+        file: PathBuf,
+    },
+    /// Print every object as YAML, so that `import` or `kubectl apply` can make them elsewhere.
+    ///
+    /// Left out are events, leases, what every cluster makes itself, and what only this server
+    /// can know: uid, resourceVersion, generation, times of creation, owners, cluster IPs.
+    Export {
+        #[command(flatten)]
+        data: DataDir,
+        /// Print secrets, too. Whoever reads the output then knows them.
+        #[arg(long)]
+        include_secrets: bool,
+    },
+    /// Print the administrator's token, or a new one for a service account.
+    Token {
+        #[command(flatten)]
+        data: DataDir,
+        #[command(flatten)]
+        account: Account,
+    },
+    /// Print the administrator's kubeconfig, or one for a service account.
+    Kubeconfig {
+        #[command(flatten)]
+        data: DataDir,
+        #[command(flatten)]
+        account: Account,
+    },
+    /// Print a script that completes this command line.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Where everything is kept.
@@ -45,6 +89,17 @@ pub(crate) struct DataDir {
         default_value = "/var/lib/calico-datastore"
     )]
     pub(crate) path: PathBuf,
+}
+
+/// Whose token is wanted.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Account {
+    /// The service account; the administrator without it.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = account)]
+    pub(crate) service_account: Option<(String, String)>,
+    /// How long a service account's token is valid, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, requires = "service_account")]
+    pub(crate) duration: u32,
 }
 
 /// Arguments of `serve`.
@@ -66,6 +121,15 @@ pub(crate) struct Serve {
     pub(crate) print_kubeconfig: bool,
 }
 
+fn account(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(namespace, name)| {
+        !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+    });
+    let (namespace, name) =
+        parts.ok_or("write NAMESPACE/NAME, as in kube-system/calico-node".to_owned())?;
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
 fn level(text: &str) -> Result<Level, String> {
     text.parse().map_err(|error: telemetry::logging::UnknownLevel| error.to_string())
 }
@@ -81,9 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn service_accounts_have_a_namespace_and_a_name() {
+        assert_eq!(account("a/b"), Ok(("a".to_owned(), "b".to_owned())));
+        for text in ["a", "a/", "/b", "a/b/c", ""] {
+            assert!(account(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn serves_on_loopback_by_default() {
         let arguments = Arguments::try_parse_from(["calico-datastore", "serve"]).unwrap();
-        let Command::Serve(serve) = arguments.command;
+        let Command::Serve(serve) = arguments.command else { panic!("{arguments:?}") };
         assert!(serve.listen.ip().is_loopback());
     }
 }

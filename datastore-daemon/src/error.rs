@@ -15,6 +15,18 @@ pub(crate) enum Error {
     /// The server.
     #[error(transparent)]
     Server(#[from] embedded_api::server::Error),
+    /// The store's file.
+    #[error(transparent)]
+    Store(#[from] embedded_api::store::Error),
+    /// What the API refuses.
+    #[error("{0}")]
+    Refused(#[from] embedded_api::Status),
+    /// There is no datastore.
+    #[error("{} holds no datastore: name another with --data-dir, or make one with `calico-datastore serve`", .0.display())]
+    NoDatastore(PathBuf),
+    /// An object cannot be written down.
+    #[error("cannot write {0} as YAML")]
+    Yaml(String),
     /// A file.
     #[error("cannot {action} {}: {source}", path.display())]
     File {

@@ -2,11 +2,13 @@
 
 mod arguments;
 mod error;
+mod export;
+mod offline;
 mod serve;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use telemetry::logging;
 
 use arguments::{Arguments, Command};
@@ -36,6 +38,23 @@ fn run(command: Command) -> Result<(), Error> {
     runtime.block_on(async {
         match command {
             Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Backup { data, file } => offline::backup(&data.path, &file),
+            Command::Restore { data, file } => offline::restore(&data.path, &file),
+            Command::Export { data, include_secrets } => {
+                export::run(&data.path, export::Secrets::included(include_secrets)).await
+            }
+            Command::Token { data, account } => offline::token(&data.path, &account).await,
+            Command::Kubeconfig { data, account } => {
+                offline::kubeconfig(&data.path, &account).await
+            }
+            Command::Completion { shell } => completion(shell),
         }
     })
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), Error> {
+    let mut script = Vec::new();
+    let mut command = Arguments::command();
+    clap_complete::generate(shell, &mut command, "calico-datastore", &mut script);
+    offline::print(&script)
 }

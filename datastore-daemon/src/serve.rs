@@ -1,6 +1,5 @@
 //! `calico-datastore serve`: runs until somebody says to stop.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use tracing::info;
 
 use crate::arguments::Serve;
 use crate::error::Error;
+use crate::offline::print;
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(arguments: Serve) -> Result<(), Error> {
@@ -27,7 +27,7 @@ pub(crate) async fn run(arguments: Serve) -> Result<(), Error> {
         "ready"
     );
     if print_kubeconfig {
-        print(&server.kubeconfig())?;
+        print(server.kubeconfig().as_bytes())?;
     }
     if let Some(path) = ready_file {
         announce(&path, &server.endpoint())?;
@@ -39,13 +39,6 @@ pub(crate) async fn run(arguments: Serve) -> Result<(), Error> {
     server.stop().await;
     info!("stopped");
     Ok(())
-}
-
-fn print(text: &str) -> Result<(), Error> {
-    let failed =
-        |source| Error::File { action: "write to", path: "standard output".into(), source };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
 }
 
 /// Whoever waits for the file must not find it half written.

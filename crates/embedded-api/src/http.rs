@@ -9,6 +9,8 @@ pub(crate) mod limit;
 pub(crate) mod listen;
 pub(crate) mod media;
 
+mod openapi;
+mod protobuf;
 pub(crate) mod query;
 mod table;
 mod verbs;

@@ -20,7 +20,7 @@ use crate::service::Service;
 use crate::store::{self, Store};
 
 /// The store's file in the data directory.
-const STORE: &str = "datastore.sqlite";
+pub const STORE: &str = "datastore.sqlite";
 /// The administrator's kubeconfig in the data directory.
 const KUBECONFIG: &str = "admin.kubeconfig";
 
@@ -76,6 +76,59 @@ pub enum Error {
     },
 }
 
+/// Makes a directory that only its owner may enter, or checks that it is one.
+///
+/// # Errors
+///
+/// If others may read it, or it cannot be made.
+pub fn prepare(directory: &Path) -> Result<(), Error> {
+    Ok(files::private_directory(directory)?)
+}
+
+/// What a data directory is known by: its authority, its tokens, where it was served last.
+pub struct Identity {
+    authority: Authority,
+    issuer: Arc<Issuer>,
+    token: Token,
+    endpoint: String,
+}
+
+impl Identity {
+    /// Reads the identity in a directory; what is missing is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if a file is unreadable, or others may have read it.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let kubeconfig = files::read_private(&directory.join(KUBECONFIG))?.unwrap_or_default();
+        let endpoint = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: "));
+        Ok(Self {
+            authority: Authority::open(directory)?,
+            issuer: Arc::new(Issuer::open(directory)?),
+            token: guard::admin_token(directory)?,
+            endpoint: endpoint.unwrap_or("https://127.0.0.1:6443").to_owned(),
+        })
+    }
+
+    /// Returns the administrator's token.
+    #[must_use]
+    pub const fn admin_token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Returns what signs the tokens of service accounts.
+    #[must_use]
+    pub fn signer(&self) -> &dyn crate::service::Signer {
+        &*self.issuer
+    }
+
+    /// Returns a kubeconfig for the holder of a token.
+    #[must_use]
+    pub fn kubeconfig(&self, user: &str, token: &str) -> String {
+        kubeconfig(&self.endpoint, self.authority.certificate(), user, token)
+    }
+}
+
 /// A running server. Dropping it stops it without waiting; [`Server::stop`] waits.
 #[derive(Debug)]
 pub struct Server {
@@ -98,9 +151,7 @@ impl Server {
         let Config { directory, listen, store } = config;
         files::private_directory(&directory)?;
         let store = Store::open(&directory.join(STORE), store)?;
-        let authority = Authority::open(&directory)?;
-        let issuer = Arc::new(Issuer::open(&directory)?);
-        let token = guard::admin_token(&directory)?;
+        let Identity { authority, issuer, token, .. } = Identity::open(&directory)?;
         let refused = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -148,7 +199,7 @@ impl Server {
     /// Returns the administrator's kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> String {
-        kubeconfig(&self.endpoint(), &self.authority, "admin", &self.token)
+        kubeconfig(&self.endpoint(), &self.authority, "admin", self.token.reveal())
     }
 
     /// Ends watches, finishes requests for a few seconds, and closes the store.
@@ -161,9 +212,8 @@ impl Server {
 
 /// Returns a kubeconfig, in the order of kubectl's own.
 #[must_use]
-pub fn kubeconfig(endpoint: &str, authority: &str, user: &str, token: &Token) -> String {
+pub fn kubeconfig(endpoint: &str, authority: &str, user: &str, token: &str) -> String {
     let authority = BASE64.encode(authority.as_bytes());
-    let token = token.reveal();
     format!(
         "apiVersion: v1\n\
          kind: Config\n\

@@ -13,7 +13,7 @@ use super::info::Info;
 use super::listen::Handler;
 use super::media::{self, Format};
 use super::query::Query;
-use super::{discovery, limit, verbs};
+use super::{discovery, limit, openapi, verbs};
 use crate::auth::guard::Guard;
 use crate::auth::jwt::Issuer;
 use crate::service::Service;
@@ -125,6 +125,11 @@ impl Api {
             }
             ["api"] => Some(discovery::core_versions(&self.address)),
             ["apis"] => Some(discovery::groups(registry)),
+            ["openapi", "v3"] => Some(openapi::index(registry)),
+            ["openapi", "v3", "api", version] => openapi::document(registry, "", version),
+            ["openapi", "v3", "apis", group, version] => {
+                openapi::document(registry, group, version)
+            }
             ["apis", group] => discovery::group(registry, group),
             ["api", version] => discovery::resources(registry, "", version),
             ["apis", group, version] => discovery::resources(registry, group, version),

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::media::{self, Format};
+use super::media::{self, BodyFormat};
+use super::protobuf;
 use crate::status::Status;
 
 /// Decodes the body of a request for a kind.
@@ -19,10 +20,13 @@ pub(crate) fn decode(content_type: Option<&str>, body: &[u8], kind: &str) -> Res
         ))
     };
     match media::body_format(content_type)? {
-        Format::Json => {
+        BodyFormat::Protobuf => {
+            protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))
+        }
+        BodyFormat::Json => {
             serde_json::from_slice(body).map_err(|error| unreadable(go_error(&error, body)))
         }
-        Format::Yaml => {
+        BodyFormat::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| unreadable(error.to_string()))?;
             serde_saphyr::from_str(text).map_err(|error| unreadable(error.to_string()))
         }

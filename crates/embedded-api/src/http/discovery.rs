@@ -83,7 +83,7 @@ pub(crate) fn index(registry: &Registry) -> Value {
         paths.push(format!("/apis/{name}"));
         paths.extend(versions.keys().map(|version| format!("/apis/{name}/{version}")));
     }
-    let rest = ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    let rest = ["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
     paths.extend(rest.map(str::to_owned));
     json!({"paths": paths})
 }

@@ -12,6 +12,17 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// How a body is written down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum BodyFormat {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
 /// What is wanted instead of the object itself: the parameter `as` of meta.k8s.io.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum View {
@@ -144,16 +155,17 @@ pub(crate) fn wants_aggregated(header: Option<&str>) -> bool {
 ///
 /// # Errors
 ///
-/// 415 for anything but JSON and YAML.
-pub(crate) fn body_format(content_type: Option<&str>) -> Result<Format, Status> {
+/// 415 for anything else.
+pub(crate) fn body_format(content_type: Option<&str>) -> Result<BodyFormat, Status> {
     match Media::parse(content_type.unwrap_or_default()).kind.to_ascii_lowercase().as_str() {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
+        "" | "application/json" => Ok(BodyFormat::Json),
+        "application/yaml" => Ok(BodyFormat::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
         _ => Err(Status::new(
             415,
             Reason::UnsupportedMediaType,
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml",
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
@@ -232,9 +244,9 @@ mod tests {
 
     #[test]
     fn reads_bodies_and_patches_by_their_type() {
-        assert_eq!(body_format(None), Ok(Format::Json));
-        assert_eq!(body_format(Some("application/json; charset=utf-8")), Ok(Format::Json));
-        assert_eq!(body_format(Some("application/yaml")), Ok(Format::Yaml));
+        assert_eq!(body_format(None), Ok(BodyFormat::Json));
+        assert_eq!(body_format(Some("application/json; charset=utf-8")), Ok(BodyFormat::Json));
+        assert_eq!(body_format(Some("application/yaml")), Ok(BodyFormat::Yaml));
         assert_eq!(body_format(Some("text/plain")).unwrap_err().code, 415);
         assert_eq!(patch_type(Some("application/merge-patch+json")), Ok(PatchType::Merge));
         assert_eq!(patch_type(Some("application/json")).unwrap_err().code, 415);

@@ -5,7 +5,7 @@ use crate::resource::Registry;
 
 const TABLES: &str = include_str!("../../../../../testdata/embedded-api/tables/tables.json");
 /// About when the tables were written: ages are compared in words of a minute only.
-const NOW: &str = "2026-11-23T16:59:59Z";
+const NOW: &str = "2026-11-23T17:00:08Z";
 /// Columns that depend on the second.
 const AGES: [&str; 1] = ["Age"];
 
