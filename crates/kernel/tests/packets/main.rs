@@ -13,6 +13,7 @@
 
 mod adoption;
 mod cluster;
+mod histories;
 mod hosts;
 mod policies;
 #[path = "../netns/sandbox.rs"]
