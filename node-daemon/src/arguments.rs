@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-/// The daemon of one node: start-up, routes, BGP.
+use crate::why::{Party, Traffic};
+
+/// The daemon of one node: start-up, routes, policy, BGP.
 ///
 /// Without arguments it runs until SIGTERM, and then leaves routes and peers
 /// as they are. Its settings are environment variables and FelixConfiguration
@@ -50,6 +52,20 @@ pub(crate) enum Command {
     Bgp {
         #[command(subcommand)]
         query: BgpQuery,
+    },
+    /// Explain what becomes of a connection, and by which rule.
+    ///
+    /// At both ends and for every address family: the tiers and policies that
+    /// apply, each rule that was looked at and why it did or did not match,
+    /// and the verdict. It is what the datastore says should be.
+    #[command(after_help = "Example: calico-node why shop/web shop/db tcp/5432")]
+    Why {
+        /// Who sends: POD, NAMESPACE/POD or hostendpoint:NAME.
+        from: Party,
+        /// Who receives.
+        to: Party,
+        /// What is sent: tcp/443, udp/53, sctp/9, icmp, icmpv6, or a protocol's number.
+        traffic: Traffic,
     },
 }
 
@@ -136,7 +152,7 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused() {
-        for wrong in ["-felix-reddy", "run", "bgp", "bgp statu"] {
+        for wrong in ["-felix-reddy", "run", "bgp", "bgp statu", "why a b", "why a b tcp"] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }

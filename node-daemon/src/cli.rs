@@ -1,9 +1,11 @@
 //! What the command line asks for, and the exit code.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::arguments::{Arguments, BgpQuery, Command, Probe};
+use crate::why::Question;
 use crate::{admin, daemon, health};
 
 /// Does what `arguments` ask for; the program's name comes first.
@@ -19,6 +21,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let probes = arguments.probes();
     match arguments.command {
         Some(Command::Bgp { query: BgpQuery::Status { json } }) => bgp_status(json),
+        Some(Command::Why { from, to, traffic }) => why(&Question { from, to, traffic }),
         None if !probes.is_empty() => probe(&probes),
         None if arguments.shutdown => in_runtime(daemon::announce_shutdown()),
         None => in_runtime(daemon::run()),
@@ -26,7 +29,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Runs one task to its end; one thread is enough, and keeps the memory of a node small.
-fn in_runtime(task: impl Future<Output = Result<(), daemon::DaemonError>>) -> ExitCode {
+fn in_runtime<E: Display>(task: impl Future<Output = Result<(), E>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(task).map_err(|error| error.to_string()),
@@ -61,6 +64,11 @@ fn probe(probes: &[Probe]) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "the explanation is this command's result")]
+fn why(question: &Question) -> ExitCode {
+    in_runtime(async { daemon::explain(question).await.map(|text| println!("{text}")) })
 }
 
 #[expect(clippy::print_stdout, reason = "the report is this command's result")]

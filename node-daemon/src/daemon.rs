@@ -23,6 +23,7 @@ use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::startup::{self, Availability, StartedNode};
+use crate::why::Question;
 use crate::{admin, bgp, health, metrics};
 
 /// Felix's own settings file.
@@ -162,6 +163,20 @@ pub async fn announce_shutdown() -> Result<(), DaemonError> {
     let client = connect(&startup)?;
     startup::announce(&client, name.as_str(), Availability::Down).await?;
     Ok(())
+}
+
+/// Explains what becomes of a connection.
+///
+/// # Errors
+///
+/// What is wrong with the settings, the datastore or the question.
+pub(crate) async fn explain(question: &Question) -> Result<String, String> {
+    let connect = || -> Result<_, DaemonError> {
+        let startup = startup::configure(&sources())?;
+        Ok((startup::node_name(&startup.node)?, connect(&startup)?))
+    };
+    let (node, client) = connect().map_err(|error| error.to_string())?;
+    crate::why::answer(&client, node, question).await
 }
 
 /// Returns where the health endpoint is, as far as the environment says.

@@ -15,3 +15,4 @@ mod felix;
 mod health;
 mod metrics;
 pub mod startup;
+mod why;

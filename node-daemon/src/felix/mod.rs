@@ -2,9 +2,10 @@
 //!
 //! [`engine`] decides about routes without IO; [`event`] is everything that it
 //! hears and says; [`run`] is the loop around it, [`table`] its view of the
-//! kernel and [`watch`] its view of the datastore. [`policy`] has the same
+//! kernel, [`watch`] and [`border`] its view of the datastore. [`policy`] has the same
 //! rooms for policy.
 
+pub(crate) mod border;
 pub(crate) mod engine;
 pub(crate) mod event;
 pub(crate) mod policy;

@@ -9,9 +9,9 @@ use model::desired::RouteProtocol;
 use model::id::NodeName;
 use serde_json::Value;
 
+use super::border::Heard;
 use super::event::Event;
 use super::policy::{self, event::Event as PolicyEvent};
-use super::watch::Heard;
 
 /// The settings as they are now, from the environment and the datastore.
 #[derive(Debug)]

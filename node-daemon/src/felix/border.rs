@@ -1,0 +1,181 @@
+//! Where objects become model values, or are refused and count as absent.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use calc::Change;
+use datastore::ObjectKey;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use model::id::{NamespacedName, NodeName};
+use model::policy::{PolicyId, PolicyKind};
+
+use super::event::{Event, Kind};
+use super::policy::event::Event as PolicyEvent;
+use super::watch::Scope;
+
+/// What the loops for routes and for policy hear of one object.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// For routes.
+    pub(crate) routes: Option<Event>,
+    /// For policy.
+    pub(crate) policy: Option<PolicyEvent>,
+}
+
+impl Heard {
+    fn routes(change: Change) -> Self {
+        Self { routes: Some(Event::Store(change)), policy: None }
+    }
+
+    fn policy(change: calc::policy::Change) -> Self {
+        Self { routes: None, policy: Some(PolicyEvent::Change(change)) }
+    }
+
+    pub(crate) fn synced(kind: Kind) -> Self {
+        Self {
+            routes: Kind::ROUTES.contains(&kind).then_some(Event::Synced(kind)),
+            policy: Kind::POLICY.contains(&kind).then_some(PolicyEvent::Synced(kind)),
+        }
+    }
+}
+
+/// Returns the value, or reports why there is none: an object that is refused counts as absent.
+fn accepted<T, E: Display>(result: Result<T, E>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(%error, "object ignored");
+            None
+        }
+    }
+}
+
+pub(crate) fn node(key: &ObjectKey, object: Option<&Node>) -> Heard {
+    let Some(name) = accepted(key.name.parse::<NodeName>()) else { return Heard::default() };
+    let node = object.and_then(|object| accepted(api::kubernetes::node(object))).map(Box::new);
+    Heard {
+        policy: Some(PolicyEvent::Node(name.clone(), node.clone())),
+        ..Heard::routes(Change::Node(name, node))
+    }
+}
+
+pub(crate) fn pool(key: &ObjectKey, object: Option<&api::IpPool>) -> Heard {
+    let pool = object.and_then(|object| accepted(object.try_into())).map(Box::new);
+    Heard {
+        policy: Some(PolicyEvent::Pool(key.name.clone(), pool.clone())),
+        ..Heard::routes(Change::Pool(key.name.clone(), pool))
+    }
+}
+
+pub(crate) fn affinity(key: &ObjectKey, object: Option<&api::BlockAffinity>) -> Heard {
+    let affinity = object.and_then(|object| accepted(object.try_into()));
+    Heard::routes(Change::Affinity(key.name.clone(), affinity))
+}
+
+/// Routes are made for this node's pods; policy needs to know everybody's addresses.
+pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> Heard {
+    let prefix = &scope.interface_prefix;
+    let read = |pod: &Pod| accepted(api::kubernetes::workload_endpoint(pod, prefix));
+    let endpoint = object.and_then(read).flatten();
+    let own = endpoint.as_ref().filter(|endpoint| endpoint.node == scope.node);
+    let own = Change::Endpoint(name_of(key), own.cloned().map(Box::new));
+    let everybodys = calc::policy::Change::Workload(name_of(key), endpoint.map(Arc::new));
+    Heard { policy: Some(PolicyEvent::Change(everybodys)), ..Heard::routes(own) }
+}
+
+/// Only the object named `default` is the cluster's.
+pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfiguration>) -> Heard {
+    if key.name != "default" {
+        return Heard::default();
+    }
+    let configuration = object.and_then(|object| accepted(object.try_into()));
+    Heard::routes(Change::Bgp(configuration.map(Box::new)))
+}
+
+pub(crate) fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Heard {
+    let peer = object.and_then(|object| accepted(object.try_into()));
+    Heard::routes(Change::Peer(key.name.clone(), peer.map(Box::new)))
+}
+
+pub(crate) fn policy(key: &ObjectKey, object: Option<&api::CalicoNetworkPolicy>) -> Heard {
+    of_policy(PolicyKind::Network, key, object.map(TryInto::try_into))
+}
+
+pub(crate) fn global_policy(key: &ObjectKey, object: Option<&api::GlobalNetworkPolicy>) -> Heard {
+    of_policy(PolicyKind::Global, key, object.map(TryInto::try_into))
+}
+
+pub(crate) fn kubernetes_policy(key: &ObjectKey, object: Option<&NetworkPolicy>) -> Heard {
+    of_policy(PolicyKind::Kubernetes, key, object.map(api::kubernetes::network_policy))
+}
+
+pub(crate) fn staged_policy(key: &ObjectKey, object: Option<&api::StagedNetworkPolicy>) -> Heard {
+    of_policy(PolicyKind::StagedNetwork, key, object.map(TryInto::try_into))
+}
+
+pub(crate) fn staged_global_policy(
+    key: &ObjectKey,
+    object: Option<&api::StagedGlobalNetworkPolicy>,
+) -> Heard {
+    of_policy(PolicyKind::StagedGlobal, key, object.map(TryInto::try_into))
+}
+
+pub(crate) fn staged_kubernetes_policy(
+    key: &ObjectKey,
+    object: Option<&api::StagedKubernetesNetworkPolicy>,
+) -> Heard {
+    of_policy(PolicyKind::StagedKubernetes, key, object.map(TryInto::try_into))
+}
+
+fn of_policy(
+    kind: PolicyKind,
+    key: &ObjectKey,
+    read: Option<Result<model::policy::Policy, api::Invalid>>,
+) -> Heard {
+    let id = PolicyId { kind, namespace: key.namespace.clone(), name: key.name.clone() };
+    let policy = read.and_then(accepted).map(Arc::new);
+    Heard::policy(calc::policy::Change::Policy(id, policy))
+}
+
+pub(crate) fn namespace(key: &ObjectKey, object: Option<&Namespace>) -> Heard {
+    let profile = object.map(api::kubernetes::namespace_profile).map(Arc::new);
+    Heard::policy(calc::policy::Change::Profile(format!("kns.{}", key.name), profile))
+}
+
+pub(crate) fn service_account(key: &ObjectKey, object: Option<&ServiceAccount>) -> Heard {
+    let NamespacedName { namespace, name } = name_of(key);
+    let profile = object.map(api::kubernetes::service_account_profile).map(Arc::new);
+    Heard::policy(calc::policy::Change::Profile(format!("ksa.{namespace}.{name}"), profile))
+}
+
+pub(crate) fn tier(key: &ObjectKey, object: Option<&api::Tier>) -> Heard {
+    let tier = object.and_then(|object| accepted(object.try_into()));
+    Heard::policy(calc::policy::Change::Tier(key.name.clone(), tier))
+}
+
+pub(crate) fn network_set<T>(key: &ObjectKey, object: Option<&T>) -> Heard
+where
+    for<'a> model::network_set::NetworkSet: TryFrom<&'a T, Error = api::Invalid>,
+{
+    let set = object.and_then(|object| accepted(object.try_into())).map(Arc::new);
+    let id =
+        calc::policy::NetworkSetId { namespace: key.namespace.clone(), name: key.name.clone() };
+    Heard::policy(calc::policy::Change::NetworkSet(id, set))
+}
+
+pub(crate) fn host_endpoint(key: &ObjectKey, object: Option<&api::HostEndpoint>) -> Heard {
+    let endpoint = object.and_then(|object| accepted(object.try_into())).map(Arc::new);
+    Heard::policy(calc::policy::Change::Host(key.name.clone(), endpoint))
+}
+
+pub(crate) fn endpoint_slice(key: &ObjectKey, object: Option<&EndpointSlice>) -> Heard {
+    let slice = object.and_then(|object| accepted(api::kubernetes::endpoint_slice(object)));
+    Heard::policy(calc::policy::Change::EndpointSlice(name_of(key), slice.map(Arc::new)))
+}
+
+fn name_of(key: &ObjectKey) -> NamespacedName {
+    let namespace = key.namespace.clone().unwrap_or_default();
+    NamespacedName { namespace, name: key.name.clone() }
+}
