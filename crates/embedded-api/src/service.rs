@@ -8,7 +8,8 @@ mod stream;
 mod token;
 mod write;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
@@ -59,7 +60,12 @@ pub struct Service {
     store: Store,
     /// The kinds, and the revision at which they were these.
     registry: Arc<RwLock<(Revision, Arc<Registry>)>>,
+    /// What each definition came to when it was parsed last.
+    known: Arc<Mutex<Known>>,
 }
+
+/// The kinds of each definition, by its name, and the revision of the definition.
+type Known = BTreeMap<Arc<str>, (Revision, Vec<Resource>)>;
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,7 +81,7 @@ impl Service {
     /// 500 or 503 if the store fails.
     pub async fn open(store: Store) -> Result<Self, Status> {
         let registry = Arc::new(RwLock::new((0, Arc::new(Registry::new([])))));
-        let this = Self { store, registry };
+        let this = Self { store, registry, known: Arc::default() };
         this.seed().await?;
         this.refresh().await?;
         Ok(this)

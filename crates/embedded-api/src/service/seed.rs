@@ -4,10 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::{Service, Target};
+use super::{Known, Service, Target};
 use crate::resource::{Registry, Resource};
 use crate::status::{Reason, Status};
-use crate::store::Scope;
+use crate::store::{Entry, Scope};
 use crate::verb::WriteOptions;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -54,16 +54,33 @@ impl Service {
             Scope::All { resource: "customresourcedefinitions.apiextensions.k8s.io".into() };
         let read = self.store.read(move |snapshot| {
             let page = snapshot.page(&scope, None, None, None)?;
-            let objects = page.entries.iter().map(crate::store::Entry::object);
-            Ok((page.revision, objects.collect::<Result<Vec<_>, _>>()?))
+            Ok((page.revision, page.entries))
         });
         let (revision, definitions) = read.await?;
-        let registry = Registry::new(definitions.iter().flat_map(Resource::of_definition));
+        let registry = Registry::new(self.learn(&definitions)?);
         let mut current = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         // Two refreshes may overtake each other: the later state stays.
         if revision >= current.0 {
             *current = (revision, Arc::new(registry));
         }
         Ok(())
+    }
+
+    /// Returns the kinds of definitions; one that is as it was is not parsed again, so that
+    /// the cost of a new definition does not grow with the number of those that are there.
+    fn learn(&self, definitions: &[Entry]) -> Result<Vec<Resource>, Status> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut learned = Known::new();
+        for entry in definitions {
+            let name = Arc::clone(&entry.key.name);
+            let kinds = match known.remove(&name) {
+                Some((revision, kinds)) if revision == entry.revision => kinds,
+                _ => Resource::of_definition(&entry.object()?),
+            };
+            learned.insert(name, (entry.revision, kinds));
+        }
+        let kinds = learned.values().flat_map(|(_, kinds)| kinds.iter().cloned()).collect();
+        *known = learned;
+        Ok(kinds)
     }
 }
