@@ -11,6 +11,7 @@ use model::ruleset::{
 use crate::fragment::{Fragment, Part};
 use crate::host;
 use crate::renderer::Context;
+use crate::set;
 use crate::settings::{HostAction, ServiceLoop, Settings};
 
 /// The map from workloads' interfaces to chains for packets from them, and the
@@ -46,6 +47,9 @@ pub(crate) fn fragment(context: &Context<'_>) -> Fragment {
         filter(&mut part, context);
         nat(&mut part, context.settings);
         host::add(&mut part, context);
+        if context.sharing.is_used() {
+            set::add_shared(&mut part);
+        }
     }
     fragment
 }

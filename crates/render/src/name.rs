@@ -1,6 +1,6 @@
 //! The names of chains and sets.
 
-use model::desired::policy::{Direction, SetId};
+use model::desired::policy::{Direction, SetId, SetKind};
 use model::net::Family;
 use model::policy::PolicyId;
 use sha2::{Digest, Sha256};
@@ -56,6 +56,15 @@ pub(crate) fn path(prefix: &str, direction: &Direction) -> String {
 /// Returns the set with the addresses of `id`, as Calico calls it.
 pub(crate) fn addrs(id: SetId, family: Family) -> String {
     format!("cali{}0{id}", family.number())
+}
+
+/// Returns the set that holds many of `kind`.
+pub(crate) fn shared(kind: SetKind, family: Family) -> String {
+    let what = match kind {
+        SetKind::ServiceAddrs => "services",
+        SetKind::Selected | SetKind::ServicePorts | SetKind::NamedPort => "selectors",
+    };
+    format!("cali{}-members-{what}", family.number())
 }
 
 /// Returns the set with the networks of `id`.

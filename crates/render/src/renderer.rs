@@ -15,7 +15,7 @@ use crate::name::{self, Toward};
 use crate::path::{self, Ending};
 use crate::plan;
 use crate::rule;
-use crate::set;
+use crate::set::{self, Sharing};
 use crate::settings::Settings;
 
 mod store;
@@ -31,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) state: &'a PolicyState,
     /// The sets with networks that are no single addresses.
     pub(crate) nets: &'a BTreeSet<(SetId, Family)>,
+    /// Which sets share one of the kernel's.
+    pub(crate) sharing: Sharing,
     /// The directions in which policies are looked at.
     used: &'a Used,
 }
@@ -51,6 +53,7 @@ pub struct Renderer {
     settings: Settings,
     state: PolicyState,
     nets: BTreeSet<(SetId, Family)>,
+    sharing: Sharing,
     used: Used,
     store: Store,
 }
@@ -66,9 +69,10 @@ impl Renderer {
     #[must_use]
     pub fn new(state: PolicyState, settings: Settings) -> Self {
         let (nets, used) = (nets_of(&state), Used::of(&state));
+        let sharing = Sharing::of(state.sets.keys().copied(), settings.named_sets);
         let tables = settings.families.iter().map(|family| (*family, Ruleset::default()));
         let store = Store::new(tables.collect());
-        let mut renderer = Self { settings, state, nets, used, store };
+        let mut renderer = Self { settings, state, nets, sharing, used, store };
         for object in renderer.objects() {
             let fragment = renderer.fragment(&object);
             renderer.store.replace(Fragment::default(), fragment);
@@ -153,22 +157,33 @@ impl Renderer {
     /// Changes addresses one by one: a set of 50,000 is not made anew for one of them.
     fn change_addrs(&mut self, id: SetId, add: &BTreeSet<SetMember>, remove: &BTreeSet<SetMember>) {
         for family in self.settings.families.clone() {
-            let set = name::addrs(id, family);
-            for element in remove.iter().filter_map(|member| set::one(*member, family)) {
+            let sharing = self.sharing;
+            let element = |member: &SetMember| sharing.element(id, *member, family);
+            let set = sharing.name(id, family);
+            for element in remove.iter().filter_map(element) {
                 self.store.remove_element(family, &set, element);
             }
-            for element in add.iter().filter_map(|member| set::one(*member, family)) {
+            for element in add.iter().filter_map(element) {
                 self.store.add_element(family, &set, element);
             }
         }
     }
 
     /// Changes a set as a whole, and if there were or are no networks in it any
-    /// more, the rules that look for them too.
+    /// more, the rules that look for them too; everything, if the number of sets
+    /// has others share one now.
     fn change_set(&mut self, id: SetId, change: &PolicyChange) {
+        let sharing = self.sharing_after(id, change);
+        let this = Object::Set(id);
+        let objects = if sharing == self.sharing {
+            [vec![this], self.users(id)].concat()
+        } else {
+            // The frame comes first: it makes the set that is shared.
+            let others = self.objects().into_iter().filter(|object| *object != this);
+            others.chain([this.clone()]).collect()
+        };
+        let before: Vec<Fragment> = objects.iter().map(|object| self.fragment(object)).collect();
         let had = Family::ALL.map(|family| self.nets.contains(&(id, family)));
-        let users = [vec![Object::Set(id)], self.users(id)].concat();
-        let before: Vec<Fragment> = users.iter().map(|user| self.fragment(user)).collect();
         self.state.apply(change);
         for family in Family::ALL {
             if set::has_nets(&self.state, id, family) {
@@ -178,11 +193,21 @@ impl Renderer {
             }
         }
         let has = Family::ALL.map(|family| self.nets.contains(&(id, family)));
-        let changed = if had == has { 1 } else { users.len() };
-        for (user, before) in users.iter().zip(before).take(changed) {
-            let after = self.fragment(user);
+        let is_only_this = had == has && sharing == self.sharing;
+        self.sharing = sharing;
+        let changed = if is_only_this { 1 } else { objects.len() };
+        for (object, before) in objects.iter().zip(before).take(changed) {
+            let after = self.fragment(object);
             self.store.replace(before, after);
         }
+    }
+
+    /// Returns which sets will share one of the kernel's after a set's change.
+    fn sharing_after(&self, id: SetId, change: &PolicyChange) -> Sharing {
+        let is_there = !matches!(change, PolicyChange::SetRemoved(_));
+        let others = self.state.sets.keys().filter(|other| **other != id);
+        let ids = others.copied().chain(is_there.then_some(id));
+        Sharing::of(ids, self.settings.named_sets)
     }
 
     /// Returns the policies and profiles whose rules name a set.
@@ -214,7 +239,7 @@ impl Renderer {
     /// Returns what an object adds, which is nothing if it is not there.
     fn fragment(&self, object: &Object) -> Fragment {
         let Self { settings, state, nets, used, .. } = self;
-        let context = Context { settings, state, nets, used };
+        let context = Context { settings, state, nets, sharing: self.sharing, used };
         if *object == Object::Frame {
             return frame::fragment(&context);
         }
@@ -257,7 +282,7 @@ fn add_object(part: &mut Part<'_>, context: &Context<'_>, object: &Object) {
         }
         Object::Set(id) => {
             if let Some(members) = state.sets.get(id) {
-                set::add(part, *id, members);
+                set::add(part, context.sharing, *id, members);
             }
         }
     }

@@ -174,7 +174,12 @@ impl Alternatives<'_, '_, '_> {
     /// Returns the marks of an address in a set: in its addresses, or in its networks.
     fn lookups(&self, side: Side, is: Is, id: SetId) -> Vec<Match> {
         let family = self.part.family;
-        let mut lookups = vec![Match::InSet(side, is, name::addrs(id, family))];
+        let sharing = self.context.sharing;
+        let set = sharing.name(id, family);
+        let mut lookups = vec![match sharing.number(id) {
+            Some(number) => Match::Member(side, is, (number, set)),
+            None => Match::InSet(side, is, set),
+        }];
         if self.context.nets.contains(&(id, family)) {
             lookups.push(Match::InSet(side, is, name::nets(id, family)));
         }

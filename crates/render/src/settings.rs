@@ -41,6 +41,9 @@ pub struct Settings {
     pub service_ranges: Vec<Cidr>,
     /// What becomes of it (`serviceLoopPrevention`).
     pub service_loop: ServiceLoop,
+    /// How many sets of addresses may have a set of the kernel's to themselves; it
+    /// looks through all their names for each message that names one.
+    pub named_sets: usize,
     /// How lines of the Log action start (`logPrefix`).
     pub log_prefix: String,
 }
@@ -66,6 +69,7 @@ impl Default for Settings {
             is_invalid_dropped: true,
             service_ranges: Vec::new(),
             service_loop: ServiceLoop::Drop,
+            named_sets: 1_000,
             log_prefix: "calico-packet".to_owned(),
         }
     }

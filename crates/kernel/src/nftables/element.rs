@@ -36,8 +36,9 @@ pub(super) struct Form {
 }
 
 /// Every kind there is.
-pub(super) const KINDS: [ElementKind; 7] = [
+pub(super) const KINDS: [ElementKind; 8] = [
     ElementKind::Addr,
+    ElementKind::Member,
     ElementKind::Net,
     ElementKind::AddrPort,
     ElementKind::Ports,
@@ -63,6 +64,7 @@ pub(super) fn form(kind: ElementKind, family: Family) -> Form {
     };
     match kind {
         ElementKind::Addr => plain(0, addr, addr_len),
+        ElementKind::Member => plain(0, types(&[IPV6, addr]), sum(&[16, addr_len])),
         ElementKind::Net => plain(names::set::INTERVAL, addr, addr_len),
         ElementKind::AddrPort => plain(0, types(&[addr, PROTOCOL, PORT]), sum(&[addr_len, 4, 4])),
         ElementKind::Ports => plain(names::set::INTERVAL, PORT, 2),
@@ -108,6 +110,7 @@ pub(super) fn write(to: &mut Writer, element: &Element) {
             one.nest(names::element::DATA, |data| write_verdict(data, &verdict));
         }),
         Element::Addr(_)
+        | Element::Member(..)
         | Element::AddrPort(..)
         | Element::Source(..)
         | Element::SourceWithMac(..) => {
@@ -136,6 +139,9 @@ fn write_one(list: &mut Writer, key: &[u8], flags: u32, fill: impl FnOnce(&mut W
 fn key(element: &Element) -> Vec<u8> {
     match element {
         Element::Addr(addr) => addr_bytes(*addr),
+        Element::Member(number, addr) => {
+            [number.to_be_bytes().to_vec(), addr_bytes(*addr)].concat()
+        }
         Element::AddrPort(addr, protocol, port) => {
             let [high, low] = port.to_be_bytes();
             [addr_bytes(*addr), vec![protocol.0, 0, 0, 0, high, low, 0, 0]].concat()
@@ -185,6 +191,7 @@ fn read_one(kind: ElementKind, family: Family, element: Reader<'_>) -> Option<El
     let data = element.within(names::element::DATA);
     Some(match kind {
         ElementKind::Addr => Element::Addr(key.addr(family)?),
+        ElementKind::Member => Element::Member(u128::from_be_bytes(key.take()?), key.addr(family)?),
         ElementKind::AddrPort => {
             let addr = key.addr(family)?;
             let [protocol, ..] = key.take::<4>()?;
@@ -353,6 +360,7 @@ mod tests {
             let addr: IpAddr = addr.parse().unwrap();
             for element in [
                 Element::Addr(addr),
+                Element::Member(0xdead_beef, addr),
                 Element::AddrPort(addr, Protocol::SCTP, 8080),
                 Element::Source(name.clone(), addr),
                 Element::SourceWithMac(name.clone(), MacAddr([1, 2, 3, 4, 5, 6]), addr),

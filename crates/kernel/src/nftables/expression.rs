@@ -16,8 +16,10 @@ const FIRST: u32 = 1;
 const SECOND: u32 = 2;
 /// The register of the verdict.
 const VERDICT: u32 = 0;
-/// The registers of four bytes behind an interface's name (`NFT_REG32_04`).
-const BEHIND_NAME: u32 = 12;
+/// The first register of four bytes, which is the first quarter of that one (`NFT_REG32_00`).
+const FIRST_WORD: u32 = 8;
+/// The register of four bytes behind those 16 (`NFT_REG32_04`).
+const BEHIND_FIRST: u32 = 12;
 
 /// `NFT_META_…`.
 const META_MARK: u32 = 3;
@@ -106,8 +108,16 @@ impl Expressions {
                 self.payload(addr_place(*side, self.family), FIRST);
                 self.lookup(*is, set);
             }
+            Match::Member(side, is, (number, set)) => {
+                self.push("immediate", |data| {
+                    data.number(1, FIRST);
+                    data.nest(2, |value| value.bytes(names::DATA_VALUE, &number.to_be_bytes()));
+                });
+                self.concat_addr(*side, BEHIND_FIRST);
+                self.lookup(*is, set);
+            }
             Match::PortInSet(side, is, set) => {
-                let behind = self.concat_addr(*side, 8);
+                let behind = self.concat_addr(*side, FIRST_WORD);
                 self.meta(META_L4PROTO, behind);
                 self.payload(port_place(*side), behind.saturating_add(1));
                 self.lookup(*is, set);
@@ -132,13 +142,13 @@ impl Expressions {
             }
             Match::Source(is, set) => {
                 self.meta(META_IIFNAME, FIRST);
-                self.concat_addr(Side::Source, BEHIND_NAME);
+                self.concat_addr(Side::Source, BEHIND_FIRST);
                 self.lookup(*is, set);
             }
             Match::SourceWithMac(is, set) => {
                 self.meta(META_IIFNAME, FIRST);
-                self.payload(ETHER_SOURCE, BEHIND_NAME);
-                self.concat_addr(Side::Source, BEHIND_NAME.saturating_add(2));
+                self.payload(ETHER_SOURCE, BEHIND_FIRST);
+                self.concat_addr(Side::Source, BEHIND_FIRST.saturating_add(2));
                 self.lookup(*is, set);
             }
         }

@@ -88,6 +88,7 @@ fn sets(family: Family) -> BTreeMap<String, Set> {
     let (name, addr) = (if_name("cali0"), addr(family));
     let sets = [
         ("addrs", set(vec![Element::Addr(addr)])),
+        ("members", set(vec![Element::Member(7, addr)])),
         ("nets", set(vec![Element::Net(net(family))])),
         ("addr-ports", set(vec![Element::AddrPort(addr, Protocol::TCP, 80)])),
         ("ports", set(vec![Element::Ports(1, 1), Element::Ports(80, 90)])),
@@ -113,6 +114,7 @@ fn marks(family: Family) -> Vec<Rule> {
         Match::Net(Side::Source, Is::In, net(family)),
         Match::InSet(Side::Source, Is::NotIn, text("addrs")),
         Match::InSet(Side::Destination, Is::In, text("nets")),
+        Match::Member(Side::Source, Is::In, (7, text("members"))),
         Match::PortInSet(Side::Destination, Is::In, text("addr-ports")),
         Match::Marked(Is::NotIn, MARK),
         Match::Source(Is::In, text("sources")),
@@ -330,5 +332,5 @@ async fn foreign_tables_stay_as_they_are() {
     assert_eq!(nft(&host.netns, "list ruleset"), before);
     let kinds: BTreeSet<ElementKind> =
         everything(Family::V4).sets.values().map(|set| set.kind).collect();
-    assert_eq!(kinds.len(), 7, "every kind is tried");
+    assert_eq!(kinds.len(), 8, "every kind is tried");
 }

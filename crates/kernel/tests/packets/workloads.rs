@@ -90,11 +90,20 @@ async fn rules_of_each_kind_decide() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn sets_follow_their_members() {
+    follow(Settings::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn sets_that_share_one_follow_their_members() {
+    follow(Settings { named_sets: 0, ..Settings::default() }).await;
+}
+
+async fn follow(settings: Settings) {
     let cluster = Cluster::new(3).await;
     let to = cluster.pods[1].v4();
     serve_tcp(cluster.pods[1].netns(), 80);
     serve_tcp(cluster.pods[1].netns(), 8080);
-    let peers = set_id(SetKind::Selected, 1);
+    let peers = set_id(SetKind::Selected, 0x81);
     let named = set_id(SetKind::NamedPort, 2);
     let mut by_peer = tcp_to(&[(80, 80)]);
     by_peer.source.in_sets = vec![peers];
@@ -104,7 +113,7 @@ async fn sets_follow_their_members() {
     let mut state = with(cluster.state(&paths), "p", vec![by_peer, by_name]);
     state.sets.insert(peers, BTreeSet::new());
     state.sets.insert(named, BTreeSet::new());
-    let mut enforced = cluster.enforce(state, Settings::default());
+    let mut enforced = cluster.enforce(state, settings);
     let mut change = |id, add: &[SetMember], remove: &[SetMember]| {
         let (add, remove) = (add.iter().copied().collect(), remove.iter().copied().collect());
         let changes = [PolicyChange::SetMembers { id, add, remove }];

@@ -12,6 +12,8 @@ use crate::policy::Protocol;
 pub enum ElementKind {
     /// Addresses of the table's family, found by hashing.
     Addr,
+    /// Numbers of sets with addresses that are in them: many sets in one.
+    Member,
     /// Networks of the table's family, found in a tree; they do not overlap.
     Net,
     /// Addresses with a protocol and a port.
@@ -31,6 +33,8 @@ pub enum ElementKind {
 pub enum Element {
     /// An address.
     Addr(IpAddr),
+    /// The number of a set, and an address in it.
+    Member(u128, IpAddr),
     /// A network.
     Net(Cidr),
     /// An address, a protocol and a port.
@@ -51,6 +55,7 @@ impl Element {
     pub const fn kind(&self) -> ElementKind {
         match self {
             Self::Addr(_) => ElementKind::Addr,
+            Self::Member(..) => ElementKind::Member,
             Self::Net(_) => ElementKind::Net,
             Self::AddrPort(..) => ElementKind::AddrPort,
             Self::Ports(..) => ElementKind::Ports,
@@ -66,6 +71,7 @@ impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),
+            Self::Member(number, addr) => write!(f, "{number:#034x} . {addr}"),
             Self::Net(net) if net.is_host() => net.addr().fmt(f),
             Self::Net(net) => net.fmt(f),
             Self::AddrPort(addr, protocol, port) => {

@@ -32,6 +32,8 @@ pub enum Match {
     Net(Side, Is, Cidr),
     /// One end's address is in a set of addresses or networks.
     InSet(Side, Is, SetName),
+    /// A number with one end's address is in a set of [`ElementKind::Member`](super::ElementKind::Member).
+    Member(Side, Is, (u128, SetName)),
     /// One end's address, the protocol and that end's port are in a set.
     PortInSet(Side, Is, SetName),
     /// One end's port lies in a range; the protocol must have been compared before.

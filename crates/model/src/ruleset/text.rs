@@ -72,6 +72,9 @@ impl Match {
             }
             Self::Net(side, is, net) => format!("{ip} {}addr {is}{net}", side.letter()),
             Self::InSet(side, is, set) => format!("{ip} {}addr {is}@{set}", side.letter()),
+            Self::Member(side, is, (number, set)) => {
+                format!("{number:#034x} . {ip} {}addr {is}@{set}", side.letter())
+            }
             Self::PortInSet(side, is, set) => {
                 let side = side.letter();
                 format!("{ip} {side}addr . meta l4proto . th {side}port {is}@{set}")
@@ -145,6 +148,7 @@ impl ElementKind {
         match self {
             Self::Dispatch => "map",
             Self::Addr
+            | Self::Member
             | Self::Net
             | Self::AddrPort
             | Self::Ports
@@ -162,6 +166,7 @@ impl ElementKind {
         };
         match self {
             Self::Addr => format!("type {addr}"),
+            Self::Member => format!("type ipv6_addr . {addr}"),
             Self::Net => format!("type {addr}; flags interval"),
             Self::AddrPort => format!("type {addr} . inet_proto . inet_service"),
             Self::Ports => "type inet_service; flags interval".to_owned(),

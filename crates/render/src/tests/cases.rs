@@ -124,6 +124,18 @@ fn addresses_and_networks_of_a_set_are_apart() {
 }
 
 #[test]
+fn many_sets_share_one() {
+    let ids = [1, 0x81].map(|number| set_id(SetKind::Selected, number));
+    let mut allow = rule(Action::Allow);
+    allow.source.in_sets = ids.to_vec();
+    let mut state = one_policy(vec![allow]);
+    state.sets.insert(ids[0], ["10.0.0.1/32"].map(net).into());
+    state.sets.insert(ids[1], ["10.0.0.2/32", "10.1.0.0/16"].map(net).into());
+    let settings = Settings { named_sets: 1, ..only(Family::V4) };
+    golden("many_sets_share_one", &state, &settings);
+}
+
+#[test]
 fn ports_are_numbers_or_names() {
     let id = set_id(SetKind::NamedPort, 2);
     let mut numbers = tcp(Action::Allow);

@@ -60,31 +60,42 @@ fn some_rule(number: u8, bits: u8) -> CompiledRule {
     rule
 }
 
+/// A set that no rule names: only that it is there matters.
+fn unnamed_set(bits: u8) -> PolicyChange {
+    let id = set_id(SetKind::Selected, 0x80 | bits & 3);
+    if bits & 4 == 4 {
+        return PolicyChange::SetRemoved(id);
+    }
+    PolicyChange::SetAdded { id, members: members(SetKind::Selected, bits) }
+}
+
+fn pod(number: u8, bits: u8) -> PolicyChange {
+    let policies: Vec<&str> = ["p0", "p1", "p2"]
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| bits >> index & 1 == 1)
+        .map(|(_, name)| name)
+        .collect();
+    let tiers = vec![tier("default", TierAction::Deny, &policies)];
+    let tiers = if policies.is_empty() { vec![] } else { tiers };
+    let path = EndpointPath {
+        ingress: direction(tiers, &["kns.default"]),
+        egress: direction(vec![], &["kns.default"]),
+    };
+    let mac = (bits & 8 == 8).then_some(MacAddr([bits; 6]));
+    let addr = format!("10.65.0.{}", bits & 16);
+    let pod = workload(&[&addr, "fd00::9"], mac, path);
+    let if_name = format!("cali{number}").parse().unwrap();
+    PolicyChange::Workload(if_name, (bits & 32 == 0).then_some(pod))
+}
+
 /// What random numbers say to do.
 fn change(state: &PolicyState, what: u8, number: u8, bits: u8) -> Option<PolicyChange> {
     let number = number % 3;
     let name = format!("p{number}");
     let id = set_id(kind_of(number), number);
     Some(match what % 6 {
-        0 => {
-            let if_name = format!("cali{number}").parse().unwrap();
-            let policies: Vec<&str> = ["p0", "p1", "p2"]
-                .into_iter()
-                .enumerate()
-                .filter(|(index, _)| bits >> index & 1 == 1)
-                .map(|(_, name)| name)
-                .collect();
-            let tiers = vec![tier("default", TierAction::Deny, &policies)];
-            let tiers = if policies.is_empty() { vec![] } else { tiers };
-            let path = EndpointPath {
-                ingress: direction(tiers, &["kns.default"]),
-                egress: direction(vec![], &["kns.default"]),
-            };
-            let mac = (bits & 8 == 8).then_some(MacAddr([bits; 6]));
-            let addr = format!("10.65.0.{}", bits & 16);
-            let pod = workload(&[&addr, "fd00::9"], mac, path);
-            PolicyChange::Workload(if_name, (bits & 32 == 0).then_some(pod))
-        }
+        0 => pod(number, bits),
         1 => {
             let host = (bits & 1 == 1).then(|| {
                 let mut host = closed_host();
@@ -108,6 +119,7 @@ fn change(state: &PolicyState, what: u8, number: u8, bits: u8) -> Option<PolicyC
         3 if bits & 64 == 64 => {
             PolicyChange::SetAdded { id, members: members(kind_of(number), bits) }
         }
+        4 if bits & 64 == 64 => unnamed_set(bits),
         3 | 4 => {
             let there = state.sets.get(&id)?;
             let wanted = members(kind_of(number), bits);
@@ -144,10 +156,11 @@ proptest! {
 
     #[test]
     fn tables_are_a_function_of_the_state(
+        named_sets in 0_usize..4,
         steps in prop::collection::vec(
             prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..4), 1..12),
     ) {
-        let settings = Settings::default();
+        let settings = Settings { named_sets, ..Settings::default() };
         let mut renderer = Renderer::new(start(), settings.clone());
         let mut kernel = Kernel::default();
         kernel.apply(&create(renderer.tables()));
@@ -190,6 +203,23 @@ fn an_address_is_one_element() {
     let transaction = renderer.apply(std::slice::from_ref(&change));
     let element = Element::Addr("10.0.0.1".parse().unwrap());
     assert_eq!(*one_step(&transaction), Step::Add(format!("cali40{id}"), vec![element]));
+}
+
+#[test]
+fn sets_beyond_the_limit_share_one() {
+    let id = set_id(SetKind::Selected, 0x80);
+    let mut state = start();
+    state.sets.insert(id, [net("10.0.0.1/32")].into());
+    let settings = Settings { named_sets: 1, ..Settings::default() };
+    let mut renderer = Renderer::new(state, settings);
+    let add = [net("10.0.0.2/32")].into();
+    let change = PolicyChange::SetMembers { id, add, remove: BTreeSet::new() };
+    let transaction = renderer.apply(std::slice::from_ref(&change));
+    let element = Element::Member(id.number(), "10.0.0.2".parse().unwrap());
+    assert_eq!(
+        *one_step(&transaction),
+        Step::Add("cali4-members-selectors".to_owned(), vec![element])
+    );
 }
 
 #[test]

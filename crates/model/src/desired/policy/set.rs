@@ -44,6 +44,12 @@ impl SetId {
         Self { kind, digest }
     }
 
+    /// Returns the digest as a number.
+    #[must_use]
+    pub const fn number(self) -> u128 {
+        u128::from_be_bytes(self.digest)
+    }
+
     /// Returns what the members answer.
     #[must_use]
     pub const fn kind(self) -> SetKind {
