@@ -57,6 +57,19 @@ pub(crate) enum Command {
         #[arg(long)]
         include_secrets: bool,
     },
+    /// Make the objects of a file in a cluster, or in a datastore that is being served.
+    ///
+    /// What exists is left alone. Owners are not set. The command can be run again.
+    Import {
+        /// What `export` printed, or any YAML of Kubernetes; `-` is standard input.
+        file: PathBuf,
+        /// Where the objects go.
+        #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+        kubeconfig: PathBuf,
+        /// Replace what exists.
+        #[arg(long)]
+        overwrite: bool,
+    },
     /// Print the administrator's token, or a new one for a service account.
     Token {
         #[command(flatten)]

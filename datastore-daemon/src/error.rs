@@ -24,6 +24,27 @@ pub(crate) enum Error {
     /// There is no datastore.
     #[error("{} holds no datastore: name another with --data-dir, or make one with `calico-datastore serve`", .0.display())]
     NoDatastore(PathBuf),
+    /// The server to import into.
+    #[error(transparent)]
+    Datastore(#[from] datastore::Error),
+    /// What is in the file is not YAML of Kubernetes.
+    #[error("{}: {problem}; correct the file", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Some objects were refused, each with a warning in the log.
+    #[error(
+        "{refused} of {total} objects were refused, see above: correct them and run this again; what exists is left alone"
+    )]
+    Incomplete {
+        /// How many.
+        refused: usize,
+        /// Of how many.
+        total: usize,
+    },
     /// An object cannot be written down.
     #[error("cannot write {0} as YAML")]
     Yaml(String),

@@ -109,6 +109,9 @@ fn portable(resource: &Resource, mut object: Value) -> Option<Value> {
     for field in OWN {
         metadata.remove(field);
     }
+    let fields = object.as_object_mut()?;
+    fields.insert("apiVersion".to_owned(), resource.api_version().into());
+    fields.insert("kind".to_owned(), (*resource.kind).into());
     match kind.as_str() {
         "customresourcedefinitions.apiextensions.k8s.io" | "namespaces" => {
             object.as_object_mut()?.remove("status");

@@ -3,6 +3,7 @@
 mod arguments;
 mod error;
 mod export;
+mod import;
 mod offline;
 mod serve;
 
@@ -42,6 +43,9 @@ fn run(command: Command) -> Result<(), Error> {
             Command::Restore { data, file } => offline::restore(&data.path, &file),
             Command::Export { data, include_secrets } => {
                 export::run(&data.path, export::Secrets::included(include_secrets)).await
+            }
+            Command::Import { file, kubeconfig, overwrite } => {
+                import::run(&file, kubeconfig, import::Existing::overwritten(overwrite)).await
             }
             Command::Token { data, account } => offline::token(&data.path, &account).await,
             Command::Kubeconfig { data, account } => {

@@ -23,6 +23,7 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod any;
 mod client;
 mod config;
 mod credential;
@@ -33,6 +34,7 @@ mod request;
 mod transport;
 mod watch;
 
+pub use any::Place;
 pub use client::{Client, Filter, Object};
 pub use config::{Options, Source};
 pub use error::{Error, Target};

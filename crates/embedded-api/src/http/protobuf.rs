@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn keeps_empty_texts_in_lists() {
         let rule = [field(1, b"get"), field(2, b""), field(3, b"pods")].concat();
-        let decoded = decode(&body("rbac.authorization.k8s.io/v1", "Role", &field(2, &rule))).unwrap();
+        let decoded =
+            decode(&body("rbac.authorization.k8s.io/v1", "Role", &field(2, &rule))).unwrap();
         let expected = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]});
         assert_eq!(decoded["rules"], json!([expected]));
     }
