@@ -152,14 +152,11 @@ mod tests {
         let service = registry.get("", "v1", "services").unwrap();
         let object = json!({"metadata": {"name": "s", "namespace": "n", "uid": "u", "resourceVersion": "5", "labels": {"a": "b"}},
             "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "type": "ClusterIP"}});
-        assert_eq!(
-            portable(service, object),
-            Some(
-                json!({"metadata": {"name": "s", "namespace": "n", "labels": {"a": "b"}}, "spec": {"type": "ClusterIP"}})
-            )
-        );
-        let headless =
-            json!({"metadata": {"name": "h", "namespace": "n"}, "spec": {"clusterIP": "None"}});
+        let expected = json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "s", "namespace": "n", "labels": {"a": "b"}}, "spec": {"type": "ClusterIP"}});
+        assert_eq!(portable(service, object), Some(expected));
+        let headless = json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "h", "namespace": "n"}, "spec": {"clusterIP": "None"}});
         assert_eq!(portable(service, headless.clone()), Some(headless));
         let given = json!({"metadata": {"name": "kubernetes", "namespace": "default"}});
         assert_eq!(portable(service, given), None);
