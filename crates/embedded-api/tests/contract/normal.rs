@@ -1,0 +1,161 @@
+//! What two servers cannot have in common is replaced by a name for it: times, UIDs, revisions, addresses.
+
+use std::collections::HashMap;
+
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+/// The names that one server's values got so far.
+#[derive(Debug)]
+pub(crate) struct Names {
+    revisions: HashMap<String, String>,
+    uids: HashMap<String, String>,
+    generated: HashMap<String, String>,
+    uid: Regex,
+    time: Regex,
+    message: Regex,
+    today: String,
+    yesterday: String,
+}
+
+impl Names {
+    /// Starts without any name.
+    pub(crate) fn new() -> Self {
+        let regex = |text: &str| Regex::new(text).unwrap();
+        let now = jiff::Timestamp::now();
+        let day = |time: jiff::Timestamp| time.strftime("%Y-%m-%d").to_string();
+        Self {
+            revisions: HashMap::new(),
+            uids: HashMap::new(),
+            generated: HashMap::new(),
+            uid: regex("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
+            time: regex(r"([0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9:]{8}(\.[0-9]+)?Z"),
+            message: regex(concat!(
+                r"(resource version: |current: |resourceVersion: |resource version \(|",
+                r"ResourceVersion in precondition: |ResourceVersion in object meta: )([0-9]+)( \([0-9]+\))?"
+            )),
+            today: day(now),
+            yesterday: day(now - jiff::SignedDuration::from_hours(24)),
+        }
+    }
+
+    /// Replaces everywhere in a step's answer.
+    pub(crate) fn replace(&mut self, step: &str, value: &mut Value) {
+        self.find_generated(step, value);
+        self.walk(step, &mut String::new(), value);
+    }
+
+    /// Generated names appear in messages too, so they are looked for first.
+    fn find_generated(&mut self, step: &str, value: &Value) {
+        if let Value::Object(map) = value {
+            let text = |key| map.get(key).and_then(Value::as_str).unwrap_or_default();
+            let (prefix, name) = (text("generateName"), text("name"));
+            let suffix = name.strip_prefix(prefix).unwrap_or_default();
+            let is_suffix = suffix.len() == 5 && suffix.chars().all(|c| "bcdfghjklmnpqrstvwxz2456789".contains(c));
+            if !prefix.is_empty() && is_suffix {
+                let count = self.generated.len();
+                let label = || format!("{prefix}<generated {count}: {step}>");
+                self.generated.entry(name.to_owned()).or_insert_with(label);
+            }
+        }
+        for child in children(value) {
+            self.find_generated(step, child);
+        }
+    }
+
+    fn walk(&mut self, step: &str, path: &mut String, value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                map.remove("managedFields");
+                let is_list = map.contains_key("items") || map.contains_key("columnDefinitions");
+                let is_bookmark = map.get("type").is_some_and(|kind| kind == "BOOKMARK");
+                for (pointer, is_there) in [("metadata", is_list), ("object", is_bookmark)] {
+                    let target = map.get_mut(pointer).filter(|_| is_there);
+                    hide_revision(target);
+                }
+                for (key, child) in map.iter_mut() {
+                    let length = path.len();
+                    path.push('/');
+                    path.push_str(key);
+                    self.field(step, path, key, child);
+                    path.truncate(length);
+                }
+            }
+            Value::Array(items) => {
+                for (index, child) in items.iter_mut().enumerate() {
+                    let length = path.len();
+                    path.push_str(&format!("/{index}"));
+                    self.walk(step, path, child);
+                    path.truncate(length);
+                }
+            }
+            Value::String(text) => *text = self.text(step, path, text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn field(&mut self, step: &str, path: &mut String, key: &str, value: &mut Value) {
+        match (key, &*value) {
+            ("resourceVersion", Value::String(text)) if is_number(text) => {
+                let label = || format!("<revision: {step}#{path}>");
+                let label = self.revisions.entry(text.clone()).or_insert_with(label);
+                *value = Value::String(label.clone());
+            }
+            ("continue", Value::String(text)) if !text.is_empty() => *value = "<continue>".into(),
+            ("token", Value::String(text)) if text.len() > 100 => *value = "<token>".into(),
+            ("nodePort" | "healthCheckNodePort", Value::Number(_)) => *value = "<node port>".into(),
+            ("clusterIP", Value::String(text)) if text.starts_with("10.96.") => {
+                *value = "<cluster address>".into();
+            }
+            ("clusterIPs", Value::Array(_)) => {
+                let text = value.to_string().replace("\"10.96.", "\"<cluster> ");
+                *value = Value::String(text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect());
+            }
+            _ => self.walk(step, path, value),
+        }
+    }
+
+    fn text(&mut self, step: &str, path: &str, text: &str) -> String {
+        let uids = &mut self.uids;
+        let text = self.uid.replace_all(text, |found: &Captures<'_>| {
+            let label = || format!("<uid: {step}#{path}>");
+            uids.entry(found[0].to_owned()).or_insert_with(label).clone()
+        });
+        let text = self.time.replace_all(&text, |found: &Captures<'_>| {
+            let is_now = found[1] == self.today || found[1] == self.yesterday;
+            let digits = found.get(2).map_or(0, |digits| digits.len() - 1);
+            if is_now { format!("<time with {digits} digits>") } else { found[0].to_owned() }
+        });
+        let text = self.message.replace_all(&text, |found: &Captures<'_>| {
+            let name = self.revisions.get(&found[2]).map_or("<revision>", |label| label);
+            let other = found.get(3).map_or("", |_| " (<revision>)");
+            format!("{}{name}{other}", &found[1])
+        });
+        let mut text = text.into_owned();
+        for (name, label) in &self.generated {
+            text = text.replace(name, label);
+        }
+        text
+    }
+}
+
+/// A list's revision may be newer on one server than on the other: others write too.
+fn hide_revision(target: Option<&mut Value>) {
+    let Some(Value::Object(map)) = target else { return };
+    if let Some(Value::Object(inner)) = map.get_mut("metadata") {
+        inner.entry("resourceVersion").and_modify(|value| *value = "<current revision>".into());
+    }
+    map.entry("resourceVersion").and_modify(|value| *value = "<current revision>".into());
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text != "0" && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
+    match value {
+        Value::Object(map) => Box::new(map.values()),
+        Value::Array(items) => Box::new(items.iter()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Box::new(std::iter::empty()),
+    }
+}
