@@ -76,7 +76,9 @@ impl Access {
         let cluster = "/clusters/0/cluster";
         let authority = match text(&format!("{cluster}/certificate-authority-data")) {
             Some(data) => data_encoding::BASE64.decode(data.as_bytes()).unwrap(),
-            None => std::fs::read(text(&format!("{cluster}/certificate-authority")).unwrap()).unwrap(),
+            None => {
+                std::fs::read(text(&format!("{cluster}/certificate-authority")).unwrap()).unwrap()
+            }
         };
         let server = text(&format!("{cluster}/server")).unwrap().to_owned();
         Self { server, authority, token: text("/users/0/user/token").unwrap().to_owned() }
@@ -94,7 +96,8 @@ impl Client {
         let config = config.with_root_certificates(roots).with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
         let connector = connector.enable_http1().build();
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+        let http =
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
         Self { http, server: access.server.clone() }
     }
 

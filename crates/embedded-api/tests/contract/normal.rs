@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use regex::{Captures, Regex};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The names that one server's values got so far.
 #[derive(Debug)]
@@ -11,7 +11,9 @@ pub(crate) struct Names {
     revisions: HashMap<String, String>,
     uids: HashMap<String, String>,
     generated: HashMap<String, String>,
+    prefixes: Vec<Regex>,
     uid: Regex,
+    age: Regex,
     time: Regex,
     message: Regex,
     today: String,
@@ -28,6 +30,8 @@ impl Names {
             revisions: HashMap::new(),
             uids: HashMap::new(),
             generated: HashMap::new(),
+            prefixes: Vec::new(),
+            age: regex("^([0-9]+m)?[0-9]+s$"),
             uid: regex("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
             time: regex(r"([0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9:]{8}(\.[0-9]+)?Z"),
             message: regex(concat!(
@@ -39,28 +43,16 @@ impl Names {
         }
     }
 
-    /// Replaces everywhere in a step's answer.
-    pub(crate) fn replace(&mut self, step: &str, value: &mut Value) {
-        self.find_generated(step, value);
-        self.walk(step, &mut String::new(), value);
+    /// Takes note of a prefix that the server makes names from.
+    pub(crate) fn expect_generated(&mut self, prefix: &str) {
+        let alphabet = "[bcdfghjklmnpqrstvwxz2456789]{5}";
+        self.prefixes.push(Regex::new(&format!("{}{alphabet}", regex::escape(prefix))).unwrap());
     }
 
-    /// Generated names appear in messages too, so they are looked for first.
-    fn find_generated(&mut self, step: &str, value: &Value) {
-        if let Value::Object(map) = value {
-            let text = |key| map.get(key).and_then(Value::as_str).unwrap_or_default();
-            let (prefix, name) = (text("generateName"), text("name"));
-            let suffix = name.strip_prefix(prefix).unwrap_or_default();
-            let is_suffix = suffix.len() == 5 && suffix.chars().all(|c| "bcdfghjklmnpqrstvwxz2456789".contains(c));
-            if !prefix.is_empty() && is_suffix {
-                let count = self.generated.len();
-                let label = || format!("{prefix}<generated {count}: {step}>");
-                self.generated.entry(name.to_owned()).or_insert_with(label);
-            }
-        }
-        for child in children(value) {
-            self.find_generated(step, child);
-        }
+    /// Replaces everywhere in a step's answer.
+    pub(crate) fn replace(&mut self, step: &str, value: &mut Value) {
+        sort(value);
+        self.walk(step, &mut String::new(), value);
     }
 
     fn walk(&mut self, step: &str, path: &mut String, value: &mut Value) {
@@ -70,8 +62,9 @@ impl Names {
                 let is_list = map.contains_key("items") || map.contains_key("columnDefinitions");
                 let is_bookmark = map.get("type").is_some_and(|kind| kind == "BOOKMARK");
                 for (pointer, is_there) in [("metadata", is_list), ("object", is_bookmark)] {
-                    let target = map.get_mut(pointer).filter(|_| is_there);
-                    hide_revision(target);
+                    if let Some(Value::Object(target)) = map.get_mut(pointer).filter(|_| is_there) {
+                        hide_revision(target);
+                    }
                 }
                 for (key, child) in map.iter_mut() {
                     let length = path.len();
@@ -84,7 +77,8 @@ impl Names {
             Value::Array(items) => {
                 for (index, child) in items.iter_mut().enumerate() {
                     let length = path.len();
-                    path.push_str(&format!("/{index}"));
+                    path.push('/');
+                    path.push_str(&index.to_string());
                     self.walk(step, path, child);
                     path.truncate(length);
                 }
@@ -103,13 +97,16 @@ impl Names {
             }
             ("continue", Value::String(text)) if !text.is_empty() => *value = "<continue>".into(),
             ("token", Value::String(text)) if text.len() > 100 => *value = "<token>".into(),
+            ("serverAddress", _) => *value = "<address>".into(),
             ("nodePort" | "healthCheckNodePort", Value::Number(_)) => *value = "<node port>".into(),
             ("clusterIP", Value::String(text)) if text.starts_with("10.96.") => {
                 *value = "<cluster address>".into();
             }
             ("clusterIPs", Value::Array(_)) => {
                 let text = value.to_string().replace("\"10.96.", "\"<cluster> ");
-                *value = Value::String(text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect());
+                *value = Value::String(
+                    text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect(),
+                );
             }
             _ => self.walk(step, path, value),
         }
@@ -132,30 +129,59 @@ impl Names {
             format!("{}{name}{other}", &found[1])
         });
         let mut text = text.into_owned();
-        for (name, label) in &self.generated {
-            text = text.replace(name, label);
+        for prefix in &self.prefixes {
+            let generated = &mut self.generated;
+            let replaced = prefix.replace_all(&text, |found: &Captures<'_>| {
+                let label = || format!("<generated: {step}#{path}>");
+                generated.entry(found[0].to_owned()).or_insert_with(label).clone()
+            });
+            text = replaced.into_owned();
         }
-        text
+        if path.contains("/cells/") { self.age.replace(&text, "<age>").into_owned() } else { text }
     }
 }
 
 /// A list's revision may be newer on one server than on the other: others write too.
-fn hide_revision(target: Option<&mut Value>) {
-    let Some(Value::Object(map)) = target else { return };
+fn hide_revision(map: &mut Map<String, Value>) {
     if let Some(Value::Object(inner)) = map.get_mut("metadata") {
         inner.entry("resourceVersion").and_modify(|value| *value = "<current revision>".into());
     }
     map.entry("resourceVersion").and_modify(|value| *value = "<current revision>".into());
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text != "0" && text.bytes().all(|byte| byte.is_ascii_digit())
+/// Kubernetes has no order of its own where it walks maps: of causes, and of kinds in discovery.
+fn sort(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, child) in map.iter_mut() {
+                sort(child);
+                match (key.as_str(), child) {
+                    ("causes" | "groups" | "resources" | "subresources", Value::Array(items)) => {
+                        items.sort_by_cached_key(name_of);
+                    }
+                    ("message", Value::String(text)) => *text = sort_message(text),
+                    _ => {}
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(sort),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
-fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
-    match value {
-        Value::Object(map) => Box::new(map.values()),
-        Value::Array(items) => Box::new(items.iter()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Box::new(std::iter::empty()),
-    }
+fn name_of(item: &Value) -> String {
+    let name = ["name", "resource", "subresource"].iter().find_map(|key| item.get(key));
+    name.map_or_else(|| item.to_string(), Value::to_string)
+}
+
+/// Sorts the parts of `… is invalid: [A, B]`.
+fn sort_message(text: &str) -> String {
+    let Some((before, list)) = text.split_once("is invalid: [") else { return text.to_owned() };
+    let mut parts: Vec<&str> = list.trim_end_matches(']').split(", ").collect();
+    parts.sort_unstable();
+    format!("{before}is invalid: [{}]", parts.join(", "))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text != "0" && text.bytes().all(|byte| byte.is_ascii_digit())
 }

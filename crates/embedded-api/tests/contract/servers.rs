@@ -1,31 +1,25 @@
 //! The two servers, each in a directory of its own.
 
-use lab::control_plane::{ControlPlane, Identity, Settings};
+use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 
 use crate::client::Access;
-use crate::suite::Side;
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    side: Side,
-    plane: ControlPlane,
+    /// The server and its tools.
+    pub(crate) plane: ControlPlane,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
     /// Starts a server with our CRDs and roles.
-    pub(crate) fn start(side: Side) -> Self {
+    pub(crate) fn start(kind: Kind) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { is_durable: false, ..Settings::loopback(dir.path()) };
+        let settings = Settings { is_durable: false, ..Settings::loopback(kind, dir.path()) };
         let plane = ControlPlane::start(settings).unwrap_or_else(|error| panic!("{error}"));
         plane.install().unwrap_or_else(|error| panic!("{error}"));
-        Self { side, plane, _dir: dir }
-    }
-
-    /// Returns which one it is.
-    pub(crate) const fn side(&self) -> Side {
-        self.side
+        Self { plane, _dir: dir }
     }
 
     /// Returns where it is and the administrator's token.

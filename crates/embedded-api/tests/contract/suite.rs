@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use lab::control_plane::Kind;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// One file: steps that follow each other, in a namespace of their own.
@@ -16,25 +17,16 @@ pub(crate) struct Topic {
     pub(crate) steps: Vec<Step>,
 }
 
-/// Which server a step is for, if not for both.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Side {
-    /// kube-apiserver with etcd.
-    Kubernetes,
-    /// The embedded datastore.
-    Embedded,
-}
-
 /// One request, or one look at a watch, with what both servers must answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     /// The fact that it proves; unique in its topic.
-    pub(crate) step: String,
+    #[serde(rename = "step")]
+    pub(crate) name: String,
     /// Played on this server alone, and not compared: what a controller does elsewhere.
-    #[serde(default)]
-    pub(crate) only: Option<Side>,
+    #[serde(default, deserialize_with = "kind")]
+    pub(crate) only: Option<Kind>,
     /// Who asks: `admin` (the default), `nobody` (no token), or a token, often a captured one.
     #[serde(default, rename = "as")]
     pub(crate) user: Option<String>,
@@ -90,7 +82,8 @@ pub(crate) fn directory() -> PathBuf {
 /// Reads all topics, in the order of their names.
 pub(crate) fn topics() -> Vec<Topic> {
     let directory = directory().join("topics");
-    let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
+    let entries = std::fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let wanted = std::env::var("CONTRACT_TOPIC").ok();
@@ -100,17 +93,24 @@ pub(crate) fn topics() -> Vec<Topic> {
 
 /// Reads a YAML file of the suite.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> T {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn topic(path: &Path) -> Topic {
     let steps: Vec<Step> = read(path);
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-    let mut names: Vec<&str> = steps.iter().map(|step| step.step.as_str()).collect();
+    let mut names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     names.sort_unstable();
     for pair in names.windows(2) {
         assert_ne!(pair[0], pair[1], "{name}: two steps have one name");
     }
     Topic { name, steps }
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Kind>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    kind.map(Some).ok_or_else(|| D::Error::custom(format!("{name} is no kind of server")))
 }
