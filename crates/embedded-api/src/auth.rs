@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod files;
 pub mod guard;
+mod impersonation;
 pub mod jwt;
 pub(crate) mod rbac;
 pub mod secret;
@@ -41,6 +42,17 @@ impl User {
         ];
         let name = format!("system:serviceaccount:{namespace}:{name}");
         Self { name, uid: uid.to_owned(), groups }
+    }
+
+    /// Returns namespace and name of the service account with this user's name.
+    fn account_of(name: &str) -> Option<(&str, &str)> {
+        name.strip_prefix("system:serviceaccount:")?.split_once(':')
+    }
+
+    /// Returns the service account with this user's name.
+    fn of_service_account(name: &str) -> Option<Self> {
+        let (namespace, name) = Self::account_of(name)?;
+        Some(Self::service_account(namespace, name, ""))
     }
 
     /// Returns whether the user may do everything.

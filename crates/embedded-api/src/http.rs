@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod api;
 mod body;
 mod discovery;
+mod duplicates;
 pub(crate) mod info;
 pub(crate) mod limit;
 pub(crate) mod listen;

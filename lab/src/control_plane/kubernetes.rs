@@ -48,7 +48,7 @@ impl Servers {
             format!("--client-ca-file={}", path("ca.crt")),
             format!("--token-auth-file={}", path("tokens.csv")),
             "--authorization-mode=Node,RBAC".to_owned(),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
             format!("--service-account-key-file={}", path("sa.pub")),
             format!("--service-account-signing-key-file={}", path("sa.key")),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),

@@ -75,6 +75,21 @@ struct RoleRef {
     name: String,
 }
 
+/// What everybody with a valid token may read, as by the role `system:discovery`.
+const PUBLIC: [&str; 11] = [
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/version",
+    "/version/",
+];
+
 /// The group of the four kinds.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -120,6 +135,11 @@ impl Grants {
     }
 
     fn allows(&self, user: &User, request: &Info, missing: &mut Vec<String>) -> bool {
+        let is_public = PUBLIC.iter().any(|url| covers(url, &request.path));
+        let is_known = user.groups.iter().any(|group| group == User::AUTHENTICATED);
+        if request.resource.is_none() && request.verb == "get" && is_public && is_known {
+            return true;
+        }
         for binding in self.cluster_bindings.iter().filter(|binding| binding.is_for(user, "")) {
             if self.rules(binding, missing).iter().any(|rule| rule.allows(request)) {
                 return true;

@@ -32,6 +32,12 @@ pub(super) const fn service(rules: Rules) -> Rules {
 }
 
 pub(super) fn default_service(service: &mut Object) {
+    let balancer = service.body.get_mut("status").and_then(|it| it.get_mut("loadBalancer"));
+    if let Some(balancer) = balancer.and_then(Value::as_object_mut) {
+        for address in items(balancer, "ingress").filter(|it| it.contains_key("ip")) {
+            default(address, "ipMode", json!("VIP"));
+        }
+    }
     let Some(spec) = section(service, "spec") else { return };
     default(spec, "sessionAffinity", json!("None"));
     default(spec, "type", json!("ClusterIP"));

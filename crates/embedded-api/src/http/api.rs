@@ -75,6 +75,7 @@ impl Handler for Api {
 impl Api {
     async fn admit(&self, request: &Admitted) -> Result<(), Status> {
         let user = self.guard.authenticate(request.header(&AUTHORIZATION)).await?;
+        let user = self.guard.impersonate(user, &request.headers).await?;
         self.guard.authorize(&user, &request.info).await
     }
 
@@ -96,7 +97,11 @@ impl Api {
         if request.info.resource.is_some() {
             return verbs::answer(self, &request, body).await;
         }
-        match media::accept(request.header(&ACCEPT)) {
+        let header = request.header(&ACCEPT);
+        if media::wants_aggregated(header) {
+            return self.document(&request, Format::Json);
+        }
+        match media::accept(header) {
             Ok(accepted) => self.document(&request, accepted.format),
             Err(status) => answer::failure(Format::Json, &status),
         }

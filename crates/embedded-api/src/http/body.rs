@@ -19,18 +19,41 @@ pub(crate) fn decode(content_type: Option<&str>, body: &[u8], kind: &str) -> Res
              couldn't get version/kind; json parse error: {error} ({summary})"
         ))
     };
-    match media::body_format(content_type)? {
+    let value: Value = match media::body_format(content_type)? {
         BodyFormat::Protobuf => {
-            protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))
+            return protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()));
         }
         BodyFormat::Json => {
-            serde_json::from_slice(body).map_err(|error| unreadable(go_error(&error, body)))
+            serde_json::from_slice(body).map_err(|error| unreadable(go_error(&error, body)))?
         }
         BodyFormat::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| unreadable(error.to_string()))?;
-            serde_saphyr::from_str(text).map_err(|error| unreadable(error.to_string()))
+            serde_saphyr::from_str(text).map_err(|error| unreadable(error.to_string()))?
+        }
+    };
+    match strange_type(&value) {
+        Some(error) => Err(unreadable(error)),
+        None => Ok(value),
+    }
+}
+
+/// Returns what Go's decoder says of a body that is no object, or whose kind is no text.
+fn strange_type(value: &Value) -> Option<String> {
+    let refused = |found: &Value, place: &str| {
+        let found = crate::verb::meta::go_kind(found);
+        Some(format!("json: cannot unmarshal {found} into Go {place}"))
+    };
+    let Value::Object(fields) = value else {
+        let known = r#"value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+        return refused(value, known);
+    };
+    for field in ["apiVersion", "kind"] {
+        let found = fields.get(field).filter(|found| !found.is_string() && !found.is_null());
+        if let Some(found) = found {
+            return refused(found, &format!("struct field .{field} of type string"));
         }
     }
+    None
 }
 
 /// Words a failure as Go's `encoding/json` does.

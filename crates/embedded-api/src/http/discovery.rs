@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use sha2::Digest as _;
 
 use crate::resource::{Body, Registry, Resource, Subresource};
 
@@ -20,7 +21,7 @@ pub(crate) fn core_versions(address: &str) -> Value {
 /// Returns `/apis`.
 pub(crate) fn groups(registry: &Registry) -> Value {
     let groups = by_group(registry);
-    let named = groups.iter().filter(|(name, _)| !name.is_empty());
+    let named = known_first(&groups).filter(|(name, _)| !name.is_empty());
     let groups: Vec<Value> = named.map(|(name, versions)| group_body(name, versions)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
@@ -58,7 +59,7 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
 /// Returns aggregated discovery: of the core group at `/api`, of all others at `/apis`.
 pub(crate) fn aggregated(registry: &Registry, is_wanted: fn(&str) -> bool) -> Value {
     let groups = by_group(registry);
-    let wanted = groups.iter().filter(|(name, _)| is_wanted(name));
+    let wanted = known_first(&groups).filter(|(name, _)| is_wanted(name));
     let items: Vec<Value> = wanted
         .map(|(name, versions)| {
             let versions: Vec<Value> = preferred_first(versions)
@@ -95,6 +96,36 @@ fn by_group(registry: &Registry) -> BTreeMap<&str, Versions<'_>> {
         versions.entry(&*resource.version).or_default().push(resource);
     }
     groups
+}
+
+/// Built-in groups come first: kubectl takes a kind of several groups from the first.
+fn known_first<'a>(
+    groups: &'a BTreeMap<&'a str, Versions<'a>>,
+) -> impl Iterator<Item = (&'a str, &'a Versions<'a>)> {
+    let is_custom = |versions: &Versions<'_>| {
+        versions.values().flatten().any(|it| matches!(it.body, Body::Custom { .. }))
+    };
+    let mut all: Vec<_> = groups.iter().map(|(name, versions)| (*name, versions)).collect();
+    all.sort_by_key(|(_, versions)| is_custom(versions));
+    all.into_iter()
+}
+
+/// Custom resources name their verbs in another order.
+fn verbs(resource: &Resource) -> Vec<&'static str> {
+    let mut verbs = resource.verbs.to_vec();
+    if matches!(resource.body, Body::Custom { .. }) {
+        let order = ["delete", "deletecollection", "get", "list", "patch", "create", "update"];
+        verbs.sort_by_key(|verb| order.iter().position(|it| it == verb).unwrap_or(order.len()));
+    }
+    verbs
+}
+
+/// Returns what tells clients in which form a kind is stored, as Kubernetes reckons it.
+fn storage_hash(resource: &Resource) -> String {
+    let Resource { group, version, kind, .. } = resource;
+    let digest = sha2::Sha256::digest(format!("{group}/{version}/{kind}"));
+    let (first, _) = digest.split_at_checked(8).unwrap_or((&digest, &[]));
+    data_encoding::BASE64.encode(first)
 }
 
 fn group_version(group: &str, version: &str) -> String {
@@ -138,7 +169,8 @@ fn resource_body(resource: &Resource) -> Value {
         ("singularName".to_owned(), json!(&*resource.singular)),
         ("namespaced".to_owned(), json!(resource.namespaced)),
         ("kind".to_owned(), json!(&*resource.kind)),
-        ("verbs".to_owned(), json!(resource.verbs)),
+        ("verbs".to_owned(), json!(verbs(resource))),
+        ("storageVersionHash".to_owned(), json!(storage_hash(resource))),
     ]);
     for (key, names) in
         [("shortNames", &resource.short_names), ("categories", &resource.categories)]
@@ -192,7 +224,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
         "responseKind": response_kind(resource),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": &*resource.singular,
-        "verbs": resource.verbs,
+        "verbs": verbs(resource),
     });
     if let Some(fields) = body.as_object_mut() {
         let Resource { short_names, categories, .. } = resource;
@@ -248,7 +280,7 @@ mod tests {
             find("pods"),
             &json!({"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod",
                 "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
-                "shortNames": ["po"], "categories": ["all"]})
+                "shortNames": ["po"], "storageVersionHash": "xPOwRZ+Yhw8=", "categories": ["all"]})
         );
         assert_eq!(
             find("serviceaccounts/token"),

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 
 use super::media::generic;
 use crate::status::{Reason, Status};
 
 /// The most bytes of a request's body, as a real server's.
 pub(crate) const BODY: usize = 3 * 1024 * 1024;
+/// How much is read and dropped of a body that is too long.
+const BEYOND: usize = 256 * 1024;
 /// The most bytes of a request's line and headers.
 pub(crate) const HEADERS: u32 = 64 * 1024;
 /// Connections at once; the next ones wait in the kernel's queue.
@@ -32,27 +34,41 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 /// 413 if it is too long, 408 if it takes too long, 400 if the connection breaks.
 pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
 where
-    B: hyper::body::Body<Data = Bytes>,
+    B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if body.size_hint().lower() > u64::try_from(BODY).unwrap_or(u64::MAX) {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, BODY).collect()).await;
-    match collected {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Status::bad_request(format!("cannot read the body: {error}"))),
-        Err(_) => {
-            let message = format!("the body did not arrive within {} s", PATIENCE.as_secs());
-            Err(Status::new(408, Reason::Timeout, message))
+    let read = tokio::time::timeout(PATIENCE, collect(body)).await;
+    read.unwrap_or_else(|_| {
+        let message = format!("the body did not arrive within {} s", PATIENCE.as_secs());
+        Err(Status::new(408, Reason::Timeout, message))
+    })
+}
+
+/// Reads a little beyond the limit, so that a client that still writes hears the refusal.
+async fn collect<B>(mut body: B) -> Result<Bytes, Status>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut whole, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Status::bad_request(format!("cannot read the body: {}", error.into()))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= BODY {
+            whole.extend_from_slice(&data);
+        } else if length > BODY.saturating_add(BEYOND) {
+            break;
         }
     }
+    if length > BODY { Err(too_large()) } else { Ok(whole.freeze()) }
 }
 
 fn too_large() -> Status {
     let message = format!("Request entity too large: limit is {BODY}");
-    generic(413, Reason::RequestEntityTooLarge, &message)
+    Status::new(413, Reason::RequestEntityTooLarge, message)
 }
 
 /// Returns the refusal of one request too many.

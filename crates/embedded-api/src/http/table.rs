@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::crd::{Cell, Column};
 use crate::resource::{Body, Resource};
+use crate::status::Status;
 
 /// The column definitions of kube-apiserver 1.34, by resource.
 const COLUMNS: &str = include_str!("table/columns.json");
@@ -36,12 +37,20 @@ pub(crate) struct Table {
 }
 
 impl Include {
-    /// Reads the parameter `includeObject`.
-    pub(crate) fn parse(text: Option<&str>) -> Self {
+    /// Reads the parameter `includeObject` of a table.
+    ///
+    /// # Errors
+    ///
+    /// 400 for another word.
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, Status> {
         match text {
-            Some("Object") => Self::Object,
-            Some("None") => Self::None,
-            _ => Self::Metadata,
+            Some("Object") => Ok(Self::Object),
+            Some("None") => Ok(Self::None),
+            None | Some("" | "Metadata") => Ok(Self::Metadata),
+            Some(other) => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: \
+                 must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }

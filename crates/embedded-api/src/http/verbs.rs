@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::answer::{self, Answer};
 use super::api::{Admitted, Api, missing, not_allowed};
+use super::duplicates::duplicates;
 use super::info::Resource as Asked;
 use super::media::{self, Accepted, PatchType};
 use super::table::Include;
@@ -19,6 +20,7 @@ use super::{body, limit, view};
 use crate::resource::{Body, Subresource};
 use crate::service::{Patch, PatchKind, Service, Stream, Target};
 use crate::status::{Reason, Status};
+use crate::verb::options::FieldValidation;
 use crate::verb::{DeleteOptions, ListOptions, WriteOptions};
 
 /// A frame of a watch holds as many events as are ready, up to so many bytes.
@@ -51,7 +53,13 @@ pub(crate) async fn answer(api: &Api, request: &Admitted, body: Incoming) -> Ans
         }
         return answer::page_not_found();
     };
-    let include = Include::parse(request.query.get("includeObject"));
+    let include = match Include::parse(request.query.get("includeObject")) {
+        Ok(include) => include,
+        Err(status) if accepted.view == media::View::Table => {
+            return answer::failure(accepted.format, &status);
+        }
+        Err(_) => Include::Metadata,
+    };
     let answered = match target(asked, resource, request) {
         Err(status) => Err(status),
         Ok(target) => {
@@ -164,16 +172,27 @@ impl Call<'_> {
         let (service, target) = (*service, target.clone());
         let is_token = target.subresource == Some(Subresource::Token);
         let kind = if is_token { "TokenRequest" } else { &target.resource.kind };
+        let repeated = duplicates(&body);
         let body = body::decode(request.header(&CONTENT_TYPE), &body, kind)?;
         let name = if request.info.verb == "create" { "CreateOptions" } else { "UpdateOptions" };
         let options = WriteOptions::from_query(name, self.pairs())?;
-        let answered = match request.info.verb {
+        if options.validation == FieldValidation::Strict && !repeated.is_empty() {
+            let (version, repeated) = (&target.resource.version, repeated.join(", "));
+            return Err(Status::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: \
+                 strict decoding error: {repeated}"
+            )));
+        }
+        let mut answered = match request.info.verb {
             "create" if is_token => {
                 service.token_request(target, options, body, &*self.api.issuer).await?
             }
             "create" => service.create(target, options, body).await?,
             _ => service.update(target, options, body).await?,
         };
+        if options.validation == FieldValidation::Warn {
+            answered.warnings.extend(repeated);
+        }
         self.object(&answered)
     }
 

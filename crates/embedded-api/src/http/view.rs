@@ -40,10 +40,11 @@ pub(crate) fn object(
             return Err(Status::new(406, Reason::NotAcceptable, message));
         }
         View::Table => {
-            let version = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let version = object.pointer("/metadata/resourceVersion");
+            let metadata = version.map_or_else(|| json!({}), |it| json!({"resourceVersion": it}));
             let table = Table::of(resource);
             let row = table.row(&object, include, Timestamp::now());
-            table.body(json!({"resourceVersion": version}), vec![row])
+            table.body(metadata, vec![row])
         }
     };
     Ok(answer::value(code, accepted.format, &shown))
@@ -92,7 +93,7 @@ pub(crate) fn list(
 fn metadata(list: &List) -> Value {
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".to_owned(), json!(list.resource_version));
-    if let Some(token) = &list.continue_token {
+    if let Some(token) = list.continue_token.as_ref().filter(|token| !token.is_empty()) {
         metadata.insert("continue".to_owned(), json!(token));
     }
     if let Some(remaining) = list.remaining {
@@ -145,7 +146,8 @@ impl Events {
                 let mut body = table.body(metadata, rows);
                 // The columns are sent once.
                 if std::mem::replace(&mut self.has_head, true) {
-                    body.as_object_mut().map(|body| body.remove("columnDefinitions"));
+                    body.as_object_mut()
+                        .map(|body| body.insert("columnDefinitions".to_owned(), Value::Null));
                 }
                 body
             }

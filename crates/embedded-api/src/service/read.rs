@@ -23,7 +23,7 @@ pub struct List {
     pub kind: String,
     /// The revision of the whole list.
     pub resource_version: String,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins, if there is one; empty at the end of a list of custom resources.
     pub continue_token: Option<String>,
     /// How many objects are on the next pages, where that is known.
     pub remaining: Option<u64>,
@@ -166,11 +166,13 @@ fn page(
             Body::Custom { .. } => json,
         })
     });
+    // The lists of custom resources always have the field.
+    let is_custom = matches!(target.resource.body, Body::Custom { .. });
     Ok(List {
         api_version: target.resource.api_version(),
         kind: target.resource.list_kind.to_string(),
         resource_version: revision.to_string(),
-        continue_token: token,
+        continue_token: token.or_else(|| is_custom.then(String::new)),
         remaining,
         items: items.collect::<Result<_, _>>()?,
     })

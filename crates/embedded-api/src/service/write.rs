@@ -397,7 +397,8 @@ fn updated(
         Outcome::Deleted(object) => {
             let json = watch::to_json(&object)?;
             if !options.is_dry_run {
-                remove(tx, &entry.key, object)?;
+                // Watchers are told the last state that was stored.
+                remove(tx, &entry.key, old)?;
             }
             json
         }

@@ -125,7 +125,11 @@ impl Token {
 
 /// Words what Go's decoder says of text that does not even begin as JSON.
 fn not_json(bytes: &[u8]) -> String {
-    let first = bytes.first().map(|byte| char::from(*byte)).unwrap_or_default();
+    let first = match bytes.first().copied().unwrap_or_default() {
+        control @ ..=0x1f => format!("\\x{control:02x}"),
+        control @ 0x7f..=0x9f => format!("\\u{control:04x}"),
+        letter => char::from(letter).to_string(),
+    };
     format!("invalid character '{first}' looking for beginning of value")
 }
 

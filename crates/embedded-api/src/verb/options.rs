@@ -126,6 +126,9 @@ impl WriteOptions {
                 FieldValidation::Warn
             }
         };
+        if kind == "PatchOptions" && get(query, "force").is_some() {
+            causes.push(Cause::forbidden("force", "may not be specified for non-apply patch"));
+        }
         check_manager(query, &mut causes);
         let is_dry_run = dry_run(&dry_run_values(query), &mut causes);
         refuse(kind, &causes)?;
@@ -308,10 +311,10 @@ impl ListOptions {
             if word != "NotOlderThan" {
                 causes.push(Cause::unsupported(FIELD, &json!(word), &["NotOlderThan"]));
             }
-            if self.continue_token.is_some() {
-                let why = "resourceVersionMatch is forbidden when continue is provided";
-                causes.push(Cause::forbidden(FIELD, why));
-            }
+        }
+        if self.continue_token.is_some() {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            causes.push(Cause::forbidden(FIELD, why));
         }
         if self.send_initial_events.is_some() && word.is_empty() {
             let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";

@@ -22,7 +22,7 @@ pub(crate) enum Outcome {
     Unchanged,
     /// This replaces the object.
     Replaced(Object),
-    /// The last finalizer of a deleted object is gone: this was its last state.
+    /// The last finalizer of a deleted object is gone; this is what the client wrote.
     Deleted(Object),
 }
 

@@ -146,7 +146,8 @@ impl Watch {
                 return Ok(Some(std::mem::replace(&mut self.pending, rest)));
             }
             match self.body.frame().await {
-                None => return Ok(None),
+                None if self.pending.is_empty() => return Ok(None),
+                None => return Ok(Some(std::mem::take(&mut self.pending))),
                 Some(Err(error)) => return Err(error.to_string()),
                 Some(Ok(frame)) => self.pending.extend(frame.into_data().unwrap_or_default()),
             }

@@ -28,7 +28,7 @@ pub(crate) struct Act {
     exit: i32,
     /// Why the embedded datastore answers something else.
     #[serde(default)]
-    pub(crate) differs: Option<String>,
+    differs: Option<String>,
     /// The command goes on in the background after its first lines; a later act reads on by this name.
     #[serde(default)]
     background: Option<String>,
@@ -58,6 +58,23 @@ pub(crate) fn play(plane: &ControlPlane, session: &[Act]) -> Vec<String> {
     let mut background = Vec::new();
     let play = |act: &Act| words.replace(&act.play(plane, &mut background));
     session.iter().map(play).collect()
+}
+
+/// Returns where the two sessions differ, and where they should and do not.
+pub(crate) fn compare(session: &[Act], kubernetes: &[String], embedded: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (act, (kubernetes, embedded)) in session.iter().zip(kubernetes.iter().zip(embedded)) {
+        match (kubernetes == embedded, &act.differs) {
+            (true, None) | (false, Some(_)) => {}
+            (true, Some(reason)) => {
+                problems.push(format!("nothing differs any more: {kubernetes} ({reason})"));
+            }
+            (false, None) => {
+                problems.push(format!("--- Kubernetes\n{kubernetes}+++ embedded\n{embedded}"));
+            }
+        }
+    }
+    problems
 }
 
 impl Act {

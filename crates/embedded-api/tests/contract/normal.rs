@@ -36,7 +36,7 @@ impl Names {
             time: regex(r"([0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9:]{8}(\.[0-9]+)?Z"),
             message: regex(concat!(
                 r"(resource version: |current: |resourceVersion: |resource version \(|",
-                r"ResourceVersion in precondition: |ResourceVersion in object meta: )([0-9]+)( \([0-9]+\))?"
+                r"ResourceVersion in record \(|ResourceVersion in precondition: |ResourceVersion in object meta: )([0-9]+)( \([0-9]+\))?"
             )),
             today: day(now),
             yesterday: day(now - jiff::SignedDuration::from_hours(24)),
