@@ -290,3 +290,18 @@ fn an_empty_cluster_selector_is_not_all_of_kubernetes() {
         format!("Allow from selector((has(projectcalico.org/namespace) && {PODS}))")
     );
 }
+
+#[test]
+fn exceptions_of_one_family_make_a_rule_one_of_that_family() {
+    use model::net::Family;
+    let family = |source: &str| {
+        let object: api::CalicoNetworkPolicy = yaml(&format!(
+            "{{metadata: {{namespace: ns, name: p}}, spec: {{ingress: [{{action: Allow, source: {source}}}]}}}}"
+        ));
+        Policy::try_from(&object).unwrap().ingress.unwrap()[0].family
+    };
+    assert_eq!(family("{notNets: [10.0.0.0/8]}"), Some(Family::V4));
+    assert_eq!(family("{notNets: ['fd00::/8']}"), Some(Family::V6));
+    assert_eq!(family("{notNets: [10.0.0.0/8, 'fd00::/8']}"), None);
+    assert_eq!(family("{nets: [10.0.0.0/8]}"), None);
+}

@@ -142,7 +142,17 @@ pub(super) fn rule(
         let problem = "needs action Allow, and protocol TCP or none: change them or leave http out";
         return Err(Fault::new("http", "", problem));
     }
-    Ok(rule)
+    Ok(Rule { family: rule.family.or_else(|| excepted_family(&rule)), ..rule })
+}
+
+/// Exceptions of one family alone make a rule one of that family, as in Calico: a rule for all
+/// of IPv4 but a network would otherwise be one for all of IPv6, too.
+fn excepted_family(rule: &Rule) -> Option<Family> {
+    let ends = [&rule.source.not_nets, &rule.destination.not_nets];
+    ends.into_iter().find_map(|nets| {
+        let family = nets.first()?.family();
+        nets.iter().all(|net| net.family() == family).then_some(family)
+    })
 }
 
 fn action(text: &str) -> Result<Action, Fault> {

@@ -35,7 +35,7 @@ pub(crate) struct Status {
     pub(crate) is_in_force: bool,
     /// Has it ever?
     pub(crate) has_applied: bool,
-    /// Policies in the cluster, those that are staged left out.
+    /// Policies in the cluster, staged ones among them.
     pub(crate) policies: usize,
     /// Policies that apply to an endpoint of this node.
     pub(crate) local_policies: usize,
