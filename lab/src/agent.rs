@@ -4,13 +4,16 @@
 //! namespaces for pods and calls the CNI plugins. It does what it is told on
 //! stdin, several things at once, and answers on stdout ([`crate::protocol`]).
 
+mod attempt;
 mod echo;
 mod flow;
+mod knock;
 mod ping;
 mod runtime;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +25,10 @@ use nix::sys::signal::Signal;
 
 use crate::Error;
 use crate::process::{Process, Program, output};
-use crate::protocol::{Answer, Numbered, Request};
+use crate::protocol::{Answer, Numbered, Request, Traffic};
 use crate::sandbox::{failed, make_dirs, make_private};
 use flow::Flow;
+use knock::Knocker;
 use runtime::Runtime;
 
 /// Directories that each node has for itself, below its directory in the lab.
@@ -39,7 +43,8 @@ pub const CONFIG_DIR: &str = "/etc/cni/net.d";
 struct Agent {
     dir: PathBuf,
     programs: Mutex<BTreeMap<String, Process>>,
-    flows: Mutex<BTreeMap<(String, std::net::IpAddr), Flow>>,
+    flows: Mutex<BTreeMap<(String, IpAddr), Flow>>,
+    knockers: Mutex<BTreeMap<(String, IpAddr), Knocker>>,
     runtime: Runtime,
 }
 
@@ -61,6 +66,7 @@ pub fn run(name: &str, dir: &Path) -> Result<(), Error> {
         dir: dir.to_owned(),
         programs: Mutex::default(),
         flows: Mutex::default(),
+        knockers: Mutex::default(),
         runtime: Runtime::default(),
     });
     say(0, Answer::Done);
@@ -142,16 +148,43 @@ impl Agent {
                 Answer::Attached(crate::protocol::Attached { took_us, ..Default::default() })
             }),
             Request::Check { pod } => self.runtime.check(&pod).map(|()| Answer::Done),
-            Request::Probe { targets, within_ms } => {
+            Request::Prepare { container } => {
+                self.runtime.prepare(&container).map(|_| Answer::Done)
+            }
+            Request::Traffic(traffic) => self.answer_traffic(traffic),
+        }
+    }
+
+    /// Answers what is about packets of pods.
+    fn answer_traffic(&self, traffic: Traffic) -> Result<Answer, Error> {
+        match traffic {
+            Traffic::Probe { targets, within_ms } => {
                 let within = Duration::from_millis(within_ms);
                 self.runtime.probe(&targets, within).map(Answer::Reached)
             }
-            Request::StartFlow { container, target } => {
+            Traffic::Serve { container, ports } => {
+                self.runtime.serve(&container, &ports).map(|()| Answer::Done)
+            }
+            Traffic::Try { trials, within_ms } => {
+                let within = Duration::from_millis(within_ms);
+                self.runtime.attempt(&trials, within).map(Answer::Tried)
+            }
+            Traffic::StartKnocking { container, target } => {
+                let knocker = Knocker::start(&self.runtime.netns(&container)?, target)?;
+                lock(&self.knockers).insert((container, target), knocker);
+                Ok(Answer::Done)
+            }
+            Traffic::StopKnocking { container, target } => {
+                let knocker = lock(&self.knockers).remove(&(container, target));
+                let knocker = knocker.ok_or_else(|| Error::wrong("nobody knocks there"))?;
+                Ok(Answer::Knocks(knocker.stop()))
+            }
+            Traffic::StartFlow { container, target } => {
                 let flow = Flow::start(&self.runtime.netns(&container)?, target)?;
                 lock(&self.flows).insert((container, target), flow);
                 Ok(Answer::Done)
             }
-            Request::StopFlow { container, target } => {
+            Traffic::StopFlow { container, target } => {
                 let flow = lock(&self.flows).remove(&(container, target));
                 let flow = flow.ok_or_else(|| Error::wrong("no such flow"))?;
                 Ok(Answer::Ledger(flow.stop()))

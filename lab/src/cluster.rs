@@ -17,7 +17,7 @@ use crate::api_access::Api;
 use crate::control_plane::{ControlPlane, Identity, Kind, Settings, root};
 use crate::fabric;
 use crate::node::Node;
-pub use pods::RunningPod;
+pub use pods::{NewPod, RunningPod};
 
 /// The namespace that the lab's pods live in.
 pub const NAMESPACE: &str = "lab";

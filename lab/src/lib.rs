@@ -25,6 +25,7 @@ pub mod demo;
 mod error;
 mod fabric;
 pub mod node;
+pub mod policy;
 pub mod process;
 pub mod protocol;
 pub mod reachability;

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use nix::sys::signal::Signal;
 
 use crate::Error;
-use crate::protocol::{Answer, Attached, Ledger, Numbered, Pod, Reached, Request};
+use crate::protocol::{
+    Answer, Attached, Attempt, Knocks, Ledger, Numbered, Pod, Reached, Request, Traffic, Trial,
+};
 
 type Waiting = Arc<Mutex<BTreeMap<u64, mpsc::Sender<Answer>>>>;
 
@@ -104,6 +106,10 @@ impl Node {
         }
     }
 
+    fn traffic(&self, what: Traffic) -> Result<Answer, Error> {
+        self.call(Request::Traffic(what))
+    }
+
     /// Runs a program in the node and returns what it prints.
     ///
     /// # Errors
@@ -188,9 +194,60 @@ impl Node {
     ///
     /// As for [`Node::call`].
     pub fn probe(&self, targets: &[IpAddr], within_ms: u64) -> Result<Vec<Reached>, Error> {
-        let answer = self.call(Request::Probe { targets: targets.to_vec(), within_ms })?;
+        let answer = self.traffic(Traffic::Probe { targets: targets.to_vec(), within_ms })?;
         let Answer::Reached(reached) = answer else { return Err(unexpected(&answer)) };
         Ok(reached)
+    }
+
+    /// Lets a pod answer on more ports.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn serve(&self, container: &str, ports: &[u16]) -> Result<(), Error> {
+        let (container, ports) = (container.to_owned(), ports.to_vec());
+        self.traffic(Traffic::Serve { container, ports }).map(drop)
+    }
+
+    /// Makes a pod's network namespace before it is attached.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn prepare(&self, container: &str) -> Result<(), Error> {
+        self.call(Request::Prepare { container: container.to_owned() }).map(drop)
+    }
+
+    /// Starts to knock from a pod at an address all the time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn start_knocking(&self, container: &str, target: IpAddr) -> Result<(), Error> {
+        self.traffic(Traffic::StartKnocking { container: container.to_owned(), target }).map(drop)
+    }
+
+    /// Ends that and returns what came of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn stop_knocking(&self, container: &str, target: IpAddr) -> Result<Knocks, Error> {
+        let answer =
+            self.traffic(Traffic::StopKnocking { container: container.to_owned(), target })?;
+        let Answer::Knocks(knocks) = answer else { return Err(unexpected(&answer)) };
+        Ok(knocks)
+    }
+
+    /// Makes attempts from pods of the node; returns what came through for each trial.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn attempt(&self, trials: Vec<Trial>, within_ms: u64) -> Result<Vec<Vec<Attempt>>, Error> {
+        let answer = self.traffic(Traffic::Try { trials, within_ms })?;
+        let Answer::Tried(passed) = answer else { return Err(unexpected(&answer)) };
+        Ok(passed)
     }
 
     /// Starts to talk from a pod to an address all the time.
@@ -199,7 +256,7 @@ impl Node {
     ///
     /// As for [`Node::call`].
     pub fn start_flow(&self, container: &str, target: IpAddr) -> Result<(), Error> {
-        self.call(Request::StartFlow { container: container.to_owned(), target }).map(drop)
+        self.traffic(Traffic::StartFlow { container: container.to_owned(), target }).map(drop)
     }
 
     /// Ends a flow and returns what it lost.
@@ -208,7 +265,7 @@ impl Node {
     ///
     /// As for [`Node::call`].
     pub fn stop_flow(&self, container: &str, target: IpAddr) -> Result<Ledger, Error> {
-        let answer = self.call(Request::StopFlow { container: container.to_owned(), target })?;
+        let answer = self.traffic(Traffic::StopFlow { container: container.to_owned(), target })?;
         let Answer::Ledger(ledger) = answer else { return Err(unexpected(&answer)) };
         Ok(ledger)
     }

@@ -58,11 +58,51 @@ pub enum Request {
         /// Which.
         pod: Pod,
     },
+    /// Make a pod's network namespace before it is attached.
+    Prepare {
+        /// The container id of the pod.
+        container: String,
+    },
+    /// Something about packets of pods.
+    Traffic(Traffic),
+}
+
+/// What packets pods of a node are to send and answer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum Traffic {
     /// Try to reach all targets from each of this node's pods.
     Probe {
         /// Addresses of pods.
         targets: Vec<IpAddr>,
         /// How long to wait for answers.
+        within_ms: u64,
+    },
+    /// Let a pod answer on more ports.
+    Serve {
+        /// The container id of the pod.
+        container: String,
+        /// The ports.
+        ports: Vec<u16>,
+    },
+    /// Knock all the time from a pod at another, which should not answer.
+    StartKnocking {
+        /// The container id of the pod.
+        container: String,
+        /// Where to.
+        target: IpAddr,
+    },
+    /// End that and return what came of it.
+    StopKnocking {
+        /// The container id of the pod.
+        container: String,
+        /// Where to.
+        target: IpAddr,
+    },
+    /// Make attempts from several pods at once, each over a new connection.
+    Try {
+        /// Who tries what.
+        trials: Vec<Trial>,
+        /// How long to wait for those that should come through.
         within_ms: u64,
     },
     /// Talk to a target all the time from a pod, and write down what is lost.
@@ -107,6 +147,10 @@ pub enum Answer {
     Attached(Attached),
     /// What was reached.
     Reached(Vec<Reached>),
+    /// What came through, one for each trial.
+    Tried(Vec<Vec<Attempt>>),
+    /// What came of knocking.
+    Knocks(Knocks),
     /// What a flow saw.
     Ledger(Ledger),
     /// Not done, and why.
@@ -122,6 +166,53 @@ pub struct Attached {
     pub addrs: Vec<IpAddr>,
     /// How long the plugins took.
     pub took_us: u64,
+}
+
+/// What a pod is to try, and what is thought to come of it.
+///
+/// The order and the expectation decide only when to stop: a trial ends when all of `passing`
+/// has been answered, and a moment more for answers to `stopped`, which is sent first.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Trial {
+    /// The container id of the pod.
+    pub container: String,
+    /// What should be dropped.
+    pub stopped: Vec<Attempt>,
+    /// What should come through.
+    pub passing: Vec<Attempt>,
+}
+
+/// A question to a pod.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Attempt {
+    /// An address of the pod.
+    pub to: IpAddr,
+    /// How it is asked.
+    pub transport: Transport,
+    /// The port; zero for those without.
+    pub port: u16,
+}
+
+/// How a question travels.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Transport {
+    /// A connection that is opened.
+    Tcp,
+    /// A datagram and its echo.
+    Udp,
+    /// Ping.
+    Icmp,
+}
+
+/// What came of knocking: a datagram every two milliseconds, a new connection every twenty.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Knocks {
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams whose echo came back.
+    pub echoed: u64,
+    /// Connections that were opened.
+    pub connected: u64,
 }
 
 /// What one pod reached.

@@ -18,6 +18,10 @@ mod faults;
 mod objects;
 #[path = "../scenarios/peers.rs"]
 mod peers;
+#[path = "../scenarios/policy.rs"]
+mod policy;
+#[path = "../scenarios/policy_faults.rs"]
+mod policy_faults;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
 
@@ -45,6 +49,11 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("pulled-cable-heals", faults::cable_pulled, EMBEDDED),
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
+    ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
+    ("calico-policy-by-packets", policy::calico_matrix, EMBEDDED),
+    ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),
+    ("flushed-ruleset-is-repaired", policy_faults::flush_is_repaired, EMBEDDED),
+    ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
 ];
 
 /// Returns the names of all scenarios.

@@ -29,9 +29,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts to answer in a namespace, on both families.
-    pub(super) fn start(netns: &Netns) -> Result<Self, Error> {
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
+    /// Starts to answer on a port in a namespace, on both families.
+    pub(super) fn start(netns: &Netns, port: u16) -> Result<Self, Error> {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let open = || Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?));
         let (tcp, udp) = netns.run(open)?.map_err(|error: std::io::Error| {
             Error::program("echo server", format!("{}: {error}", netns.path().display()))
@@ -42,7 +42,7 @@ impl Server {
         std::thread::spawn(move || serve_udp(&udp, &flag));
         let flag = Arc::clone(&has_ended);
         std::thread::spawn(move || serve_tcp(&tcp, &flag));
-        let port = SocketAddr::from((Ipv6Addr::LOCALHOST, PORT));
+        let port = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         Ok(Self { has_ended, port, netns: Netns::open(netns.path())? })
     }
 }

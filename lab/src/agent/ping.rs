@@ -10,8 +10,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How long to listen before those who are silent are asked again.
 const TICK: Duration = Duration::from_millis(200);
 /// Types of the question and the answer, IPv4 and IPv6.
-const ECHO_V4: (u8, u8) = (8, 0);
-const ECHO_V6: (u8, u8) = (128, 129);
+pub(super) const ECHO_V4: (u8, u8) = (8, 0);
+pub(super) const ECHO_V6: (u8, u8) = (128, 129);
+/// What tells our pings to all from others.
+const IDENTIFIER: u16 = u16::from_be_bytes(*b"lb");
 
 /// Pings all targets from the namespace of this thread; returns who answered.
 pub(super) fn ping(targets: &[IpAddr], within: Duration) -> std::io::Result<Vec<IpAddr>> {
@@ -38,9 +40,10 @@ fn ping_family(targets: &[IpAddr], within: Duration) -> std::io::Result<Vec<IpAd
         for (number, target) in (0_u16..).zip(targets) {
             if !answered.contains(target) {
                 // No route now may be a route in a moment.
-                drop(
-                    socket.send_to(&packet(question, number), &SocketAddr::new(*target, 0).into()),
-                );
+                drop(socket.send_to(
+                    &packet(question, IDENTIFIER, number),
+                    &SocketAddr::new(*target, 0).into(),
+                ));
             }
         }
         while answered.len() < targets.len() {
@@ -48,7 +51,7 @@ fn ping_family(targets: &[IpAddr], within: Duration) -> std::io::Result<Vec<IpAd
             let received = buffer.get(..len).unwrap_or_default();
             // Only IPv4 shows its header, of 20 octets unless it has options, which we send none of.
             let message = if first.is_ipv4() { received.get(20..) } else { Some(received) };
-            let number = message.and_then(|message| number_of(message, answer));
+            let number = message.and_then(|message| number_of(message, answer, IDENTIFIER));
             answered.extend(number.and_then(|number| targets.get(usize::from(number))).copied());
         }
     }
@@ -56,21 +59,18 @@ fn ping_family(targets: &[IpAddr], within: Duration) -> std::io::Result<Vec<IpAd
 }
 
 /// Makes an echo message; the kernel adds the checksum for IPv6 itself.
-fn packet(kind: u8, number: u16) -> [u8; 8] {
-    let [high, low] = number.to_be_bytes();
-    let unsummed = [kind, 0, 0, 0, b'l', b'b', high, low];
+pub(super) fn packet(kind: u8, identifier: u16, number: u16) -> [u8; 8] {
+    let ([one, two], [high, low]) = (identifier.to_be_bytes(), number.to_be_bytes());
+    let unsummed = [kind, 0, 0, 0, one, two, high, low];
     let [first, second] = checksum(&unsummed).to_be_bytes();
-    [kind, 0, first, second, b'l', b'b', high, low]
+    [kind, 0, first, second, one, two, high, low]
 }
 
 /// Returns the sequence number of an answer to us.
-fn number_of(message: &[u8], kind: u8) -> Option<u16> {
-    match message {
-        [found, 0, _, _, b'l', b'b', high, low, ..] if *found == kind => {
-            Some(u16::from_be_bytes([*high, *low]))
-        }
-        _ => None,
-    }
+pub(super) fn number_of(message: &[u8], kind: u8, identifier: u16) -> Option<u16> {
+    let [found, 0, _, _, one, two, high, low, ..] = message else { return None };
+    let is_ours = *found == kind && u16::from_be_bytes([*one, *two]) == identifier;
+    is_ours.then(|| u16::from_be_bytes([*high, *low]))
 }
 
 /// The Internet checksum (RFC 1071) of an even number of octets.
@@ -90,15 +90,15 @@ mod tests {
     #[test]
     fn a_summed_packet_sums_to_zero() {
         for number in [0, 1, 0x1234, 0xffff] {
-            assert_eq!(checksum(&packet(8, number)), 0, "{number}");
+            assert_eq!(checksum(&packet(8, IDENTIFIER, number)), 0, "{number}");
         }
     }
 
     #[test]
     fn answers_to_others_are_not_ours() {
-        assert_eq!(number_of(&packet(0, 7), 0), Some(7));
-        assert_eq!(number_of(&packet(8, 7), 0), None);
-        assert_eq!(number_of(&[0, 0, 0, 0, 1, 2, 0, 7], 0), None);
-        assert_eq!(number_of(&[0, 0], 0), None);
+        assert_eq!(number_of(&packet(0, IDENTIFIER, 7), 0, IDENTIFIER), Some(7));
+        assert_eq!(number_of(&packet(8, IDENTIFIER, 7), 0, IDENTIFIER), None);
+        assert_eq!(number_of(&packet(0, 1, 7), 0, IDENTIFIER), None);
+        assert_eq!(number_of(&[0, 0], 0, IDENTIFIER), None);
     }
 }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use kernel::netns::Netns;
 use serde_json::{Map, Value, json};
 
+use super::attempt;
 use super::echo::{self, Server};
 use super::{CONFIG_DIR, PLUGIN_DIR, lock};
 use crate::Error;
-use crate::protocol::{Attached, Pod, Reached};
+use crate::protocol::{Attached, Attempt, Pod, Reached, Trial};
 
 /// The interface in the pod.
 const IF_NAME: &str = "eth0";
@@ -25,7 +26,7 @@ const CACHE_DIR: &str = "/var/lib/cni/results";
 #[derive(Debug, Default)]
 pub(super) struct Runtime {
     /// Echo servers, by container id; they live as long as the pod.
-    servers: Mutex<BTreeMap<String, Server>>,
+    servers: Mutex<BTreeMap<String, Vec<Server>>>,
 }
 
 /// The network configuration list.
@@ -39,8 +40,7 @@ struct ConfigList {
 impl Runtime {
     /// Makes a pod's namespace, attaches it and lets it answer to probes.
     pub(super) fn add(&self, pod: &Pod) -> Result<Attached, Error> {
-        let netns = Netns::create(&pod.container)?;
-        netns.run(|| crate::process::ip(&["link", "set", "lo", "up"]))??;
+        let netns = self.netns(&pod.container).or_else(|_| self.prepare(&pod.container))?;
         let list = ConfigList::read()?;
         let started = Instant::now();
         let mut result = Value::Null;
@@ -57,9 +57,17 @@ impl Runtime {
         }
         let took_us = micros(started.elapsed());
         cache(pod, &result)?;
-        let server = Server::start(&netns)?;
-        lock(&self.servers).insert(pod.container.clone(), server);
+        let server = Server::start(&netns, echo::PORT)?;
+        lock(&self.servers).insert(pod.container.clone(), vec![server]);
         Ok(Attached { addrs: addrs(&result), result, took_us })
+    }
+
+    /// Makes a pod's namespace.
+    #[expect(clippy::unused_self, reason = "whose pods is said at the call")]
+    pub(super) fn prepare(&self, container: &str) -> Result<Netns, Error> {
+        let netns = Netns::create(container)?;
+        netns.run(|| crate::process::ip(&["link", "set", "lo", "up"]))??;
+        Ok(netns)
     }
 
     /// Detaches a pod and removes its namespace; returns how long the plugins took, in µs.
@@ -111,6 +119,37 @@ impl Runtime {
                 probe.join().unwrap_or_else(|_| Err(Error::wrong("a probe panicked")))
             };
             probes.into_iter().map(join).collect()
+        })
+    }
+
+    /// Lets a pod answer on more ports.
+    pub(super) fn serve(&self, container: &str, ports: &[u16]) -> Result<(), Error> {
+        let netns = Netns::named(container)?;
+        let started = ports.iter().map(|port| Server::start(&netns, *port));
+        let started = started.collect::<Result<Vec<_>, _>>()?;
+        lock(&self.servers).entry(container.to_owned()).or_default().extend(started);
+        Ok(())
+    }
+
+    /// Makes the attempts of several pods at once, and returns what came through for each.
+    #[expect(clippy::unused_self, reason = "whose pods is said at the call")]
+    pub(super) fn attempt(
+        &self,
+        trials: &[Trial],
+        within: Duration,
+    ) -> Result<Vec<Vec<Attempt>>, Error> {
+        std::thread::scope(|scope| {
+            let attempt = |trial: &Trial| {
+                let netns = Netns::named(&trial.container)?;
+                let passed = netns.run(|| attempt::attempt(trial, within))?;
+                passed.map_err(|error| Error::program("attempt", error))
+            };
+            let running: Vec<_> =
+                trials.iter().map(|trial| scope.spawn(move || attempt(trial))).collect();
+            let join = |probe: std::thread::ScopedJoinHandle<'_, _>| {
+                probe.join().unwrap_or_else(|_| Err(Error::wrong("an attempt panicked")))
+            };
+            running.into_iter().map(join).collect()
         })
     }
 

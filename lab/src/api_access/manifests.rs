@@ -40,6 +40,35 @@ impl Api {
         objects.iter().try_for_each(|object| self.apply_one(object, &mut discovered))
     }
 
+    /// Creates one object, and returns it as the server keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] with what the server says.
+    pub fn create_any(&self, object: &Value) -> Result<Value, Error> {
+        let path = self.collection(object)?;
+        self.send(Request::json(Method::POST, path, object))?.success()
+    }
+
+    /// Deletes an object of any kind, which may be gone already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] with what the server says.
+    pub fn delete_any(&self, object: &Value) -> Result<(), Error> {
+        let path = format!("{}/{}", self.collection(object)?, text(object, "/metadata/name")?);
+        let request = Request { method: Method::DELETE, ..Request::get(path) };
+        let answer = self.send(request)?;
+        if answer.status == 404 { Ok(()) } else { answer.success().map(drop) }
+    }
+
+    /// Returns the path of the collection that an object is in.
+    fn collection(&self, object: &Value) -> Result<String, Error> {
+        let place = self.place(object, &mut Discovered::new())?;
+        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+        Ok(place.collection(namespace.unwrap_or("default")))
+    }
+
     /// Applies a file, or all files of a directory in the order of their names.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! What kubelet does for pods: objects in the API, CNI, and their status.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cluster, NAMESPACE};
 use crate::Error;
@@ -41,7 +42,35 @@ impl RunningPod {
     }
 }
 
+/// What a pod should be like.
+#[derive(Clone, Debug)]
+pub struct NewPod {
+    /// The namespace, which must be there.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// The node that it runs on.
+    pub node: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its service account; empty for none.
+    pub account: String,
+    /// The ports of its container, as a Pod has them.
+    pub ports: Value,
+}
+
 impl Cluster {
+    /// Makes one pod, as it is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of the API or of a plugin.
+    pub fn add_pod(&mut self, wanted: &NewPod) -> Result<(), Error> {
+        let pod = self.make_pod(wanted)?;
+        self.pods.push(pod);
+        Ok(())
+    }
+
     /// Makes pods called `prefix-1` and so on, spread over the nodes, several at once.
     ///
     /// # Errors
@@ -51,7 +80,7 @@ impl Cluster {
         let names: Vec<String> = (1..=count).map(|number| format!("{prefix}-{number}")).collect();
         let nodes = self.nodes.iter().map(|node| node.name.as_str()).cycle();
         let wanted: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(nodes).collect();
-        let made = in_parallel(&wanted, |(name, node)| self.make_pod(name, node));
+        let made = in_parallel(&wanted, |(name, node)| self.make_pod(&lab_pod(name, node)));
         let mut first_error = None;
         for outcome in made {
             match outcome {
@@ -63,25 +92,44 @@ impl Cluster {
     }
 
     /// Makes one pod on a node, as scheduler and kubelet do.
-    fn make_pod(&self, name: &str, node: &str) -> Result<RunningPod, Error> {
+    fn make_pod(&self, wanted: &NewPod) -> Result<RunningPod, Error> {
+        self.attach_pod(self.create_pod(wanted)?, &wanted.node)
+    }
+
+    /// Makes a pod's object, as the scheduler leaves it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of the API.
+    pub fn create_pod(&self, wanted: &NewPod) -> Result<Pod, Error> {
+        let NewPod { namespace, name, node, labels, account, ports } = wanted;
         let object = self.api.create::<core::Pod>(json!({
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "lab"}},
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
             "spec": {
                 "nodeName": node,
+                "serviceAccountName": account,
                 "terminationGracePeriodSeconds": 0,
                 "automountServiceAccountToken": false,
-                "containers": [{"name": "echo", "image": "lab/echo"}],
+                "containers": [{"name": "echo", "image": "lab/echo", "ports": ports}],
             },
         }))?;
         let uid = object.metadata.uid.unwrap_or_default();
         let container = uid.replace('-', "");
-        let pod = Pod { namespace: NAMESPACE.to_owned(), name: name.to_owned(), uid, container };
+        Ok(Pod { namespace: namespace.clone(), name: name.clone(), uid, container })
+    }
+
+    /// Attaches a pod that was made, as the kubelet of its node does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of a plugin or of the API.
+    pub fn attach_pod(&self, pod: Pod, node: &str) -> Result<RunningPod, Error> {
         let attached = self.node(node)?.add(&pod)?;
         let ips: Vec<_> = attached.addrs.iter().map(|addr| json!({"ip": addr})).collect();
         let patch = json!({"status": {
             "phase": "Running", "podIP": attached.addrs.first(), "podIPs": ips,
         }});
-        self.api.patch_status::<core::Pod>(Some(NAMESPACE), name, &patch)?;
+        self.api.patch_status::<core::Pod>(Some(&pod.namespace), &pod.name, &patch)?;
         Ok(RunningPod { pod, node: node.to_owned(), attached })
     }
 
@@ -103,6 +151,18 @@ impl Cluster {
             Some(object) => self.api.delete(&object),
             None => Ok(()),
         }
+    }
+}
+
+/// Returns what the pods of a lab are like that differ only by name.
+fn lab_pod(name: &str, node: &str) -> NewPod {
+    NewPod {
+        namespace: NAMESPACE.to_owned(),
+        name: name.to_owned(),
+        node: node.to_owned(),
+        labels: BTreeMap::from([("app".to_owned(), "lab".to_owned())]),
+        account: String::new(),
+        ports: json!([]),
     }
 }
 
