@@ -1,12 +1,12 @@
 //! A cluster on one machine, of real parts.
 //!
-//! The control plane is the upstream kube-apiserver and etcd; a node is a
-//! network namespace with a `calico-node` in it; a pod is a network namespace
+//! The control plane is the embedded datastore, or the upstream kube-apiserver
+//! and etcd, whichever is asked for; a node is a network namespace with a `calico-node` in it; a pod is a network namespace
 //! that the real CNI binaries have attached. Nothing of it outlives the lab,
 //! however it ends.
 //!
 //! ```text
-//! the user's process ── sandbox ─► the lab: etcd, kube-apiserver, a bridge or a router
+//! the user's process ── sandbox ─► the lab: control plane, a bridge or a router
 //!                                    ├─ agent of node-1: calico-node, pods, CNI plugins
 //!                                    └─ agent of node-2: …         each in namespaces of its own
 //! ```
