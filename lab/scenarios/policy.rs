@@ -6,7 +6,7 @@ use std::time::Instant;
 use lab::Error;
 use lab::control_plane::{Kind, root};
 use lab::policy::case::Case;
-use lab::policy::{inputs, judge, world};
+use lab::policy::{inputs, judge, random, world};
 
 /// Cases of the `NetworkPolicy` of Kubernetes.
 pub(crate) fn kubernetes_matrix(dir: &Path, control_plane: Kind) -> Result<(), Error> {
@@ -18,6 +18,32 @@ pub(crate) fn calico_matrix(dir: &Path, control_plane: Kind) -> Result<(), Error
     matrix(dir, control_plane, "calico")
 }
 
+/// How many random sets of policies are tried; `POLICY_SETS` says another number.
+const RANDOM_SETS: u64 = 100;
+
+/// Sets of policies that nobody thought of: evaluator and packets must agree.
+///
+/// The seeds are 1 and up; `POLICY_SEED` chooses a single one.
+pub(crate) fn random(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("POLICY_SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=number("POLICY_SETS").unwrap_or(RANDOM_SETS),
+    };
+    let cluster = world::up(dir, control_plane)?;
+    let without = inputs::of_cluster(&cluster)?;
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        let case = random::case(seed, &cluster)?;
+        if let Err(error) = judge::judge(&cluster, &without, &case, None) {
+            let objects = serde_json::to_string_pretty(&case.apply).map_err(Error::wrong)?;
+            eprintln!("WRONG {error}\n{objects}");
+            wrong.push(error.to_string());
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Error::wrong(wrong.join("\n"))) }
+}
+
 fn matrix(dir: &Path, control_plane: Kind, cases: &str) -> Result<(), Error> {
     let cluster = world::up(dir, control_plane)?;
     let without = inputs::of_cluster(&cluster)?;
@@ -27,7 +53,9 @@ fn matrix(dir: &Path, control_plane: Kind, cases: &str) -> Result<(), Error> {
     let mut wrong = Vec::new();
     for case in &cases {
         let started = Instant::now();
-        let verdict = judge::judge(&cluster, &without, case);
+        let verdict = case
+            .expected()
+            .and_then(|written| judge::judge(&cluster, &without, case, Some(&written)));
         let seconds = started.elapsed().as_secs_f32();
         eprintln!(
             "{} {} ({seconds:.1} s)",

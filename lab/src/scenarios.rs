@@ -51,6 +51,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, EMBEDDED),
+    ("random-policy-by-packets", policy::random, EMBEDDED),
     ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),
     ("flushed-ruleset-is-repaired", policy_faults::flush_is_repaired, EMBEDDED),
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
