@@ -10,6 +10,7 @@ mod flow;
 mod knock;
 mod ping;
 mod runtime;
+mod sctp;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};

@@ -200,6 +200,8 @@ pub enum Transport {
     Tcp,
     /// A datagram and its echo.
     Udp,
+    /// A question for an association and its answer.
+    Sctp,
     /// Ping.
     Icmp,
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::echo::mapped;
-use super::ping;
+use super::{ping, sctp};
 use crate::protocol::{Attempt, Transport, Trial};
 
 /// How long to listen on when all that should come through has.
@@ -23,7 +24,10 @@ const AGAIN: Duration = Duration::from_millis(300);
 /// How long to wait for sockets at most, in milliseconds.
 const TICK_MS: u16 = 20;
 
-/// Numbers the pings of this process, so that no answer counts for another question.
+/// Where ports of questions over SCTP begin; each hand has its own, so that they are new, too.
+const SCTP_PORTS: u16 = 49_152;
+
+/// Numbers the hands of this process, so that no answer counts for another question.
 static PINGS: AtomicU16 = AtomicU16::new(1);
 
 /// Makes the attempts of a trial from the namespace of this thread; returns those that came through.
@@ -59,6 +63,8 @@ struct Hand {
     udp: UdpSocket,
     /// Raw sockets of both families.
     icmp: [Socket; 2],
+    /// The same for SCTP.
+    sctp: [Socket; 2],
     identifier: u16,
     /// By sequence number: whom we asked.
     pings: BTreeMap<u16, IpAddr>,
@@ -74,8 +80,11 @@ impl Hand {
             let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
             socket.set_nonblocking(true).map(|()| socket)
         };
+        let sctp = sctp::sockets()?;
+        sctp.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
         Ok(Self {
             udp,
+            sctp,
             icmp: [raw(Domain::IPV4, Protocol::ICMPV4)?, raw(Domain::IPV6, Protocol::ICMPV6)?],
             identifier: PINGS.fetch_add(1, Ordering::Relaxed),
             pings: BTreeMap::new(),
@@ -99,7 +108,7 @@ impl Hand {
                 self.pings.insert(number, attempt.to);
                 self.ask_again(attempt);
             }
-            Transport::Udp => self.ask_again(attempt),
+            Transport::Udp | Transport::Sctp => self.ask_again(attempt),
         }
         Ok(())
     }
@@ -111,6 +120,14 @@ impl Hand {
             Transport::Tcp => {}
             // No route now may be a route in a moment.
             Transport::Udp => drop(self.udp.send_to(b"question", mapped(to))),
+            Transport::Sctp => {
+                let [v4, v6] = &self.sctp;
+                let socket = if attempt.to.is_ipv4() { v4 } else { v6 };
+                let source = SCTP_PORTS.saturating_add(self.identifier % 16_000);
+                let question = sctp::Hello::question(source, attempt.port, self.identifier.into());
+                let to = SocketAddr::new(attempt.to, 0);
+                drop(socket.send_to(&question.encode(), &to.into()));
+            }
             Transport::Icmp => {
                 let numbered = self.pings.iter().find(|(_, addr)| **addr == attempt.to);
                 let number = numbered.map(|(number, _)| *number).unwrap_or_default();
@@ -128,18 +145,18 @@ impl Hand {
 
     /// Waits a moment and takes in what has been answered.
     fn listen(&mut self) -> io::Result<()> {
-        let [v4, v6] = &self.icmp;
-        let mut waiting = vec![
-            PollFd::new(self.udp.as_fd(), PollFlags::POLLIN),
-            PollFd::new(v4.as_fd(), PollFlags::POLLIN),
-            PollFd::new(v6.as_fd(), PollFlags::POLLIN),
-        ];
+        let raw = self.icmp.iter().chain(&self.sctp).map(Socket::as_fd);
+        let mut waiting: Vec<PollFd<'_>> = std::iter::once(self.udp.as_fd())
+            .chain(raw)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let others = waiting.len();
         waiting.extend(
             self.tcp.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)),
         );
         poll(&mut waiting, PollTimeout::from(TICK_MS))?;
         let is_open: Vec<bool> =
-            waiting.iter().skip(3).map(|fd| fd.any().unwrap_or_default()).collect();
+            waiting.iter().skip(others).map(|fd| fd.any().unwrap_or_default()).collect();
         drop(waiting);
         let mut is_open = is_open.into_iter();
         let passed = &mut self.passed;
@@ -152,6 +169,7 @@ impl Hand {
         });
         self.take_datagrams();
         self.take_pings();
+        self.take_associations();
         Ok(())
     }
 
@@ -177,6 +195,27 @@ impl Hand {
                 let number = ping::number_of(message, answer, self.identifier);
                 if let Some(to) = number.and_then(|number| self.pings.get(&number)) {
                     self.passed.insert(Attempt { to: *to, transport: Transport::Icmp, port: 0 });
+                }
+            }
+        }
+    }
+}
+
+impl Hand {
+    fn take_associations(&mut self) {
+        let mut buffer = [const { MaybeUninit::uninit() }; 256];
+        let mut copy = [0; 256];
+        for (socket, is_v4) in self.sctp.iter_mut().zip([true, false]) {
+            // The sender's address comes with the first look, the packet with the second.
+            while let Some(looked) = unless_empty(socket.peek_from(&mut buffer)) {
+                let Some(Ok(len)) = unless_empty(socket.read(&mut copy)) else { continue };
+                let received = copy.get(..len).unwrap_or_default();
+                let hello = sctp::Hello::decode(received, is_v4);
+                let port = hello.and_then(|hello| hello.answered_by(self.identifier.into()));
+                let from = looked.ok().and_then(|(_, from)| from.as_socket());
+                if let (Some(port), Some(from)) = (port, from) {
+                    let to = from.ip().to_canonical();
+                    self.passed.insert(Attempt { to, transport: Transport::Sctp, port });
                 }
             }
         }

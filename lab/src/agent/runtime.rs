@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::attempt;
 use super::echo::{self, Server};
-use super::{CONFIG_DIR, PLUGIN_DIR, lock};
+use super::{CONFIG_DIR, PLUGIN_DIR, lock, sctp};
 use crate::Error;
 use crate::protocol::{Attached, Attempt, Pod, Reached, Trial};
 
@@ -27,6 +27,8 @@ const CACHE_DIR: &str = "/var/lib/cni/results";
 pub(super) struct Runtime {
     /// Echo servers, by container id; they live as long as the pod.
     servers: Mutex<BTreeMap<String, Vec<Server>>>,
+    /// Those of SCTP.
+    sctp_servers: Mutex<BTreeMap<String, sctp::Server>>,
 }
 
 /// The network configuration list.
@@ -78,6 +80,7 @@ impl Runtime {
         list.del(pod, &result)?;
         let took = micros(started.elapsed());
         lock(&self.servers).remove(&pod.container);
+        lock(&self.sctp_servers).remove(&pod.container);
         // A second DEL finds neither, as the specification allows.
         drop(std::fs::remove_file(cache_path(pod)));
         Netns::remove(&pod.container)?;
@@ -128,6 +131,8 @@ impl Runtime {
         let started = ports.iter().map(|port| Server::start(&netns, *port));
         let started = started.collect::<Result<Vec<_>, _>>()?;
         lock(&self.servers).entry(container.to_owned()).or_default().extend(started);
+        let sctp = sctp::Server::start(&netns, ports)?;
+        lock(&self.sctp_servers).insert(container.to_owned(), sctp);
         Ok(())
     }
 

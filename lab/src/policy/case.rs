@@ -182,6 +182,7 @@ fn way_of(word: &str) -> Option<(Transport, Option<u16>)> {
     let transport = match name {
         "tcp" => Transport::Tcp,
         "udp" => Transport::Udp,
+        "sctp" => Transport::Sctp,
         "icmp" => Transport::Icmp,
         _ => return None,
     };
@@ -214,7 +215,7 @@ mod tests {
             .map(Cell::to_string)
             .collect();
         assert_eq!(into_red, ["blue/web > red/db tcp:80 v4"]);
-        assert_eq!(case(&[]).expected().unwrap().len(), 8 * 7 * 2 * 5);
+        assert_eq!(case(&[]).expected().unwrap().len(), 8 * 7 * 2 * 7);
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn is_passing(inputs: &Inputs, cell: &Cell) -> bool {
     let protocol = match (cell.transport, cell.family) {
         (Transport::Tcp, _) => Protocol::TCP,
         (Transport::Udp, _) => Protocol::UDP,
+        (Transport::Sctp, _) => Protocol::SCTP,
         (Transport::Icmp, Family::V4) => Protocol::ICMP,
         (Transport::Icmp, Family::V6) => Protocol::ICMP_V6,
     };

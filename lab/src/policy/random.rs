@@ -37,8 +37,8 @@ const NETS: [&str; 8] = [
     "192.0.2.0/24",
 ];
 /// Ports that policies may name.
-const PORTS: [&str; 7] =
-    ["80", "8080", "\"web\"", "\"admin\"", "\"talk\"", "\"1:80\"", "\"81:65535\""];
+const PORTS: [&str; 8] =
+    ["80", "8080", "\"web\"", "\"admin\"", "\"talk\"", "\"link\"", "\"1:80\"", "\"81:65535\""];
 const TEAMS: [&str; 3] = ["red", "blue", "green"];
 
 /// Makes the case of a seed; what it should lead to is not written.
@@ -144,14 +144,14 @@ impl Dice {
 
     fn rule(&mut self) -> Value {
         let action = self.pick(&["Allow", "Allow", "Allow", "Deny", "Deny", "Pass", "Log"]);
-        let protocol = self.pick(&["", "", "TCP", "TCP", "UDP", "ICMP", "ICMPv6"]);
+        let protocol = self.pick(&["", "", "TCP", "TCP", "UDP", "SCTP", "ICMP", "ICMPv6"]);
         let mut rule = json!({"action": action});
         if let Some(fields) = rule.as_object_mut() {
-            let has_ports = ["TCP", "UDP"].contains(&protocol);
+            let has_ports = ["TCP", "UDP", "SCTP"].contains(&protocol);
             if !protocol.is_empty() {
                 fields.insert("protocol".to_owned(), json!(protocol));
             } else if self.one_in(4) {
-                fields.insert("notProtocol".to_owned(), json!(self.pick(&["TCP", "UDP"])));
+                fields.insert("notProtocol".to_owned(), json!(self.pick(&["TCP", "UDP", "SCTP"])));
             }
             if !self.one_in(3) {
                 fields.insert("source".to_owned(), self.entity(false));

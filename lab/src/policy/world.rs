@@ -14,8 +14,8 @@ use crate::cluster::{Cluster, Fabric, Families, NewPod, Plan, RunningPod};
 use crate::control_plane::Kind;
 use crate::protocol::Transport;
 
-/// Ports that every pod answers on: named `web` and `admin` over TCP, `talk` over UDP at pods
-/// that are called `web`.
+/// Ports that every pod answers on: named `web` and `admin` over TCP, `talk` over UDP and
+/// `link` over SCTP at pods that are called `web`.
 pub const PORTS: [u16; 2] = [80, 8080];
 
 /// Namespaces with their labels.
@@ -72,6 +72,7 @@ pub fn up(dir: &Path, control_plane: Kind) -> Result<Cluster, Error> {
                 {"name": "web", "containerPort": 80},
                 {"name": "admin", "containerPort": 8080},
                 {"name": "talk", "containerPort": 8080, "protocol": "UDP"},
+                {"name": "link", "containerPort": 80, "protocol": "SCTP"},
             ])
         } else {
             json!([])
@@ -113,7 +114,8 @@ pub fn cells() -> Vec<Cell> {
     let names: Vec<String> =
         PODS.iter().map(|(namespace, name, ..)| format!("{namespace}/{name}")).collect();
     let mut ways = vec![(Transport::Icmp, 0)];
-    ways.extend(PORTS.iter().flat_map(|port| [(Transport::Tcp, *port), (Transport::Udp, *port)]));
+    let with_ports = [Transport::Tcp, Transport::Udp, Transport::Sctp];
+    ways.extend(PORTS.iter().flat_map(|port| with_ports.map(|transport| (transport, *port))));
     let mut cells = Vec::new();
     for from in &names {
         for to in names.iter().filter(|to| *to != from) {
