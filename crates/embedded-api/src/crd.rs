@@ -1,6 +1,6 @@
 //! Custom resources: `CustomResourceDefinition` of apiextensions.k8s.io/v1, and what it defines.
 //!
-//! A definition is [`prepare`]d, [`validate`]d and [`establish`]ed, in this order; then
+//! A definition is [`prepare`]d, [`validate()`]d and [`establish()`]ed, in this order; then
 //! [`CustomKind`] is what it defines.
 
 mod column;
@@ -69,7 +69,7 @@ pub struct Version {
 }
 
 impl CustomKind {
-    /// Reads a definition that [`validate`] finds nothing wrong with.
+    /// Reads a definition that [`validate()`] finds nothing wrong with.
     ///
     /// # Errors
     ///

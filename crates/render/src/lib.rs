@@ -2,7 +2,7 @@
 //!
 //! [`render`] is a function of the state and of nothing else. [`Renderer`] gives
 //! the same tables for a state that changes, and the transaction of each change;
-//! [`plan`] is the transaction from whatever the kernel holds.
+//! [`plan()`] is the transaction from whatever the kernel holds.
 //!
 //! ```text
 //!  PolicyState + Settings ── render ──► Tables ── plan(Snapshot) ──► Transaction
