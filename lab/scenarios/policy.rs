@@ -6,7 +6,9 @@ use std::time::Instant;
 use lab::Error;
 use lab::control_plane::{Kind, root};
 use lab::policy::case::Case;
+use lab::policy::random::{Happening, History};
 use lab::policy::{inputs, judge, random, world};
+use serde_json::{Value, json};
 
 /// Cases of the `NetworkPolicy` of Kubernetes.
 pub(crate) fn kubernetes_matrix(dir: &Path, control_plane: Kind) -> Result<(), Error> {
@@ -42,6 +44,43 @@ pub(crate) fn random(dir: &Path, control_plane: Kind) -> Result<(), Error> {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(Error::wrong(wrong.join("\n"))) }
+}
+
+/// Whatever happens, one thing after the other: evaluator and packets must agree each time.
+///
+/// Here nothing is taken away in between, so that what nodes change step by step is judged.
+pub(crate) fn random_changes(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let cluster = world::up(dir, control_plane)?;
+    let tier = Case::read_all("[{name: tier, apply: [{tier: early, spec: {order: 10}}]}]")?;
+    for object in tier.iter().map(Case::objects).collect::<Result<Vec<_>, _>>()?.concat() {
+        cluster.api.create_any(&object)?;
+    }
+    let mut history = History::new(number("POLICY_SEED").unwrap_or(1));
+    let mut made: Vec<Value> = Vec::new();
+    for step in 1..=number("POLICY_SETS").unwrap_or(RANDOM_SETS) {
+        let happening = history.next(made.len(), &cluster)?;
+        match &happening {
+            Happening::Made(object) => {
+                let apply = vec![(**object).clone()];
+                let case = Case { name: String::new(), apply, expect: Vec::new() };
+                for object in case.objects()? {
+                    made.push(cluster.api.create_any(&object)?);
+                }
+            }
+            Happening::Removed(place) => cluster.api.delete_any(&made.remove(*place))?,
+            Happening::Relabelled { object, labels } => {
+                let patch = json!({"metadata": {"labels": labels}});
+                cluster.api.patch_any(object, &patch)?;
+            }
+        }
+        let agreed = judge::judge_as_is(&cluster, &made).map_err(|error| {
+            let made = serde_json::to_string_pretty(&made).unwrap_or_default();
+            Error::wrong(format!("step {step}, {happening:?}: {error}\n{made}"))
+        })?;
+        eprintln!("agreed: step {step}: {agreed} cells come through");
+    }
+    Ok(())
 }
 
 fn matrix(dir: &Path, control_plane: Kind, cases: &str) -> Result<(), Error> {

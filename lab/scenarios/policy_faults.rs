@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::Error;
@@ -18,8 +20,10 @@ use nix::sys::signal::Signal;
 const REPAIRED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a pod that has started may take to reach whom it may.
 const WITHIN: Duration = Duration::from_secs(20);
-/// How many pods start under policy.
-const LATE: usize = 10;
+/// How many pods start under policy; `POLICY_PODS` says another number.
+const LATE: usize = 40;
+/// How many threads keep the machine busy meanwhile.
+const BUSY: usize = 4;
 /// Fewer knocks than these would not have seen anything.
 const ENOUGH: u64 = 200;
 
@@ -94,7 +98,8 @@ pub(crate) fn flush_is_repaired(dir: &Path, control_plane: Kind) -> Result<(), E
     judge::require_packets(&cluster, &case.expected()?)
 }
 
-/// A pod that starts sends all the time: nothing that its policy denies ever passes.
+/// A pod that starts sends all the time: nothing that its policy denies ever passes, however
+/// late a busy machine's calico-node hears of it.
 pub(crate) fn first_packets(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let mut cluster = world::up(dir, control_plane)?;
     let policies = "
@@ -107,11 +112,38 @@ pub(crate) fn first_packets(dir: &Path, control_plane: Kind) -> Result<(), Error
     }
     judge::wait_policies(&cluster, 1)?;
     let (open, shut) = (pod(&cluster, "red/web")?.addr()?, pod(&cluster, "red/db")?.addr()?);
-    for (number, node) in (1..=LATE).zip(["node-1", "node-2"].into_iter().cycle()) {
+    let asked = std::env::var("POLICY_PODS").ok().and_then(|text| text.parse().ok());
+    let _busy = Busy::start();
+    for (number, node) in (1..=asked.unwrap_or(LATE)).zip(["node-1", "node-2"].into_iter().cycle())
+    {
         let late = start_late(&cluster, &format!("late-{number}"), node, [open, shut])?;
         cluster.pods.push(late);
     }
     Ok(())
+}
+
+/// Threads that do nothing, all the time, until this is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn start() -> Self {
+        let has_ended = Arc::new(AtomicBool::new(false));
+        for _ in 0..BUSY {
+            let flag = Arc::clone(&has_ended);
+            std::thread::spawn(move || {
+                while !flag.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(has_ended)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Starts a pod that knocks from its first moment, and somebody who knocks at it.

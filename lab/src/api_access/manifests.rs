@@ -50,6 +50,16 @@ impl Api {
         self.send(Request::json(Method::POST, path, object))?.success()
     }
 
+    /// Merges a patch into an object, of which no more than its names need be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] with what the server says.
+    pub fn patch_any(&self, object: &Value, change: &Value) -> Result<Value, Error> {
+        let path = format!("{}/{}", self.collection(object)?, text(object, "/metadata/name")?);
+        self.send(Request::merge(path, change))?.success()
+    }
+
     /// Deletes an object of any kind, which may be gone already.
     ///
     /// # Errors

@@ -80,6 +80,22 @@ fn judge_applied(
     Ok(())
 }
 
+/// Judges a cluster as it is: the objects of cases that are there, and all others.
+///
+/// # Errors
+///
+/// As for [`judge`].
+pub fn judge_as_is(cluster: &Cluster, made: &[Value]) -> Result<usize, Error> {
+    let mut inputs = inputs::of_cluster(cluster)?;
+    made.iter().try_for_each(|object| inputs::apply(&mut inputs, object))?;
+    let is_policy = |object: &&Value| {
+        object.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("Policy"))
+    };
+    wait_policies(cluster, made.iter().filter(is_policy).count())?;
+    let found = evaluated(&inputs);
+    require_packets(cluster, &found).map(|()| found.len())
+}
+
 /// Returns the cells that come through by the evaluator.
 #[must_use]
 pub fn evaluated(inputs: &Inputs) -> Passing {

@@ -71,7 +71,67 @@ pub fn case(seed: u64, cluster: &Cluster) -> Result<Case, Error> {
     Ok(Case { name: format!("seed {seed}"), apply, expect: Vec::new() })
 }
 
+/// What may happen to a cluster.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// An object is made; the map is as in a [`Case`].
+    Made(Box<Map<String, Value>>),
+    /// One of those that were made is removed, by its place among them.
+    Removed(usize),
+    /// Labels of a pod or a namespace are merged with these.
+    Relabelled {
+        /// The object, with no more than its names.
+        object: Value,
+        /// The labels; null removes one.
+        labels: Value,
+    },
+}
+
+/// Happenings that follow from a seed, without end.
+#[derive(Debug)]
+pub struct History {
+    dice: Dice,
+    number: usize,
+}
+
+impl History {
+    /// Begins a history.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { dice: Dice(seed), number: 0 }
+    }
+
+    /// Returns what happens next in a cluster where `made` objects were made and not removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] if an address of a pod is missing.
+    pub fn next(&mut self, made: usize, cluster: &Cluster) -> Result<Happening, Error> {
+        self.number = self.number.saturating_add(1);
+        let dice = &mut self.dice;
+        // More is made than removed, until there is a dozen.
+        match dice.below(8) {
+            0 | 1 => Ok(dice.relabelling()),
+            2 | 3 if made > 0 => Ok(Happening::Removed(dice.below(made))),
+            _ if made >= 12 => Ok(Happening::Removed(dice.below(made))),
+            4 => {
+                let nets = dice.some(&NETS, 3);
+                let labels = json!({"kind": dice.pick(&["friend", "foe"])});
+                let name = format!("s{}", self.number);
+                made_of(&json!({"gset": name, "labels": labels, "spec": {"nets": nets}}), cluster)
+            }
+            _ => made_of(&dice.policy(self.number, true), cluster),
+        }
+    }
+}
+
+fn made_of(object: &Value, cluster: &Cluster) -> Result<Happening, Error> {
+    let text = world::with_addrs(&object.to_string(), cluster);
+    Ok(Happening::Made(Box::new(serde_json::from_str(&text).map_err(Error::wrong)?)))
+}
+
 /// Numbers that look random (`SplitMix64`, Steele et al. 2014).
+#[derive(Debug)]
 struct Dice(u64);
 
 impl Dice {
@@ -140,6 +200,24 @@ impl Dice {
             set(&mut spec, "namespaceSelector", json!(self.pick(&NAMESPACES)));
         }
         json!({"gnp": format!("p{number}"), "spec": spec})
+    }
+
+    /// Changes labels that selectors speak of.
+    fn relabelling(&mut self) -> Happening {
+        if self.one_in(3) {
+            let metadata = json!({"name": self.pick(&TEAMS)});
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+            let labels = json!({"env": self.pick(&["prod", "dev"]), "team": self.pick(&TEAMS)});
+            return Happening::Relabelled { object, labels };
+        }
+        let pod = self.pick(&["red/web", "red/db", "blue/cache", "green/job"]);
+        let (namespace, name) = pod.split_once('/').unwrap_or_default();
+        let metadata = json!({"name": name, "namespace": namespace});
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata});
+        let tier = [Value::Null, json!("front"), json!("back")];
+        let tier = tier.get(self.below(3)).cloned().unwrap_or_default();
+        let app = self.pick(&["web", "db", "job", "cache"]);
+        Happening::Relabelled { object, labels: json!({"app": app, "tier": tier}) }
     }
 
     fn rule(&mut self) -> Value {
