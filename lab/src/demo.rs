@@ -1,5 +1,7 @@
 //! The demonstration: a cluster comes up, pods get addresses, everyone reaches everyone.
 
+pub mod policy;
+
 use std::time::{Duration, Instant};
 
 use comfy_table::{Table, TableStyle};
@@ -26,6 +28,15 @@ pub struct Show {
     pub families: Families,
     /// Whether the lab stays up.
     pub afterwards: Afterwards,
+}
+
+/// What a demonstration is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Subject {
+    /// Nodes, pods and routes: everyone reaches everyone.
+    Reachability,
+    /// Policies, step by step: who reaches whom, and why not.
+    Policy,
 }
 
 /// What becomes of the lab when all has been shown.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use lab::cluster::Families;
 use lab::control_plane::{self, ControlPlane, Kind, Settings};
-use lab::demo::{Afterwards, Show};
+use lab::demo::{Afterwards, Show, Subject};
 use lab::sandbox::{self, Inside};
 use lab::{Error, agent, demo};
 
@@ -112,6 +112,9 @@ struct On {
 struct DemoArguments {
     #[command(flatten)]
     on: On,
+    /// What to show; that of policy has its own nodes and pods.
+    #[arg(long, default_value = "reachability")]
+    scenario: Subject,
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     nodes: u8,
@@ -176,7 +179,16 @@ fn run(task: Task) -> Result<u8, Error> {
 fn run_inside(dir: &Path, task: &InsideTask) -> Result<u8, Error> {
     let mut inside = Inside::enter(dir)?;
     match task {
-        InsideTask::Demo(arguments) => demo::run(&mut inside, arguments.show()).map(|()| 0),
+        InsideTask::Demo(arguments) => {
+            let show = arguments.show();
+            match arguments.scenario {
+                Subject::Reachability => demo::run(&mut inside, show),
+                Subject::Policy => {
+                    demo::policy::run(&mut inside, show.control_plane, show.afterwards)
+                }
+            }
+            .map(|()| 0)
+        }
         InsideTask::Scenario { name, on } => {
             scenarios::run_one(&inside.dir, name, on.datastore).map(|()| 0)
         }
