@@ -22,6 +22,8 @@ mod peers;
 mod policy;
 #[path = "../scenarios/policy_faults.rs"]
 mod policy_faults;
+#[path = "../scenarios/policy_hosts.rs"]
+mod policy_hosts;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
 
@@ -55,6 +57,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("random-changes-by-packets", policy::random_changes, EMBEDDED),
     ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),
     ("flushed-ruleset-is-repaired", policy_faults::flush_is_repaired, EMBEDDED),
+    ("closed-hosts-stay-in-touch", policy_hosts::closed_hosts, EMBEDDED),
+    ("pods-leave-by-their-nodes-address", policy_hosts::translated_outside, EMBEDDED),
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
 ];
 
