@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use http::Method;
 use lab::Error;
 use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
 use lab::control_plane::Kind;
 use lab::protocol::Ledger;
 use lab::reachability::Matrix;
+use lab::rest::Request;
 use lab::routes;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 /// How long sessions and routes may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -41,6 +44,25 @@ pub(crate) fn daemon_killed(dir: &Path, control_plane: Kind) -> Result<(), Error
         require_lossless(from, to, &ledger)?;
     }
     require_same(&before, &all_routes(&cluster)?, "after calico-node started again")?;
+    Matrix::probe(&cluster, WITHIN)?.require_full()
+}
+
+/// Starts nodes in a cluster that was installed before there were staged policies.
+pub(crate) fn older_definitions(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 2, families: Families::V4, fabric: Fabric::Bridge };
+    let mut cluster = Cluster::without_daemons(dir, plan, &mut |step| eprintln!("{step}"))?;
+    for kind in
+        ["stagednetworkpolicies", "stagedglobalnetworkpolicies", "stagedkubernetesnetworkpolicies"]
+    {
+        let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        let path = format!("{definitions}/{kind}.crd.projectcalico.org");
+        cluster.api.send(Request::json(Method::DELETE, path, &json!({})))?.success()?;
+    }
+    for node in &cluster.nodes {
+        cluster.start_daemon(node)?;
+    }
+    cluster.wait_ready()?;
+    cluster.add_pods("pod", 4)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
 

@@ -48,6 +48,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("bird-holds-exactly-the-blocks", peers::bird_holds_the_blocks, EMBEDDED),
     ("del-leaves-nothing", churn::nothing_is_left, BOTH),
     ("pods-talk-without-api-server", faults::api_server_stopped, BOTH),
+    ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
     ("pulled-cable-heals", faults::cable_pulled, EMBEDDED),
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
@@ -159,6 +160,7 @@ mod tests {
         let by_default = [
             ("del-leaves-nothing", Kind::Embedded),
             ("del-leaves-nothing", Kind::Kubernetes),
+            ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
             ("pulled-cable-heals", Kind::Embedded),
         ];
         assert_eq!(chosen(&names, None), by_default);

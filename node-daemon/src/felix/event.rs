@@ -104,6 +104,17 @@ impl Kind {
         Self::HostEndpoints,
         Self::EndpointSlices,
     ];
+
+    /// Does nothing that is enforced depend on it?
+    ///
+    /// A cluster that was installed with older definitions may not know such a kind; it has
+    /// none of it then, and nobody waits for it.
+    pub(crate) const fn is_optional(self) -> bool {
+        matches!(
+            self,
+            Self::StagedPolicies | Self::StagedGlobalPolicies | Self::StagedKubernetesPolicies
+        )
+    }
 }
 
 /// What the kernel holds, as far as it concerns us.

@@ -97,6 +97,9 @@ impl Watches<'_> {
             let mut mirror = Mirror::default();
             while let Some(event) = stream.next().await {
                 report(kind, &event);
+                if is_none(kind, &event) && listeners.tell(Heard::synced(kind)).await.is_err() {
+                    return;
+                }
                 for change in mirror.apply(event) {
                     let heard = match change {
                         datastore::Change::Upsert(key, object) => read(&key, Some(&object)),
@@ -125,6 +128,12 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+/// Does the server say that there is nothing of the kind, as it does not know it?
+fn is_none<T>(kind: Kind, event: &WatchEvent<T>) -> bool {
+    let is_unknown = matches!(event, WatchEvent::Failed(datastore::Error::UnknownKind { .. }));
+    is_unknown && kind.is_optional()
 }
 
 /// Logs what is wrong with the server or an object; what is known stays in force meanwhile.
