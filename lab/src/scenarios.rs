@@ -160,7 +160,6 @@ mod tests {
         let by_default = [
             ("del-leaves-nothing", Kind::Embedded),
             ("del-leaves-nothing", Kind::Kubernetes),
-            ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
             ("pulled-cable-heals", Kind::Embedded),
         ];
         assert_eq!(chosen(&names, None), by_default);
