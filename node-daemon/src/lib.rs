@@ -1,8 +1,8 @@
 //! The parts of `calico-node`, so that tests can run them.
 //!
 //! [`daemon`] puts them together. [`startup`] runs once; [`felix`] brings the
-//! datastore's and BGP's routes into the kernel; [`bgp`] is the shell around
-//! the speaker.
+//! datastore's and BGP's routes, and policy, into the kernel; [`bgp`] is the
+//! shell around the speaker.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 

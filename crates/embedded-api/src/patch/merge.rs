@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{bad_request, wrong_type};
+use super::wrong_type;
 use crate::Status;
 
 /// Applies a merge patch.
@@ -15,7 +15,7 @@ use crate::Status;
 pub fn merge(current: &Value, patch: &Value) -> Result<Value, Status> {
     let patch = match patch {
         Value::Object(patch) => patch,
-        Value::Null => return Err(bad_request("Invalid JSON Patch")),
+        Value::Null => return Err(Status::bad_request("Invalid JSON Patch")),
         other => return Err(wrong_type(other, "value of type map[string]interface {}")),
     };
     let mut document = current.as_object().cloned().unwrap_or_default();

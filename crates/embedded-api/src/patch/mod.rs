@@ -10,6 +10,7 @@ mod tests;
 
 use serde_json::Value;
 
+use crate::verb::meta::go_kind;
 use crate::{Reason, Status};
 
 pub use json::json;
@@ -23,23 +24,9 @@ fn unprocessable() -> Status {
     Status { details: Some(serde_json::json!({})), ..status }
 }
 
-fn bad_request(message: impl Into<String>) -> Status {
-    Status::new(400, Reason::BadRequest, message)
-}
-
-/// Returns the word of Go's JSON decoder for a type.
-const fn go_json_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 fn wrong_type(value: &Value, into: &str) -> Status {
-    let found = go_json_type(value);
-    bad_request(format!("error decoding patch: json: cannot unmarshal {found} into Go {into}"))
+    let found = go_kind(value);
+    Status::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {found} into Go {into}"
+    ))
 }

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::directive::{Strategy, lookup, lookup_root};
 use super::order::{arrange, position};
-use super::{bad_request, go_json_type, unprocessable};
+use super::unprocessable;
+use crate::verb::meta::go_kind;
 use crate::{Reason, Status};
 
 const DIRECTIVE: &str = "$patch";
@@ -32,9 +33,9 @@ pub fn strategic(kind: &str, current: &Value, patch: &Value) -> Result<Value, St
         Value::Object(patch) => patch.clone(),
         Value::Null => Map::new(),
         other => {
-            let found = go_json_type(other);
+            let found = go_kind(other);
             let into = "Go value of type map[string]interface {}";
-            return Err(bad_request(format!("json: cannot unmarshal {found} into {into}")));
+            return Err(Status::bad_request(format!("json: cannot unmarshal {found} into {into}")));
         }
     };
     let current = current.as_object().cloned().unwrap_or_default();
@@ -75,8 +76,8 @@ fn merge_map(kind: Type<'_>, mut current: Object, mut patch: Object) -> Result<O
             None => (key, false),
             Some(rest) => {
                 let name = rest.strip_prefix('/');
-                let name =
-                    name.ok_or_else(|| bad_request("invalid patch format of primitive list"))?;
+                let name = name
+                    .ok_or_else(|| Status::bad_request("invalid patch format of primitive list"))?;
                 (name.to_owned(), true)
             }
         };
@@ -118,12 +119,12 @@ fn merge_value(
 /// Drops the fields that `$retainKeys` does not name.
 fn retain_keys(current: &mut Object, patch: &mut Object) -> Result<(), Status> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(retained) = retained else { return Err(bad_request(BAD_RETAIN)) };
+    let Value::Array(retained) = retained else { return Err(Status::bad_request(BAD_RETAIN)) };
     let is_retained = |key: &str| retained.iter().any(|name| name.as_str() == Some(key));
     let is_directive = |key: &str| key.starts_with(DELETE_FROM) || key.starts_with(ELEMENT_ORDER);
     let mut named = patch.iter().filter(|(key, value)| !value.is_null() && !is_directive(key));
     if named.any(|(key, _)| !is_retained(key)) {
-        return Err(bad_request(BAD_RETAIN));
+        return Err(Status::bad_request(BAD_RETAIN));
     }
     current.retain(|key, _| is_retained(key));
     Ok(())
@@ -137,7 +138,7 @@ fn merge_ordered(kind: Type<'_>, current: &mut Object, patch: &mut Object) -> Re
         let order = patch.remove(&directive).unwrap_or_default();
         let Value::Array(order) = order else { return Err(wrong_list(&order)) };
         let name = directive.strip_prefix(ELEMENT_ORDER).and_then(|rest| rest.strip_prefix('/'));
-        let name = name.ok_or_else(|| bad_request(BAD_ORDER))?;
+        let name = name.ok_or_else(|| Status::bad_request(BAD_ORDER))?;
         let (item, strategy) = kind.field(name);
         let server = current.get(name).map(as_list).transpose()?;
         let changed = patch.get(name).map(as_list).transpose()?;
@@ -277,7 +278,7 @@ fn element_kind(left: &[Value], right: &[Value]) -> Result<(), Status> {
     if first.is_array() {
         return Err(unprocessable());
     }
-    if items.all(|item| go_json_type(item) == go_json_type(first)) {
+    if items.all(|item| go_kind(item) == go_kind(first)) {
         return Ok(());
     }
     let (left, right) = (go_list(left), go_list(right));

@@ -20,15 +20,15 @@ use model::id::NodeName;
 use model::net::Family;
 use model::ruleset::{Snapshot, Transaction};
 use model::time::Timestamp;
+use reconcile::Backoff;
 use render::{Renderer, Settings};
 
 use super::event::{Effect, Event, Outcome};
 use crate::felix::event::Kind;
 
-/// How long to wait after a failure, at first; every further one doubles it.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// The longest wait after a failure.
-const LAST_RETRY: Duration = Duration::from_secs(10);
+/// How long to wait after failures: policy that is not in force is more urgent than a route.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
 
 /// Whether a machine had workloads when the daemon started.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,7 +53,8 @@ pub(crate) struct Engine {
     renderer: Option<Renderer>,
     kernel: Kernel,
     refresh_interval: Duration,
-    failures: u32,
+    /// The wait after the last failure; `None` after a success.
+    waited: Option<Duration>,
 }
 
 /// What is known of the kernel.
@@ -86,7 +87,7 @@ impl Engine {
             renderer: None,
             kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
             refresh_interval,
-            failures: 0,
+            waited: None,
         }
     }
 
@@ -118,12 +119,13 @@ impl Engine {
             Event::Kernel(snapshot) => self.kernel = Kernel::Read(snapshot),
             Event::Drift => self.kernel = Kernel::Unknown { not_before: now },
             Event::Applied(Outcome::Done) => {
-                self.failures = 0;
+                self.waited = None;
                 self.kernel = Kernel::InStep { until: now + self.refresh_interval };
             }
             Event::Applied(Outcome::Failed) => {
-                self.failures = self.failures.saturating_add(1);
-                self.kernel = Kernel::Unknown { not_before: now + self.retry_delay() };
+                let wait = BACKOFF.after(self.waited);
+                self.waited = Some(wait);
+                self.kernel = Kernel::Unknown { not_before: now + wait };
             }
         }
     }
@@ -151,11 +153,13 @@ impl Engine {
             Kernel::InStep { .. } => changes,
             Kernel::Read(snapshot) => render::plan(self.renderer.as_ref()?.tables(), snapshot),
         };
-        if transaction.is_empty() {
-            self.handle_nothing_to_do(now);
-            return None;
+        if !transaction.is_empty() {
+            return Some(Effect::Apply(transaction));
         }
-        Some(Effect::Apply(transaction))
+        if matches!(self.kernel, Kernel::Read(_)) {
+            self.kernel = Kernel::InStep { until: now + self.refresh_interval };
+        }
+        None
     }
 
     /// Returns when [`Engine::flush`] has something to do although nothing happens until then.
@@ -192,27 +196,23 @@ impl Engine {
         self.policies.state()
     }
 
-    fn handle_nothing_to_do(&mut self, now: Timestamp) {
-        if matches!(self.kernel, Kernel::Read(_)) {
-            self.kernel = Kernel::InStep { until: now + self.refresh_interval };
-        }
-    }
-
     /// Brings the tables up to date, once the datastore is in sync, and returns
     /// what that changes.
     fn render(&mut self) -> Transaction {
         if !self.is_in_sync() {
             return Transaction::default();
         }
-        let are_settings_changed = std::mem::take(&mut self.are_settings_changed);
+        // Settings hold every node's addresses, so they are made only if they are needed.
+        let are_changed = std::mem::take(&mut self.are_settings_changed);
+        let settings = (are_changed || self.renderer.is_none()).then(|| self.settings());
         let changes = self.policies.take_changes();
-        let settings = self.settings();
         let Some(renderer) = &mut self.renderer else {
-            self.renderer = Some(Renderer::new(self.policies.state().clone(), settings));
+            let state = self.policies.state().clone();
+            self.renderer = settings.map(|settings| Renderer::new(state, settings));
             return Transaction::default();
         };
         let mut transaction = renderer.apply(&changes);
-        if are_settings_changed {
+        if let Some(settings) = settings {
             transaction.steps.extend(renderer.configure(settings).steps);
         }
         transaction
@@ -235,11 +235,6 @@ impl Engine {
             hosts: self.nodes.values().flatten().copied().collect(),
             ..self.settings.clone()
         }
-    }
-
-    fn retry_delay(&self) -> Duration {
-        let doublings = self.failures.saturating_sub(1).min(16);
-        FIRST_RETRY.saturating_mul(1_u32 << doublings).min(LAST_RETRY)
     }
 }
 
