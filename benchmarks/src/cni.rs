@@ -3,17 +3,18 @@
 pub(crate) mod floor;
 mod measure;
 mod memory;
-mod plugin;
+pub(crate) mod plugin;
 mod report;
 mod start;
 mod trace;
-mod world;
+pub(crate) mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lab::Error;
+use lab::control_plane::Kind;
 
 use self::measure::{Load, Measured, Requests};
 use self::world::World;
@@ -84,7 +85,7 @@ async fn measure_all(bin: PathBuf, extent: Extent) -> Result<Findings, Error> {
     let before = load_average();
     step(&format!("measuring {}; load average {before}", bin.display()));
     step("starting etcd and kube-apiserver");
-    let world = World::start().await?;
+    let world = World::start(Kind::Kubernetes).await?;
     step("counting round trips");
     let requests = measure::count_requests(&world, &bin).await?;
     let mut loads = Vec::new();
@@ -102,7 +103,7 @@ async fn measure_all(bin: PathBuf, extent: Extent) -> Result<Findings, Error> {
 }
 
 /// Returns where the programs are: what is released goes before what the lab runs.
-fn programs(bin_dir: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn programs(bin_dir: &Path) -> Result<PathBuf, Error> {
     let has_all =
         |dir: &PathBuf| report::PROGRAMS.iter().all(|program| dir.join(program).is_file());
     let released = bin_dir.parent().map(|target| target.join("release"));

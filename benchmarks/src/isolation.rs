@@ -80,6 +80,8 @@ pub(crate) fn furnish(node_addr: &str) -> Result<(), Error> {
         "link set eth0-peer up",
         "link set eth0 up",
         &format!("address add {addr} dev eth0"),
+        // Without a way to it nobody answers for the pods' gateway.
+        "route add default dev eth0",
     ] {
         output(Command::new("ip").args(arguments.split(' ')))?;
     }

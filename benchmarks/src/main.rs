@@ -12,6 +12,7 @@
 //!                 └► report: tables, JSON
 //! ```
 //!
+//! The benchmark `policy` has a cluster of the same kind with thousands of pods and policies.
 //! The benchmark `datastore` (starts, writes, watches, lists) runs on the control planes alone.
 //!
 //! Nothing of a benchmark is left when it ends, however it ends.
@@ -20,11 +21,14 @@
 
 mod cni;
 mod cpu;
+mod daemon;
 mod datastore;
 mod isolation;
 mod load;
 mod memory;
+mod policy;
 mod statistics;
+mod writers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,17 +47,19 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Benchmark {
     /// Containers attached and detached: alone, 10 and 50 at once.
-    Cni(CniArguments),
+    Cni(ProgramArguments),
     /// The embedded datastore beside kube-apiserver and etcd.
     Datastore(DatastoreArguments),
+    /// What policy costs: at the start, at changes, and in new connections.
+    Policy(ProgramArguments),
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
     #[command(hide = true)]
     Floor,
 }
 
-/// How to measure.
+/// How to measure our programs.
 #[derive(Clone, Debug, Args)]
-struct CniArguments {
+struct ProgramArguments {
     /// Measure less, to see whether it works.
     #[arg(long)]
     quick: bool,
@@ -84,8 +90,13 @@ impl DatastoreArguments {
 fn main() -> ExitCode {
     let done = match Arguments::parse().benchmark {
         Benchmark::Floor => cni::floor::run().map(|()| ExitCode::SUCCESS),
-        Benchmark::Cni(_) if !isolation::is_inside() => isolation::run_inside(),
+        Benchmark::Cni(_) | Benchmark::Policy(_) if !isolation::is_inside() => {
+            isolation::run_inside()
+        }
         Benchmark::Cni(arguments) => cni::run(&arguments.bin_dir, extent(arguments.quick)),
+        Benchmark::Policy(arguments) => {
+            policy::run(&arguments.bin_dir, policy::Extent::of(arguments.quick))
+        }
         Benchmark::Datastore(arguments) => arguments.run(),
     };
     done.unwrap_or_else(|error| {

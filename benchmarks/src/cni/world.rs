@@ -27,7 +27,7 @@ const NODE_NAME_FILE: &str = "/var/lib/calico/nodename";
 /// The cluster; all of it ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// etcd and the API server.
+    /// The API server, and etcd if it needs one.
     control_plane: ControlPlane,
     /// For traces and the like.
     directory: TempDir,
@@ -54,16 +54,15 @@ impl Drop for Pod {
 }
 
 impl World {
-    /// Starts etcd and the API server and makes a cluster that is ready for pods.
+    /// Starts a control plane and makes a cluster that is ready for pods.
     ///
     /// # Errors
     ///
     /// [`Error`] of what does not start.
-    pub(crate) async fn start() -> Result<Self, Error> {
+    pub(crate) async fn start(kind: Kind) -> Result<Self, Error> {
         let directory = tempfile::Builder::new().prefix("calico-benchmarks-").tempdir();
         let directory = directory.map_err(Error::file(&std::env::temp_dir()))?;
-        let settings =
-            Settings::loopback(Kind::Kubernetes, &directory.path().join("control-plane"));
+        let settings = Settings::loopback(kind, &directory.path().join("control-plane"));
         let control_plane = ControlPlane::start(settings)?;
         control_plane.install()?;
         let world = Self { control_plane, directory };

@@ -10,8 +10,9 @@ use lab::rest::{Request, Rest};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::objects::{self, MAPS, Until, WRITERS};
+use super::objects::{self, MAPS};
 use crate::statistics::per_second;
+use crate::writers::{self, Until, WRITERS};
 
 /// What was told to whom, and when.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub(super) async fn measure(
     }
     let started = Instant::now();
     let map = |number| objects::map(&format!("told-{number}"));
-    objects::write(&kubeconfig, WRITERS, Until::Count(count), map).await?;
+    writers::write(&kubeconfig, WRITERS, Until::Count(count), map).await?;
     let written = started.elapsed();
     let mut bytes_each = 0;
     while let Some(read) = readers.join_next().await {

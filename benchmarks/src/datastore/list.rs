@@ -7,7 +7,8 @@ use lab::Error;
 use lab::rest::{Request, Rest};
 use serde_json::Value;
 
-use super::objects::{self, PODS, Until, WRITERS};
+use super::objects::{self, PODS};
+use crate::writers::{self, Until, WRITERS};
 
 /// How many pods are in a page, as clients of Kubernetes ask for.
 const PAGE: usize = 500;
@@ -34,7 +35,7 @@ pub(super) async fn measure(
 ) -> Result<Lists, Error> {
     let started = Instant::now();
     let pod = |number| objects::pod(&format!("pod-{number}"));
-    objects::write(&kubeconfig, WRITERS, Until::Count(pods), pod).await?;
+    writers::write(&kubeconfig, WRITERS, Until::Count(pods), pod).await?;
     let mut lists =
         Lists { pods, written: started.elapsed(), bytes: 0, whole: Vec::new(), paged: Vec::new() };
     let client = Rest::connect(&kubeconfig)?;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use lab::Error;
 
-use super::objects::{self, Until};
+use super::objects;
 use crate::statistics::{Summary, per_second};
+use crate::writers::{self, Until};
 
 /// What clients managed.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) async fn measure(
 ) -> Result<Writes, Error> {
     let started = Instant::now();
     let map = move |number| objects::map(&format!("written-by-{clients}-{number}"));
-    let took = objects::write(&kubeconfig, clients, Until::Over(time), map).await?;
+    let took = writers::write(&kubeconfig, clients, Until::Over(time), map).await?;
     let per_second = per_second(took.len(), started.elapsed());
     Ok(Writes { clients, per_second, summary: Summary::of(&took) })
 }
