@@ -196,7 +196,7 @@ fn start_late(
 }
 
 /// Makes a cluster with a closed door, and with a table of somebody else on each node.
-fn closed(dir: &Path, control_plane: Kind) -> Result<(Cluster, Case), Error> {
+pub(crate) fn closed(dir: &Path, control_plane: Kind) -> Result<(Cluster, Case), Error> {
     let cluster = world::up(dir, control_plane)?;
     for node in &cluster.nodes {
         node.run(&["nft", THEIRS])?;
@@ -222,7 +222,7 @@ fn repaired(node: &Node, command: &str, before: &[String]) -> Result<Duration, E
 }
 
 /// Returns the words of a text, sorted: elements of sets come in any order.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let separators = |letter: char| letter.is_whitespace() || letter == ',';
     let mut words: Vec<String> =
         text.split(separators).filter(|word| !word.is_empty()).map(str::to_owned).collect();
@@ -239,13 +239,13 @@ fn tables(cluster: &Cluster) -> Result<Vec<String>, Error> {
     cluster.nodes.iter().map(list).collect()
 }
 
-fn pod(cluster: &Cluster, name: &str) -> Result<RunningPod, Error> {
+pub(crate) fn pod(cluster: &Cluster, name: &str) -> Result<RunningPod, Error> {
     let found = cluster.pods.iter().find(|pod| world::name(pod) == name).cloned();
     let found = found.filter(|pod| world::addr(pod, Family::V4).is_some());
     found.ok_or_else(|| Error::wrong(format!("there is no pod {name}")))
 }
 
-fn require_closed(what: &str, knocks: &Knocks) -> Result<(), Error> {
+pub(crate) fn require_closed(what: &str, knocks: &Knocks) -> Result<(), Error> {
     eprintln!("{what}: {knocks:?}");
     if knocks.sent > ENOUGH && knocks.echoed == 0 && knocks.connected == 0 {
         return Ok(());

@@ -24,6 +24,8 @@ mod policy;
 mod policy_faults;
 #[path = "../scenarios/policy_hosts.rs"]
 mod policy_hosts;
+#[path = "../scenarios/policy_strangers.rs"]
+mod policy_strangers;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
 
@@ -58,6 +60,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("random-changes-by-packets", policy::random_changes, EMBEDDED),
     ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),
     ("flushed-ruleset-is-repaired", policy_faults::flush_is_repaired, EMBEDDED),
+    ("strangers-keep-what-is-theirs", policy_strangers::keep, EMBEDDED),
+    ("other-versions-tables-are-taken-over", policy_strangers::taken_over, EMBEDDED),
     ("closed-hosts-stay-in-touch", policy_hosts::closed_hosts, EMBEDDED),
     ("pods-leave-by-their-nodes-address", policy_hosts::translated_outside, EMBEDDED),
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),

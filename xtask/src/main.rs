@@ -75,6 +75,8 @@ enum Benchmark {
     Cni,
     /// The embedded datastore beside kube-apiserver and etcd.
     Datastore,
+    /// Policy: starts, changes, and connections under it.
+    Policy,
 }
 
 impl Benchmark {
@@ -82,6 +84,7 @@ impl Benchmark {
         match self {
             Self::Cni => "cni",
             Self::Datastore => "datastore",
+            Self::Policy => "policy",
         }
     }
 
@@ -90,6 +93,7 @@ impl Benchmark {
         match self {
             Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
             Self::Datastore => &["datastore-daemon"],
+            Self::Policy => &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"],
         }
     }
 }
