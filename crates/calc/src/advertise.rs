@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use model::desired::Advertisements;
+use model::desired::{Advertisements, Origination};
 use model::net::Cidr;
 
 use crate::Cluster;
@@ -25,11 +25,21 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
         .map(|addr| Cidr::host(*addr))
         .collect();
     Advertisements {
-        originated: blocks.into_iter().chain(borrowed).collect(),
+        originated: blocks
+            .into_iter()
+            .chain(borrowed)
+            .map(|cidr| (cidr, Origination::default()))
+            .collect(),
         exportable: cluster
             .pools
             .values()
             .filter(|pool| !pool.is_bgp_export_disabled)
+            .map(|pool| pool.cidr)
+            .collect(),
+        not_exported: cluster
+            .pools
+            .values()
+            .filter(|pool| pool.is_bgp_export_disabled)
             .map(|pool| pool.cidr)
             .collect(),
     }

@@ -105,7 +105,7 @@ fn only_confirmed_blocks_of_this_node_count() {
         ]
     );
     let originated: Vec<String> =
-        desired.advertisements.originated.iter().map(ToString::to_string).collect();
+        desired.advertisements.originated.keys().map(ToString::to_string).collect();
     assert_eq!(originated, ["10.244.0.0/26", "10.244.3.7/32"]);
     assert!(problems.is_empty());
 }
@@ -118,7 +118,11 @@ fn a_pool_that_stays_out_of_bgp_announces_nothing_but_keeps_its_routes() {
         affinity(0, 0, AffinityState::Confirmed),
         endpoint("own", "10.244.0.5"),
     ]);
-    assert_eq!(desired.advertisements, Advertisements::default());
+    assert!(desired.advertisements.originated.is_empty());
+    assert!(desired.advertisements.exportable.is_empty());
+    let kept: Vec<String> =
+        desired.advertisements.not_exported.iter().map(ToString::to_string).collect();
+    assert_eq!(kept, ["10.244.0.0/16"]);
     assert_eq!(desired.routes.len(), 2);
 }
 

@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use model::desired::BgpSession;
 use model::net::{Asn, Family};
 use model::node::Node;
-use model::peer::{BgpPeer, NextHopMode, PeerNodes, PeerRemote};
+use model::peer::{BgpPeer, PeerNodes, PeerRemote};
 
 use crate::{Cluster, Problem};
-
-/// How long peers keep a silent node's routes unless configured otherwise.
-const DEFAULT_RESTART_TIME: Duration = Duration::from_secs(120);
 
 /// Returns the sessions in the order of their names.
 ///
@@ -39,7 +35,8 @@ fn mesh(cluster: &Cluster, node: &Node) -> Vec<BgpSession> {
     }
     let is_in_mesh =
         |other: &&Node| other.name != node.name && other.route_reflector_cluster_id.is_none();
-    let restart_time = cluster.bgp.mesh_max_restart_time.unwrap_or(DEFAULT_RESTART_TIME);
+    let restart_time =
+        cluster.bgp.mesh_max_restart_time.unwrap_or(BgpSession::DEFAULT_RESTART_TIME);
     cluster
         .nodes
         .values()
@@ -92,7 +89,7 @@ fn is_for(peer: &BgpPeer, node: &Node) -> bool {
 fn adjusted(session: BgpSession, peer: &BgpPeer) -> BgpSession {
     BgpSession {
         local_addr: session.local_addr.filter(|_| peer.uses_node_addr),
-        restart_time: peer.max_restart_time.unwrap_or(DEFAULT_RESTART_TIME),
+        restart_time: peer.max_restart_time.unwrap_or(BgpSession::DEFAULT_RESTART_TIME),
         keepalive: peer.keepalive,
         next_hop: peer.next_hop,
         ..session
@@ -107,17 +104,16 @@ fn to_node(cluster: &Cluster, node: &Node, other: &Node, kind: &str) -> Vec<BgpS
             let local = node.addr(family)?.addr();
             let peer = other.addr(family)?.addr();
             Some(BgpSession {
-                name: session_name(kind, peer, cluster.bgp.listen_port, cluster),
-                peer_addr: peer,
                 peer_port: cluster.bgp.listen_port,
                 local_addr: Some(local),
-                local_asn: asn_of(cluster, node),
-                peer_asn: asn_of(cluster, other),
                 // A peer of some nodes may not know us yet, so both sides connect.
                 is_passive: kind != "Node" && waits_for(local, peer),
-                restart_time: DEFAULT_RESTART_TIME,
-                keepalive: None,
-                next_hop: NextHopMode::Auto,
+                ..BgpSession::new(
+                    session_name(kind, peer, cluster.bgp.listen_port, cluster),
+                    peer,
+                    asn_of(cluster, node),
+                    asn_of(cluster, other),
+                )
             })
         })
         .collect()
@@ -158,16 +154,10 @@ fn to_router(
         .values()
         .any(|other| other.addr(family).is_some_and(|other| other.addr() == addr));
     Some(BgpSession {
-        name: session_name(kind, addr, port, cluster),
-        peer_addr: addr,
         peer_port: port,
         local_addr: Some(local.addr()),
-        local_asn: asn_of(cluster, node),
-        peer_asn: asn,
         is_passive: kind == "Global" && is_node && waits_for(local.addr(), addr),
-        restart_time: DEFAULT_RESTART_TIME,
-        keepalive: None,
-        next_hop: NextHopMode::Auto,
+        ..BgpSession::new(session_name(kind, addr, port, cluster), addr, asn_of(cluster, node), asn)
     })
 }
 

@@ -3,14 +3,19 @@
 //! Plain values that name things as people do (interfaces by name); turning
 //! them into numbers is the doors' affair.
 
+mod bgp;
 pub mod policy;
+
+pub use bgp::{
+    AddPath, Advertisements, BfdSettings, BgpSession, Filters, Origination, Password, Reflection,
+    Role,
+};
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::net::{Asn, Cidr, IfName};
+use crate::net::IfName;
 
 /// A route, apart from its destination.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -58,46 +63,4 @@ impl fmt::Display for Route {
         }
         write!(f, " proto {}", self.protocol.0)
     }
-}
-
-/// A BGP session that this node should have.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BgpSession {
-    /// The name that people know it by: `Mesh_10_0_0_2`, `Global_…`, `Node_…`.
-    pub name: String,
-    /// The peer's address.
-    pub peer_addr: IpAddr,
-    /// The peer's TCP port.
-    pub peer_port: u16,
-    /// The address to connect from; `None` leaves it to the kernel.
-    pub local_addr: Option<IpAddr>,
-    /// Our AS in this session.
-    pub local_asn: Asn,
-    /// The AS that the peer must have.
-    pub peer_asn: Asn,
-    /// Whether we wait for the peer to connect.
-    pub is_passive: bool,
-    /// How long the peer keeps our routes when the session breaks (RFC 4724).
-    pub restart_time: Duration,
-    /// How often a KEEPALIVE is sent; `None` is a third of the Hold Time.
-    pub keepalive: Option<Duration>,
-    /// The next hop in routes that are passed on.
-    pub next_hop: crate::peer::NextHopMode,
-}
-
-impl BgpSession {
-    /// Is the peer in our own AS (RFC 4271 §1.1, "internal peer")?
-    #[must_use]
-    pub fn is_internal(&self) -> bool {
-        self.local_asn == self.peer_asn
-    }
-}
-
-/// What this node announces by BGP.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Advertisements {
-    /// Prefixes that this node originates.
-    pub originated: BTreeSet<Cidr>,
-    /// Ranges whose learned routes may be passed on to external peers.
-    pub exportable: BTreeSet<Cidr>,
 }

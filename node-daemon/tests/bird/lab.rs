@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use bgp::{PeerStatus, State};
 use kernel::Netns;
-use model::desired::{Advertisements, BgpSession};
+use model::desired::{Advertisements, BgpSession, Origination};
 use model::net::{Asn, Cidr};
-use model::peer::NextHopMode;
 use node_daemon::bgp::{Command, Config, Event, Snapshot, spawn};
 use tokio::sync::{mpsc, watch};
 
@@ -251,9 +250,9 @@ impl Ours {
     }
 
     pub(crate) fn originate(&self, blocks: &[&str]) {
-        let originated = blocks.iter().map(|text| cidr(text)).collect();
-        let exportable = BTreeSet::new();
-        self.send(Command::Advertise(Advertisements { originated, exportable }));
+        let originated = blocks.iter().map(|text| (cidr(text), Origination::default())).collect();
+        let advertisements = Advertisements { originated, ..Advertisements::default() };
+        self.send(Command::Advertise(advertisements));
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
@@ -306,16 +305,13 @@ impl Drop for Ours {
 
 fn session(ours: &str, bird: &str) -> BgpSession {
     BgpSession {
-        name: format!("Global_{}", bird.replace(['.', ':'], "_")),
-        peer_addr: bird.parse().unwrap(),
-        peer_port: 179,
         local_addr: Some(ours.parse().unwrap()),
-        local_asn: Asn(64_512),
-        peer_asn: Asn(64_512),
-        is_passive: false,
-        restart_time: Duration::from_secs(120),
-        keepalive: None,
-        next_hop: NextHopMode::Auto,
+        ..BgpSession::new(
+            format!("Global_{}", bird.replace(['.', ':'], "_")),
+            bird.parse().unwrap(),
+            Asn(64_512),
+            Asn(64_512),
+        )
     }
 }
 

@@ -1,9 +1,10 @@
 //! Changes of configuration, which leave untouched what they do not concern.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::desired::{Advertisements, BgpSession};
+use model::net::Cidr;
 use model::time::Timestamp;
 
 use super::{Output, Peer, Speaker};
@@ -86,8 +87,9 @@ impl Speaker {
     ) -> Vec<Output> {
         let old = std::mem::replace(&mut self.advertisements, advertisements);
         let new = &self.advertisements;
-        let changed: Vec<_> =
-            old.originated.symmetric_difference(&new.originated).copied().collect();
+        let prefixes = old.originated.keys().chain(new.originated.keys()).copied();
+        let changed: BTreeSet<Cidr> =
+            prefixes.filter(|cidr| old.originated.get(cidr) != new.originated.get(cidr)).collect();
         let is_range_changed = old.exportable != new.exportable;
         self.changed.extend(&changed);
         if is_range_changed || !changed.is_empty() {

@@ -52,7 +52,7 @@ impl Speaker {
             return;
         }
         let family = peer.session.family();
-        let all = self.table.destinations().chain(&self.advertisements.originated);
+        let all = self.table.destinations().chain(self.advertisements.originated.keys());
         peer.adj_out.mark_all(all.filter(|cidr| cidr.family() == family).copied());
     }
 
@@ -131,7 +131,7 @@ impl Speaker {
         let mut routes = Vec::new();
         for cidr in &changed {
             let mut gateways = self.table.reselect(cidr);
-            if self.advertisements.originated.contains(cidr) {
+            if self.advertisements.originated.contains_key(cidr) {
                 // Our own prefixes never lead elsewhere, whoever else announces them.
                 gateways.clear();
             }
@@ -264,7 +264,7 @@ struct Wording<'a> {
 impl Wording<'_> {
     /// Returns what the peer should hold for `cidr`, if anything.
     fn path(&mut self, cidr: &Cidr) -> Option<Arc<Path>> {
-        if self.view.advertisements.originated.contains(cidr) {
+        if self.view.advertisements.originated.contains_key(cidr) {
             let own = self
                 .own
                 .get_or_insert_with(|| self.interner.intern(export::originate(&self.target)));

@@ -10,9 +10,8 @@ use bgp::wire::{
 };
 use bgp::wire::{AsnWidth, Context, Kind, RefreshKind, RouteRefresh, Segment, SegmentKind, Update};
 use bgp::{BgpIdentifier, ConnectionId, HoldTime, Input, Output, Speaker, SpeakerConfig};
-use model::desired::{Advertisements, BgpSession};
+use model::desired::{Advertisements, BgpSession, Origination};
 use model::net::{Asn, Cidr, Family};
-use model::peer::NextHopMode;
 use model::time::Timestamp;
 
 /// Plays the inputs of a transcript and returns it with what the speaker does now.
@@ -212,22 +211,22 @@ fn session(words: &[&str]) -> BgpSession {
     let family = if words.contains(&"v6") { Family::V6 } else { Family::V4 };
     let (peer_addr, local_addr) = addresses(family);
     BgpSession {
-        name: "peer".to_owned(),
-        peer_addr,
-        peer_port: 179,
         local_addr: Some(local_addr),
-        local_asn: Asn(64_512),
-        peer_asn: Asn(number(words, "as", 64_512)),
         is_passive: words.contains(&"passive"),
-        restart_time: Duration::from_secs(120),
         keepalive: value(words, "keepalive").map(|secs| Duration::from_secs(secs.parse().unwrap())),
-        next_hop: NextHopMode::Auto,
+        ..BgpSession::new(
+            "peer".to_owned(),
+            peer_addr,
+            Asn(64_512),
+            Asn(number(words, "as", 64_512)),
+        )
     }
 }
 
 fn advertisements(words: &[&str]) -> Advertisements {
-    let cidrs = words.iter().map(|text| text.parse().unwrap()).collect();
-    Advertisements { originated: cidrs, exportable: BTreeSet::new() }
+    let originated =
+        words.iter().map(|text| (text.parse().unwrap(), Origination::default())).collect();
+    Advertisements { originated, ..Advertisements::default() }
 }
 
 fn open(words: &[&str]) -> Open {

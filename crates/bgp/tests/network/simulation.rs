@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp::{ConnectionId, Input, Output, PeerStatus, Speaker, SpeakerConfig};
-use model::desired::{Advertisements, BgpSession};
+use model::desired::{Advertisements, BgpSession, Origination};
 use model::net::{Asn, Cidr, Family};
-use model::peer::NextHopMode;
 use model::time::Timestamp;
 
 pub(crate) fn cidr(text: &str) -> Cidr {
@@ -92,21 +91,20 @@ impl Network {
             sessions: (0..count)
                 .filter(|other| is_peer(node, *other))
                 .map(|other| BgpSession {
-                    name: format!("Mesh_{other}"),
-                    peer_addr: node_addr(other, family),
-                    peer_port: 179,
                     local_addr: Some(node_addr(node, family)),
-                    local_asn: Asn(asns[node]),
-                    peer_asn: Asn(asns[other]),
                     is_passive: has_passive && other > node,
-                    restart_time: Duration::from_secs(120),
-                    keepalive: None,
-                    next_hop: NextHopMode::Auto,
+                    ..BgpSession::new(
+                        format!("Mesh_{other}"),
+                        node_addr(other, family),
+                        Asn(asns[node]),
+                        Asn(asns[other]),
+                    )
                 })
                 .collect(),
             advertisements: Advertisements {
-                originated: BTreeSet::from([block(node, family)]),
+                originated: BTreeMap::from([(block(node, family), Origination::default())]),
                 exportable: BTreeSet::from([cidr("10.244.0.0/16"), cidr("fd00:244::/32")]),
+                not_exported: BTreeSet::new(),
             },
             kernel: BTreeMap::new(),
             has_converged: false,
@@ -165,7 +163,8 @@ impl Network {
     }
 
     pub(crate) fn originate(&mut self, node: usize, blocks: &[&str]) {
-        self.nodes[node].advertisements.originated = blocks.iter().map(|text| cidr(text)).collect();
+        self.nodes[node].advertisements.originated =
+            blocks.iter().map(|text| (cidr(text), Origination::default())).collect();
         let advertisements = self.nodes[node].advertisements.clone();
         self.input(node, Input::Advertise(advertisements));
     }
@@ -259,7 +258,7 @@ impl Network {
             let mut expected: BTreeMap<Cidr, BTreeSet<IpAddr>> = BTreeMap::new();
             for (other, peer) in self.nodes.iter().enumerate().filter(|(other, _)| *other != number)
             {
-                for cidr in &peer.advertisements.originated {
+                for cidr in peer.advertisements.originated.keys() {
                     expected.entry(*cidr).or_default().insert(node_addr(other, self.family));
                 }
             }

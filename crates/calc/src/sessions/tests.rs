@@ -1,5 +1,7 @@
 //! Facts about which sessions a node has.
 
+use model::peer::NextHopMode;
+
 use super::*;
 
 fn node(name: &str, addr: &str) -> Node {
