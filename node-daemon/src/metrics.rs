@@ -80,6 +80,10 @@ pub(crate) async fn of_policy(
 ) {
     let gauge = |name, help| registry.gauge(name, help);
     let policies = gauge("felix_cluster_num_policies", "Number of policies in the cluster");
+    let faulty = gauge(
+        "felix_cluster_num_faulty_policies",
+        "Number of policies that could not be read as a whole, and deny instead",
+    );
     let local = gauge("felix_active_local_policies", "Number of policies in force on this host");
     let selectors =
         gauge("felix_active_local_selectors", "Number of selectors that this host follows");
@@ -92,6 +96,7 @@ pub(crate) async fn of_policy(
     while status.changed().await.is_ok() {
         let status = status.borrow_and_update().clone();
         policies.set(number(status.policies));
+        faulty.set(number(status.faulty_policies));
         local.set(number(status.local_policies));
         selectors.set(number(status.selectors));
         sets.set(number(status.sets));

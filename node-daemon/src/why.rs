@@ -6,11 +6,13 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use api::kubernetes::ClusterNetworkPolicy;
 use calc::policy::why::{Crossing, Probe, connection};
-use calc::policy::{Endpoint, Inputs};
+use calc::policy::{Change, Endpoint, Inputs};
 use datastore::{Client, Error, Filter, Object, ObjectKey};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::id::{NamespacedName, NodeName};
-use model::policy::Protocol;
+use model::policy::{PolicyKind, Protocol};
 
 use crate::felix::border::{self, Heard};
 use crate::felix::policy::event::Event;
@@ -122,9 +124,15 @@ async fn inputs(client: &Client, node: NodeName) -> Result<Inputs, Error> {
     let scope = Scope { node: node.clone(), interface_prefix: "cali".to_owned() };
     let mut all = Reader { client, inputs: Inputs::new(node) };
     all.read(|key, object| border::endpoint(key, object, &scope)).await?;
-    all.read(border::policy).await?;
-    all.read(border::global_policy).await?;
-    all.read(border::kubernetes_policy).await?;
+    all.read(border::policies::<api::CalicoNetworkPolicy>(PolicyKind::Network)).await?;
+    all.read(border::policies::<api::GlobalNetworkPolicy>(PolicyKind::Global)).await?;
+    all.read(border::policies::<NetworkPolicy>(PolicyKind::Kubernetes)).await?;
+    let cluster_policies = border::policies::<ClusterNetworkPolicy>(PolicyKind::KubernetesCluster);
+    match all.read(cluster_policies).await {
+        // A cluster may be without the kind.
+        Ok(()) | Err(Error::UnknownKind { .. }) => {}
+        Err(error) => return Err(error),
+    }
     all.read(border::namespace).await?;
     all.read(border::service_account).await?;
     all.read(border::tier).await?;
@@ -147,8 +155,13 @@ impl Reader<'_> {
     ) -> Result<(), Error> {
         for object in self.client.list::<T>(&Filter::default()).await? {
             let heard = read(&ObjectKey::of(object.metadata()), Some(&object));
-            if let Some(Event::Change(change)) = heard.policy {
-                self.inputs.apply(change);
+            match heard.policy {
+                Some(Event::Change(change)) => self.inputs.apply(change),
+                Some(Event::Policy(id, known)) => {
+                    let policy = known.map(|known| known.policy);
+                    self.inputs.apply(Change::Policy(id, policy));
+                }
+                _ => {}
             }
         }
         Ok(())

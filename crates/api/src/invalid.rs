@@ -25,20 +25,26 @@ const MAX_PART: usize = 400;
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { object, field, value, problem } = self;
+        write!(f, "{}: {}", one_line(&self.object, MAX_PART), self.detail())
+    }
+}
+
+impl Invalid {
+    /// Returns what is wrong, without whose it is: for whoever has said so already.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let Self { field, value, problem, .. } = self;
         let quoted = format!("`{value}`");
         // Many problems name the value themselves; once is enough.
         let (is_shown, problem) = match problem.strip_prefix(&format!("{quoted} ")) {
             Some(rest) => (!value.is_empty(), rest),
             None => (!value.is_empty() && !problem.contains(&quoted), problem.as_str()),
         };
-        write!(f, "{}: {}", one_line(object, MAX_PART), one_line(field, MAX_PART))?;
-        if is_shown {
-            write!(f, " `{}`", one_line(value, MAX_VALUE))?;
-        }
+        let value =
+            if is_shown { format!(" `{}`", one_line(value, MAX_VALUE)) } else { String::new() };
         let verbs = ["is ", "has ", "does ", "needs "];
         let link = if verbs.iter().any(|verb| problem.starts_with(verb)) { "" } else { ":" };
-        write!(f, "{link} {}", one_line(problem, MAX_PART))
+        format!("{}{value}{link} {}", one_line(field, MAX_PART), one_line(problem, MAX_PART))
     }
 }
 

@@ -10,10 +10,9 @@ mod service;
 
 pub use cluster_network_policy::{
     ClusterNetworkPolicy, ClusterNetworkPolicySpec, ClusterPeer, ClusterProtocol, ClusterRule,
-    ClusterSubject, NamespacedPods, PortNumbers, PortOfProtocol, PortRange, cluster_network_policy,
+    ClusterSubject, NamespacedPods, PortNumbers, PortOfProtocol, PortRange,
 };
 pub use endpoint_slice::endpoint_slice;
-pub use network_policy::network_policy;
 pub use node::node;
 pub use pod::{pod_addrs, workload_endpoint};
 pub use profile::{namespace_profile, service_account_profile};

@@ -59,9 +59,10 @@ pub use object::{API_VERSION, Kind, Object};
 pub use policy::{
     CalicoNetworkPolicy, CalicoNetworkPolicySpec, EntityRuleSpec, GlobalNetworkPolicy,
     GlobalNetworkPolicySpec, HttpPathSpec, HttpSpec, IcmpSpec, KubernetesRuleSpec,
-    LabelSelectorSpec, RuleMetadataSpec, RuleSpec, ServiceAccountsSpec, ServiceRefSpec,
-    StagedGlobalNetworkPolicy, StagedGlobalNetworkPolicySpec, StagedKubernetesNetworkPolicy,
-    StagedKubernetesNetworkPolicySpec, StagedNetworkPolicy, StagedNetworkPolicySpec,
+    LabelSelectorSpec, PolicyObject, Reading, RuleMetadataSpec, RuleSpec, ServiceAccountsSpec,
+    ServiceRefSpec, StagedGlobalNetworkPolicy, StagedGlobalNetworkPolicySpec,
+    StagedKubernetesNetworkPolicy, StagedKubernetesNetworkPolicySpec, StagedNetworkPolicy,
+    StagedNetworkPolicySpec,
 };
 pub use pool::{IpPool, IpPoolSpec};
 pub use tier::{Tier, TierSpec};

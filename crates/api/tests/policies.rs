@@ -10,7 +10,8 @@
 
 use std::fmt::Write as _;
 
-use api::kubernetes;
+use api::PolicyObject as _;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::policy::{EntityMatch, Policy, Rule};
 use serde::de::DeserializeOwned;
 
@@ -65,7 +66,7 @@ fn lines(policy: &Policy) -> Vec<String> {
 
 fn policy(spec: &str) -> Vec<String> {
     let text = format!("metadata: {{name: p, namespace: shop}}\nspec:\n{spec}");
-    lines(&kubernetes::network_policy(&yaml(&text)).unwrap())
+    lines(&yaml::<NetworkPolicy>(&text).reading().complete().unwrap())
 }
 
 const PODS: &str = r#"projectcalico.org/orchestrator == "k8s""#;
@@ -147,7 +148,7 @@ fn a_protocol_without_port_is_all_its_ports() {
 fn wrong_policies_of_kubernetes_are_refused() {
     let wrong = |spec: &str| {
         let text = format!("metadata: {{name: p, namespace: shop}}\nspec:\n  {spec}");
-        kubernetes::network_policy(&yaml(&text)).unwrap_err().to_string()
+        yaml::<NetworkPolicy>(&text).reading().complete().unwrap_err().to_string()
     };
     for (spec, line) in [
         (

@@ -12,6 +12,9 @@ use crate::watch::WatchEvent;
 pub enum Change<T> {
     /// Put this object in, or in the place of the one with the same key.
     Upsert(ObjectKey, T),
+    /// There is an object with this key that cannot be read, and this is why: what was held of
+    /// it is no longer true.
+    Unreadable(ObjectKey, String),
     /// Take the object with this key out.
     Delete(ObjectKey),
     /// The copy is now as complete as the server's list; said at the end of each list.
@@ -21,8 +24,7 @@ pub enum Change<T> {
 /// The keys that a consumer of a watch holds, so that it can be told which ones vanished.
 ///
 /// Pure: it takes events and returns changes. Applying the changes in order to an empty map gives
-/// what the server has at each [`Change::Synced`], whatever was missed between two lists. An
-/// object that cannot be read is absent.
+/// what the server has at each [`Change::Synced`], whatever was missed between two lists.
 #[derive(Clone, Debug)]
 pub struct Mirror<T> {
     held: BTreeSet<ObjectKey>,
@@ -54,21 +56,26 @@ impl<T: Object> Mirror<T> {
                 self.listed = Some(BTreeSet::new());
                 Vec::new()
             }
-            WatchEvent::InitApply(object) | WatchEvent::Apply(object) => self.upsert(object),
+            WatchEvent::InitApply(object) | WatchEvent::Apply(object) => {
+                let key = ObjectKey::of(object.metadata());
+                self.hold(&key);
+                vec![Change::Upsert(key, object)]
+            }
+            WatchEvent::Invalid { key, error } => {
+                self.hold(&key);
+                vec![Change::Unreadable(key, error.to_string())]
+            }
             WatchEvent::InitDone => self.finish_list(),
-            WatchEvent::Delete(object) => self.delete(ObjectKey::of(object.metadata())),
-            WatchEvent::Invalid { key, .. } => self.delete(key),
+            WatchEvent::Delete(key) => self.delete(key),
             WatchEvent::Failed(_) => Vec::new(),
         }
     }
 
-    fn upsert(&mut self, object: T) -> Vec<Change<T>> {
-        let key = ObjectKey::of(object.metadata());
+    fn hold(&mut self, key: &ObjectKey) {
         if let Some(listed) = &mut self.listed {
             listed.insert(key.clone());
         }
         self.held.insert(key.clone());
-        vec![Change::Upsert(key, object)]
     }
 
     fn delete(&mut self, key: ObjectKey) -> Vec<Change<T>> {
@@ -147,7 +154,7 @@ mod tests {
     #[derive(Default)]
     struct World {
         server: BTreeMap<u8, Option<u32>>,
-        copy: BTreeMap<ObjectKey, ConfigMap>,
+        copy: BTreeMap<ObjectKey, Option<ConfigMap>>,
         mirror: Mirror<ConfigMap>,
         is_watching: bool,
     }
@@ -156,7 +163,8 @@ mod tests {
         fn tell(&mut self, event: WatchEvent<ConfigMap>) {
             for change in self.mirror.apply(event) {
                 match change {
-                    Change::Upsert(key, map) => drop(self.copy.insert(key, map)),
+                    Change::Upsert(key, map) => drop(self.copy.insert(key, Some(map))),
+                    Change::Unreadable(key, _) => drop(self.copy.insert(key, None)),
                     Change::Delete(key) => {
                         assert!(self.copy.remove(&key).is_some(), "{key} was never there");
                     }
@@ -195,12 +203,8 @@ mod tests {
                     self.change(invalid(name));
                 }
                 Step::Remove(name) => {
-                    if let Some(value) = self.server.remove(&name) {
-                        let last = value.map_or_else(
-                            || invalid(name),
-                            |value| WatchEvent::Delete(map(name, value)),
-                        );
-                        self.change(last);
+                    if self.server.remove(&name).is_some() {
+                        self.change(WatchEvent::Delete(key(name)));
                     }
                 }
                 Step::Disconnect => self.is_watching = false,
@@ -209,9 +213,11 @@ mod tests {
         }
 
         fn check(&self) {
-            let readable = self.server.iter().filter_map(|(&name, &value)| Some((name, value?)));
-            let expected: BTreeMap<_, _> =
-                readable.map(|(name, value)| (key(name), map(name, value))).collect();
+            let objects = self.server.iter();
+            let object = |(name, value): (&u8, &Option<u32>)| {
+                (key(*name), value.map(|value| map(*name, value)))
+            };
+            let expected: BTreeMap<_, _> = objects.map(object).collect();
             assert_eq!(self.copy, expected);
         }
     }

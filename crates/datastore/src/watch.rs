@@ -44,9 +44,9 @@ pub enum WatchEvent<T> {
     InitDone,
     /// An object was created or changed.
     Apply(T),
-    /// An object was deleted; this is its last state.
-    Delete(T),
-    /// An object is there but cannot be read; it counts as absent until it changes.
+    /// An object was deleted.
+    Delete(ObjectKey),
+    /// An object is there but cannot be read, until it changes.
     Invalid {
         /// Which one.
         key: ObjectKey,
@@ -112,7 +112,7 @@ impl<T: Object> Watch<T> {
             watcher::Event::InitDone => WatchEvent::InitDone,
             watcher::Event::InitApply(item) => self.read(item, WatchEvent::InitApply),
             watcher::Event::Apply(item) => self.read(item, WatchEvent::Apply),
-            watcher::Event::Delete(item) => self.read(item, WatchEvent::Delete),
+            watcher::Event::Delete(item) => WatchEvent::Delete(item.key()),
         }
     }
 

@@ -27,7 +27,7 @@ fn word(event: &WatchEvent<ConfigMap>) -> String {
         WatchEvent::InitApply(map) => format!("list {}", name(map)),
         WatchEvent::InitDone => "done".to_owned(),
         WatchEvent::Apply(map) => format!("apply {}", name(map)),
-        WatchEvent::Delete(map) => format!("delete {}", name(map)),
+        WatchEvent::Delete(key) => format!("delete {}", key.name),
         WatchEvent::Invalid { key, error } => {
             assert!(matches!(error, Error::Invalid { .. }), "{error}");
             format!("invalid {key}")

@@ -83,6 +83,14 @@ pub enum PolicyKind {
     KubernetesCluster,
 }
 
+impl PolicyKind {
+    /// Is it a kind that is never enforced?
+    #[must_use]
+    pub const fn is_staged(self) -> bool {
+        matches!(self, Self::StagedNetwork | Self::StagedGlobal | Self::StagedKubernetes)
+    }
+}
+
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -71,6 +71,12 @@ impl Selector {
         Self(Expression::All)
     }
 
+    /// Returns the selector that matches nothing, `!all()`.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Expression::Not(Box::new(Expression::All)))
+    }
+
     /// Does an object with these labels match?
     ///
     /// `global()` matches objects outside every namespace: those without the

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use api::PolicyObject;
+use api::kubernetes::ClusterNetworkPolicy;
 use calc::policy::{Change, Inputs, NetworkSetId};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::id::NamespacedName;
-use model::policy::{Policy, PolicyId, PolicyKind};
+use model::policy::Policy;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -39,7 +41,7 @@ pub fn of_cluster(cluster: &Cluster) -> Result<Inputs, Error> {
     Ok(inputs)
 }
 
-/// Takes note of an object; one that is refused at the border is absent, as it is for nodes.
+/// Takes note of an object; a policy is what nodes make of it, whatever it says.
 ///
 /// # Errors
 ///
@@ -80,49 +82,32 @@ pub fn apply(inputs: &mut Inputs, object: &Value) -> Result<(), Error> {
             let set = (&read::<api::GlobalNetworkSet>(object)?).try_into().map_err(Error::wrong)?;
             Change::NetworkSet(NetworkSetId { namespace: None, name }, Some(Arc::new(set)))
         }
-        _ => policy(object, (namespace, name))?,
+        _ => policy(object)?,
     };
     inputs.apply(change);
     Ok(())
 }
 
-fn policy(object: &Value, (namespace, name): (String, String)) -> Result<Change, Error> {
+fn policy(object: &Value) -> Result<Change, Error> {
     let word = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    let namespaced = Some(namespace);
-    let (kind, namespace, policy) = match (word("apiVersion"), word("kind")) {
-        ("networking.k8s.io/v1", "NetworkPolicy") => {
-            let read = api::kubernetes::network_policy(&read::<NetworkPolicy>(object)?);
-            (PolicyKind::Kubernetes, namespaced, read.ok())
+    let policy = match (word("apiVersion"), word("kind")) {
+        ("networking.k8s.io/v1", "NetworkPolicy") => salvaged::<NetworkPolicy>(object)?,
+        (_, "NetworkPolicy") => salvaged::<api::CalicoNetworkPolicy>(object)?,
+        (_, "GlobalNetworkPolicy") => salvaged::<api::GlobalNetworkPolicy>(object)?,
+        (_, "ClusterNetworkPolicy") => salvaged::<ClusterNetworkPolicy>(object)?,
+        (_, "StagedNetworkPolicy") => salvaged::<api::StagedNetworkPolicy>(object)?,
+        (_, "StagedGlobalNetworkPolicy") => salvaged::<api::StagedGlobalNetworkPolicy>(object)?,
+        (_, "StagedKubernetesNetworkPolicy") => {
+            salvaged::<api::StagedKubernetesNetworkPolicy>(object)?
         }
-        (_, "NetworkPolicy") => {
-            (PolicyKind::Network, namespaced, accepted::<api::CalicoNetworkPolicy>(object)?)
-        }
-        (_, "GlobalNetworkPolicy") => {
-            (PolicyKind::Global, None, accepted::<api::GlobalNetworkPolicy>(object)?)
-        }
-        (_, "StagedNetworkPolicy") => {
-            (PolicyKind::StagedNetwork, namespaced, accepted::<api::StagedNetworkPolicy>(object)?)
-        }
-        (_, "StagedGlobalNetworkPolicy") => {
-            (PolicyKind::StagedGlobal, None, accepted::<api::StagedGlobalNetworkPolicy>(object)?)
-        }
-        (_, "StagedKubernetesNetworkPolicy") => (
-            PolicyKind::StagedKubernetes,
-            namespaced,
-            accepted::<api::StagedKubernetesNetworkPolicy>(object)?,
-        ),
         (_, kind) => return Err(Error::wrong(format!("{kind} decides about no packet"))),
     };
-    Ok(Change::Policy(PolicyId { kind, namespace, name }, policy.map(Arc::new)))
+    Ok(Change::Policy(policy.id.clone(), Some(Arc::new(policy))))
 }
 
-/// Reads a policy of Calico; `None` if it is refused.
-fn accepted<T: DeserializeOwned>(object: &Value) -> Result<Option<Policy>, Error>
-where
-    for<'a> Policy: TryFrom<&'a T>,
-{
-    let object: T = read(object)?;
-    Ok(Policy::try_from(&object).ok())
+/// Reads a policy as nodes do, whatever it says.
+fn salvaged<T: DeserializeOwned + PolicyObject>(object: &Value) -> Result<Policy, Error> {
+    Ok(read::<T>(object)?.reading().policy)
 }
 
 fn read<T: DeserializeOwned>(object: &Value) -> Result<T, Error> {

@@ -1,18 +1,18 @@
-//! Where objects become model values, or are refused and count as absent.
+//! Where objects become model values, or are refused: then they count as absent, but policies deny.
 
 use std::fmt::Display;
 use std::sync::Arc;
 
+use api::{Invalid, PolicyObject, Reading};
 use calc::Change;
 use datastore::ObjectKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::id::{NamespacedName, NodeName};
 use model::policy::{PolicyId, PolicyKind};
 
 use super::event::{Event, Kind};
-use super::policy::event::Event as PolicyEvent;
+use super::policy::event::{Event as PolicyEvent, Known};
 use super::watch::Scope;
 
 /// What the loops for routes and for policy hear of one object.
@@ -31,6 +31,10 @@ impl Heard {
 
     fn policy(change: calc::policy::Change) -> Self {
         Self { routes: None, policy: Some(PolicyEvent::Change(change)) }
+    }
+
+    fn known(id: PolicyId, known: Option<Known>) -> Self {
+        Self { policy: Some(PolicyEvent::Policy(id, known.map(Box::new))), routes: None }
     }
 
     pub(crate) fn synced(kind: Kind) -> Self {
@@ -99,44 +103,33 @@ pub(crate) fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Heard 
     Heard::routes(Change::Peer(key.name.clone(), peer.map(Box::new)))
 }
 
-pub(crate) fn policy(key: &ObjectKey, object: Option<&api::CalicoNetworkPolicy>) -> Heard {
-    of_policy(PolicyKind::Network, key, object.map(TryInto::try_into))
-}
-
-pub(crate) fn global_policy(key: &ObjectKey, object: Option<&api::GlobalNetworkPolicy>) -> Heard {
-    of_policy(PolicyKind::Global, key, object.map(TryInto::try_into))
-}
-
-pub(crate) fn kubernetes_policy(key: &ObjectKey, object: Option<&NetworkPolicy>) -> Heard {
-    of_policy(PolicyKind::Kubernetes, key, object.map(api::kubernetes::network_policy))
-}
-
-pub(crate) fn staged_policy(key: &ObjectKey, object: Option<&api::StagedNetworkPolicy>) -> Heard {
-    of_policy(PolicyKind::StagedNetwork, key, object.map(TryInto::try_into))
-}
-
-pub(crate) fn staged_global_policy(
-    key: &ObjectKey,
-    object: Option<&api::StagedGlobalNetworkPolicy>,
-) -> Heard {
-    of_policy(PolicyKind::StagedGlobal, key, object.map(TryInto::try_into))
-}
-
-pub(crate) fn staged_kubernetes_policy(
-    key: &ObjectKey,
-    object: Option<&api::StagedKubernetesNetworkPolicy>,
-) -> Heard {
-    of_policy(PolicyKind::StagedKubernetes, key, object.map(TryInto::try_into))
-}
-
-fn of_policy(
+/// Returns how to read policies of a kind.
+pub(crate) fn policies<T: PolicyObject>(
     kind: PolicyKind,
-    key: &ObjectKey,
-    read: Option<Result<model::policy::Policy, api::Invalid>>,
-) -> Heard {
-    let id = PolicyId { kind, namespace: key.namespace.clone(), name: key.name.clone() };
-    let policy = read.and_then(accepted).map(Arc::new);
-    Heard::policy(calc::policy::Change::Policy(id, policy))
+) -> impl Fn(&ObjectKey, Option<&T>) -> Heard {
+    move |key, object| {
+        let id = id_of(kind, key);
+        Heard::known(id, object.map(|object| known(object.reading())))
+    }
+}
+
+/// Returns what is heard of an object of which nothing but the key could be read.
+pub(crate) fn unreadable(kind: Kind, key: &ObjectKey, problem: String) -> Option<Heard> {
+    let id = id_of(kind.of_policy()?, key);
+    let reading = Reading::unreadable(id.clone(), problem);
+    Some(Heard::known(id, Some(known(reading))))
+}
+
+fn id_of(kind: PolicyKind, key: &ObjectKey) -> PolicyId {
+    PolicyId { kind, namespace: key.namespace.clone(), name: key.name.clone() }
+}
+
+fn known(reading: Reading) -> Known {
+    for fault in &reading.faults {
+        tracing::warn!(error = %fault, "policy is not read as a whole: what is left opens nothing");
+    }
+    let faults = reading.faults.iter().map(Invalid::detail).collect();
+    Known { policy: Arc::new(reading.policy), faults }
 }
 
 pub(crate) fn namespace(key: &ObjectKey, object: Option<&Namespace>) -> Heard {

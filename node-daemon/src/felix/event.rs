@@ -7,6 +7,7 @@ use calc::next_hop::UnderlayTable;
 use calc::{Change, Problem};
 use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
 use model::net::{Cidr, IfName};
+use model::policy::PolicyKind;
 
 /// An input of the [`Engine`](super::engine::Engine).
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(crate) enum Kind {
     GlobalPolicies,
     /// The `NetworkPolicy` of Kubernetes.
     KubernetesPolicies,
+    /// `ClusterNetworkPolicy`.
+    ClusterPolicies,
     /// `StagedNetworkPolicy`.
     StagedPolicies,
     /// `StagedGlobalNetworkPolicy`.
@@ -85,7 +88,7 @@ impl Kind {
     ];
 
     /// What must be in sync before policy is changed.
-    pub(crate) const POLICY: [Self; 17] = [
+    pub(crate) const POLICY: [Self; 18] = [
         Self::Nodes,
         Self::Pools,
         Self::Endpoints,
@@ -95,6 +98,7 @@ impl Kind {
         Self::Policies,
         Self::GlobalPolicies,
         Self::KubernetesPolicies,
+        Self::ClusterPolicies,
         Self::StagedPolicies,
         Self::StagedGlobalPolicies,
         Self::StagedKubernetesPolicies,
@@ -105,14 +109,34 @@ impl Kind {
         Self::EndpointSlices,
     ];
 
-    /// Does nothing that is enforced depend on it?
+    /// The kinds of policies.
+    const POLICIES: [(Self, PolicyKind); 7] = [
+        (Self::Policies, PolicyKind::Network),
+        (Self::GlobalPolicies, PolicyKind::Global),
+        (Self::KubernetesPolicies, PolicyKind::Kubernetes),
+        (Self::ClusterPolicies, PolicyKind::KubernetesCluster),
+        (Self::StagedPolicies, PolicyKind::StagedNetwork),
+        (Self::StagedGlobalPolicies, PolicyKind::StagedGlobal),
+        (Self::StagedKubernetesPolicies, PolicyKind::StagedKubernetes),
+    ];
+
+    /// Returns which policies these objects are, if they are policies.
+    pub(crate) fn of_policy(self) -> Option<PolicyKind> {
+        let found = Self::POLICIES.into_iter().find(|(kind, _)| *kind == self);
+        found.map(|(_, of)| of)
+    }
+
+    /// May a cluster be without the kind?
     ///
-    /// A cluster that was installed with older definitions may not know such a kind; it has
-    /// none of it then, and nobody waits for it.
+    /// One that was installed with older definitions, or without those of others, does not know
+    /// such a kind; it has none of it then, and nobody waits for it.
     pub(crate) const fn is_optional(self) -> bool {
         matches!(
             self,
-            Self::StagedPolicies | Self::StagedGlobalPolicies | Self::StagedKubernetesPolicies
+            Self::ClusterPolicies
+                | Self::StagedPolicies
+                | Self::StagedGlobalPolicies
+                | Self::StagedKubernetesPolicies
         )
     }
 }

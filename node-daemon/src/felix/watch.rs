@@ -1,7 +1,10 @@
 //! The watches: what the datastore tells goes to those whom it concerns.
 
+use api::PolicyObject;
+use api::kubernetes::ClusterNetworkPolicy;
 use datastore::{Client, Filter, Mirror, Object, ObjectKey, WatchEvent};
 use futures::StreamExt as _;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::id::NodeName;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -60,12 +63,13 @@ pub(crate) fn all(
     watches.start(Kind::FelixConfigurations, &everything, move |key, object| {
         settings.take(key, object)
     });
-    watches.start(Kind::Policies, &everything, border::policy);
-    watches.start(Kind::GlobalPolicies, &everything, border::global_policy);
-    watches.start(Kind::KubernetesPolicies, &everything, border::kubernetes_policy);
-    watches.start(Kind::StagedPolicies, &everything, border::staged_policy);
-    watches.start(Kind::StagedGlobalPolicies, &everything, border::staged_global_policy);
-    watches.start(Kind::StagedKubernetesPolicies, &everything, border::staged_kubernetes_policy);
+    watches.start_policies::<api::CalicoNetworkPolicy>(Kind::Policies);
+    watches.start_policies::<api::GlobalNetworkPolicy>(Kind::GlobalPolicies);
+    watches.start_policies::<NetworkPolicy>(Kind::KubernetesPolicies);
+    watches.start_policies::<ClusterNetworkPolicy>(Kind::ClusterPolicies);
+    watches.start_policies::<api::StagedNetworkPolicy>(Kind::StagedPolicies);
+    watches.start_policies::<api::StagedGlobalNetworkPolicy>(Kind::StagedGlobalPolicies);
+    watches.start_policies::<api::StagedKubernetesNetworkPolicy>(Kind::StagedKubernetesPolicies);
     watches.start(Kind::Namespaces, &everything, border::namespace);
     watches.start(Kind::ServiceAccounts, &everything, border::service_account);
     watches.start(Kind::Tiers, &everything, border::tier);
@@ -84,6 +88,13 @@ struct Watches<'a> {
 }
 
 impl Watches<'_> {
+    /// Starts a watch of a kind of policies.
+    fn start_policies<T: Object + PolicyObject>(&mut self, kind: Kind) {
+        if let Some(of) = kind.of_policy() {
+            self.start(kind, &Filter::default(), border::policies::<T>(of));
+        }
+    }
+
     /// Starts a watch of `T`, of whose objects `read` says what to tell whom.
     fn start<T, R>(&mut self, kind: Kind, filter: &Filter, mut read: R)
     where
@@ -103,6 +114,10 @@ impl Watches<'_> {
                 for change in mirror.apply(event) {
                     let heard = match change {
                         datastore::Change::Upsert(key, object) => read(&key, Some(&object)),
+                        datastore::Change::Unreadable(key, problem) => {
+                            let closed = border::unreadable(kind, &key, problem);
+                            closed.unwrap_or_else(|| read(&key, None))
+                        }
                         datastore::Change::Delete(key) => read(&key, None),
                         datastore::Change::Synced => Heard::synced(kind),
                     };
@@ -143,7 +158,7 @@ fn report<T>(kind: Kind, event: &WatchEvent<T>) {
             tracing::warn!(?kind, %error, "watch failed and will be retried");
         }
         WatchEvent::Invalid { key, error } => {
-            tracing::warn!(?kind, object = %key, %error, "object ignored");
+            tracing::warn!(?kind, object = %key, %error, "object cannot be read");
         }
         WatchEvent::Init => tracing::debug!(?kind, "listing"),
         WatchEvent::InitDone => tracing::debug!(?kind, "in sync"),

@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::faulty;
 use super::network_policy::{label_selector, pod_selector};
-use crate::Invalid;
 use crate::invalid::{Fault, within, word};
-use crate::policy::{is_port_name, namespaces, net};
+use crate::policy::{PolicyObject, Reading, Salvage, is_port_name, namespaces, net};
 
 /// Rules of an administrator for pods of all namespaces.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -154,48 +153,50 @@ impl k8s_openapi::Metadata for ClusterNetworkPolicy {
     }
 }
 
-/// Reads a policy, and returns with it the rules that cannot be followed.
-///
-/// Of those, an Accept rule is left out, and a Deny or Pass rule denies
-/// everything: neither lets pass what nobody wanted to.
-///
-/// # Errors
-///
-/// [`Invalid`] for a tier, a priority or a subject that cannot be read.
-pub fn cluster_network_policy(
-    object: &ClusterNetworkPolicy,
-) -> Result<(Policy, Vec<Invalid>), Invalid> {
-    let invalid =
-        |fault: Fault| faulty("ClusterNetworkPolicy", &object.metadata, fault.under("spec"));
-    let (policy, faults) = read(object).map_err(invalid)?;
-    Ok((policy, faults.into_iter().map(invalid).collect()))
+/// Rules that cannot be followed are not followed in part: an Accept rule is left out, a Deny or
+/// Pass rule denies everything, so that neither lets pass what nobody wanted to.
+impl PolicyObject for ClusterNetworkPolicy {
+    fn reading(&self) -> Reading {
+        let mut salvage = Salvage::default();
+        let policy = read(self, &mut salvage);
+        salvage.reading(policy, |fault| {
+            faulty("ClusterNetworkPolicy", &self.metadata, fault.under("spec"))
+        })
+    }
+
+    fn generation(&self) -> i64 {
+        self.metadata.generation.unwrap_or_default()
+    }
 }
 
-fn read(object: &ClusterNetworkPolicy) -> Result<(Policy, Vec<Fault>), Fault> {
+fn read(object: &ClusterNetworkPolicy, salvage: &mut Salvage) -> Policy {
     let spec = &object.spec;
     let tiers = [("Admin", Tier::KUBE_ADMIN), ("Baseline", Tier::KUBE_BASELINE)];
-    if spec.tier.is_empty() {
-        return Err(Fault::new("tier", "", "is missing: use Admin or Baseline"));
-    }
-    let tier = word("tier", Some(&spec.tier), &tiers, Tier::KUBE_ADMIN)?;
-    let priority: Option<u16> = within("priority", Some(spec.priority), 0..=1000)?;
-    let order = Order::new(f64::from(priority.unwrap_or_default()));
-    let (ingress, mut faults) = rules("ingress", &spec.ingress);
-    let (egress, more) = rules("egress", &spec.egress);
-    faults.extend(more);
+    let tier = if spec.tier.is_empty() {
+        Err(Fault::new("tier", "", "is missing: use Admin or Baseline"))
+    } else {
+        word("tier", Some(&spec.tier), &tiers, Tier::KUBE_ADMIN)
+    };
+    let tier = salvage.needed(tier, Tier::KUBE_ADMIN);
+    let priority = within("priority", Some(spec.priority), 0..=1000_u16);
+    let priority = salvage.needed(priority, None).map(f64::from);
+    let order = priority.and_then(|number| Order::new(number).ok()).unwrap_or(Order::LAST);
+    let subject = subject(&spec.subject).map_err(|fault| fault.under("subject"));
+    let subject = salvage.condition(subject.map(Some));
+    let ingress = rules("ingress", &spec.ingress, salvage);
+    let egress = rules("egress", &spec.egress, salvage);
     let name = object.metadata.name.clone().unwrap_or_default();
-    let policy = Policy {
+    Policy {
         id: PolicyId { kind: PolicyKind::KubernetesCluster, namespace: None, name },
         tier: tier.to_owned(),
-        order: order.map_err(|error| Fault::new("priority", spec.priority, error))?,
-        selector: subject(&spec.subject).map_err(|fault| fault.under("subject"))?,
-        ingress: (!spec.ingress.is_empty()).then_some(ingress),
-        egress: (!spec.egress.is_empty()).then_some(egress),
+        order,
+        selector: salvage.bounded([subject, None, None]),
+        ingress: (!spec.ingress.is_empty()).then(|| salvage.rules(ingress)),
+        egress: (!spec.egress.is_empty()).then(|| salvage.rules(egress)),
         stage: Stage::Normal,
         enforcement: Enforcement::Enforced,
         is_needed_everywhere: false,
-    };
-    Ok((policy, faults))
+    }
 }
 
 fn subject(wire: &ClusterSubject) -> Result<Selector, Fault> {
@@ -215,21 +216,22 @@ fn pods_of(places: &LabelSelector, pods: &LabelSelector) -> Result<Selector, Fau
     Ok(places.map_or_else(|| pods.clone(), |places| places.and(pods.clone())))
 }
 
-/// Reads the rules of a direction, and returns what is wrong with some of them.
-fn rules(field: &str, wire: &[ClusterRule]) -> (Vec<Rule>, Vec<Fault>) {
-    let (mut rules, mut faults) = (Vec::new(), Vec::new());
+/// Reads the rules of a direction.
+fn rules(field: &str, wire: &[ClusterRule], salvage: &mut Salvage) -> Vec<Rule> {
+    let mut rules = Vec::new();
     for (index, wire) in wire.iter().enumerate() {
         match rules_of(wire, field == "ingress") {
             Ok(read) => rules.extend(read),
             Err(fault) => {
+                let fault = fault.under(format!("{field}[{index}]"));
                 if wire.action != "Accept" {
-                    rules.push(Rule::of(Action::Deny));
+                    rules.push(Rule::refused(fault.clone().of(String::new()).detail()));
                 }
-                faults.push(fault.under(format!("{field}[{index}]")));
+                salvage.note(fault);
             }
         }
     }
-    (rules, faults)
+    rules
 }
 
 /// Returns a rule for each peer and protocol.
@@ -346,13 +348,11 @@ mod tests {
 
     use super::*;
 
-    fn read(spec: &Value) -> Result<(Policy, Vec<String>), String> {
+    fn read(spec: &Value) -> (Policy, Vec<String>) {
         let object = json!({"metadata": {"name": "p"}, "spec": spec});
         let object: ClusterNetworkPolicy = serde_json::from_value(object).unwrap();
-        match cluster_network_policy(&object) {
-            Ok((policy, faults)) => Ok((policy, faults.iter().map(ToString::to_string).collect())),
-            Err(invalid) => Err(invalid.to_string()),
-        }
+        let Reading { policy, faults } = object.reading();
+        (policy, faults.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -367,8 +367,7 @@ mod tests {
                               {"udp": {"destinationPort": {"range": {"start": 5, "end": 9}}}}]}],
             "egress": [{"action": "Pass", "to": [{"networks": ["10.0.0.0/8"]}],
                 "protocols": [{"destinationNamedPort": "http"}, {"sctp": {}}]}],
-        }))
-        .unwrap();
+        }));
         assert_eq!(faults, Vec::<String>::new());
         assert_eq!((policy.tier.as_str(), policy.order.number()), ("kube-admin", 7.0));
         assert_eq!(policy.id.to_string(), "kcnp/p");
@@ -400,25 +399,34 @@ mod tests {
                 {"action": "Accept", "to": [{"domainNames": ["a.example"]}]},
                 {"action": "Accept", "to": []},
             ],
-        }))
-        .unwrap();
-        let deny = || Rule::of(Action::Deny);
-        assert_eq!(policy.egress, Some(vec![deny(), deny()]));
+        }));
+        let egress = policy.egress.unwrap();
+        assert!(egress.iter().all(|rule| rule.action == Action::Deny && rule.refused.is_some()));
+        assert_eq!(egress.len(), 2);
         assert_eq!((policy.ingress, faults.len()), (None, 5));
         assert_eq!(policy.tier, "kube-baseline");
     }
 
     #[test]
-    fn objects_that_cannot_be_read_are_refused() {
+    fn objects_that_cannot_be_read_deny_whom_they_choose() {
         let subject = json!({"namespaces": {}});
+        let deny = |field: &str| json!([{"action": "Accept", field: [{"namespaces": {}}]}]);
         for (spec, field) in [
             (json!({"subject": subject}), "spec.tier"),
             (json!({"tier": "User", "subject": subject}), "spec.tier"),
             (json!({"tier": "Admin", "priority": 1001, "subject": subject}), "spec.priority"),
             (json!({"tier": "Admin"}), "spec.subject.namespaces"),
         ] {
-            let error = read(&spec).unwrap_err();
-            assert!(error.starts_with(&format!("ClusterNetworkPolicy p: {field}")), "{error}");
+            let mut spec = spec;
+            spec["ingress"] = deny("from");
+            let (policy, faults) = read(&spec);
+            let expected = format!("ClusterNetworkPolicy p: {field}");
+            assert!(faults[0].starts_with(&expected), "{faults:?}");
+            let ingress = policy.ingress.unwrap();
+            assert_eq!(ingress.len(), 1);
+            assert!(ingress[0].refused.is_some() && ingress[0].action == Action::Deny);
+            assert_eq!(policy.egress, None);
+            assert_eq!(policy.selector == Selector::none(), field.contains("subject"));
         }
     }
 }

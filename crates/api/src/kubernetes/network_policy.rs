@@ -19,65 +19,94 @@ use selector::Selector;
 
 use super::faulty;
 use super::service::protocol;
-use crate::Invalid;
 use crate::invalid::{Fault, parse};
-use crate::policy::{in_namespace, namespaces, net};
+use crate::policy::{PolicyObject, Reading, Salvage, in_namespace, namespaces, net};
 
 /// Where policies of Kubernetes stand in the default tier.
 const ORDER: f64 = 1000.0;
 
-/// Reads a policy.
-///
-/// # Errors
-///
-/// [`Invalid`] for a selector, a network or a port that cannot be read.
-pub fn network_policy(object: &NetworkPolicy) -> Result<Policy, Invalid> {
-    let spec = object.spec.clone().unwrap_or_default();
-    policy_of(PolicyKind::Kubernetes, &object.metadata, &spec)
-        .map_err(|fault| faulty("NetworkPolicy", &object.metadata, fault.under("spec")))
+impl PolicyObject for NetworkPolicy {
+    fn reading(&self) -> Reading {
+        let mut salvage = Salvage::default();
+        let spec = self.spec.clone().unwrap_or_default();
+        let policy = policy_of(PolicyKind::Kubernetes, &self.metadata, &spec, &mut salvage);
+        salvage
+            .reading(policy, |fault| faulty("NetworkPolicy", &self.metadata, fault.under("spec")))
+    }
+
+    fn generation(&self) -> i64 {
+        self.metadata.generation.unwrap_or_default()
+    }
 }
 
-/// Reads a policy that has Kubernetes' spec.
+/// Reads a policy that has Kubernetes' spec; what cannot be read of it allows nothing.
 pub(crate) fn policy_of(
     kind: PolicyKind,
     metadata: &ObjectMeta,
     spec: &NetworkPolicySpec,
-) -> Result<Policy, Fault> {
+    salvage: &mut Salvage,
+) -> Policy {
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let name = metadata.name.clone().unwrap_or_default();
-    let types = spec.policy_types.as_deref().unwrap_or_default();
-    if let Some(other) = types.iter().find(|name| !["Ingress", "Egress"].contains(&name.as_str())) {
-        return Err(Fault::new("policyTypes", other, "is no direction: use Ingress or Egress"));
-    }
-    let says = |name: &str| types.iter().any(|found| found == name);
-    // Without types, every policy is for ingress (Kubernetes, "Network Policies").
-    let is_ingress = says("Ingress") || types.is_empty();
-    let has_egress = spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
-    let is_egress = says("Egress") || (types.is_empty() && has_egress);
+    let (is_ingress, is_egress) = directions(spec, salvage);
     let ingress = spec.ingress.iter().flatten().map(|rule| (&rule.from, &rule.ports));
-    let ingress = ingress.enumerate().map(|(index, (peers, ports))| {
-        let ends = Ends { peers: peers.as_deref(), ports: ports.as_deref(), is_ingress: true };
-        ends.rules(&namespace).map_err(|fault| fault.under(format!("ingress[{index}]")))
+    let ingress = ingress.map(|(peers, ports)| Ends {
+        peers: peers.as_deref(),
+        ports: ports.as_deref(),
+        is_ingress: true,
     });
+    let ingress = rules_of("ingress", ingress, &namespace, salvage);
     let egress = spec.egress.iter().flatten().map(|rule| (&rule.to, &rule.ports));
-    let egress = egress.enumerate().map(|(index, (peers, ports))| {
-        let ends = Ends { peers: peers.as_deref(), ports: ports.as_deref(), is_ingress: false };
-        ends.rules(&namespace).map_err(|fault| fault.under(format!("egress[{index}]")))
+    let egress = egress.map(|(peers, ports)| Ends {
+        peers: peers.as_deref(),
+        ports: ports.as_deref(),
+        is_ingress: false,
     });
-    let ingress: Vec<Vec<Rule>> = ingress.collect::<Result<_, _>>()?;
-    let egress: Vec<Vec<Rule>> = egress.collect::<Result<_, _>>()?;
+    let egress = rules_of("egress", egress, &namespace, salvage);
     let pods = spec.pod_selector.clone().unwrap_or_default();
-    Ok(Policy {
-        selector: pod_selector("podSelector", &pods)?.and(in_namespace(&namespace)?),
+    let pods = salvage.condition(pod_selector("podSelector", &pods).map(Some));
+    let place = salvage.condition(in_namespace(&namespace).map(Some));
+    Policy {
+        selector: salvage.bounded([pods, place, None]),
         id: PolicyId { kind, namespace: Some(namespace), name },
         tier: Tier::DEFAULT.to_owned(),
         order: Order::new(ORDER).unwrap_or(Order::LAST),
-        ingress: is_ingress.then(|| ingress.concat()),
-        egress: is_egress.then(|| egress.concat()),
+        ingress: is_ingress.then(|| salvage.allowing(ingress)),
+        egress: is_egress.then(|| salvage.allowing(egress)),
         stage: Stage::Normal,
         enforcement: Enforcement::Enforced,
         is_needed_everywhere: false,
-    })
+    }
+}
+
+/// Returns whether it says something about packets to, and from, its pods.
+fn directions(spec: &NetworkPolicySpec, salvage: &mut Salvage) -> (bool, bool) {
+    let types = spec.policy_types.as_deref().unwrap_or_default();
+    if let Some(other) = types.iter().find(|name| !["Ingress", "Egress"].contains(&name.as_str())) {
+        let fault = Fault::new("policyTypes", other, "is no direction: use Ingress or Egress");
+        return salvage.needed(Err(fault), (true, true));
+    }
+    let says = |name: &str| types.iter().any(|found| found == name);
+    let has_egress = spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+    // Without types, every policy is for ingress (Kubernetes, "Network Policies").
+    (says("Ingress") || types.is_empty(), says("Egress") || (types.is_empty() && has_egress))
+}
+
+/// Reads the rules of a direction; one that cannot be read allows nothing.
+fn rules_of<'a>(
+    field: &str,
+    ends: impl Iterator<Item = Ends<'a>>,
+    namespace: &str,
+    salvage: &mut Salvage,
+) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (index, ends) in ends.enumerate() {
+        match ends.rules(namespace) {
+            Ok(read) => rules.extend(read),
+            Err(fault) => salvage.note(fault.under(format!("{field}[{index}]"))),
+        }
+    }
+    rules
 }
 
 /// A rule of Kubernetes: any of the peers, on any of the ports.

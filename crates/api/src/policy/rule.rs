@@ -131,6 +131,7 @@ pub(super) fn rule(
             .as_ref()
             .and_then(|metadata| metadata.annotations.clone())
             .unwrap_or_default(),
+        refused: None,
     };
     check_icmp(&rule)?;
     check_ports(&rule)?;

@@ -4,11 +4,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use model::policy::{Enforcement, Policy, PolicyKind};
 use serde_json::Value;
 
-use super::{Parts, RuleSpec, has_egress, parts, policy, stage};
+use super::{Parts, RuleSpec, Salvage, has_egress, parts, policy, policy_object, stage};
+use crate::Object;
 use crate::invalid::{Fault, word};
 use crate::object::kind;
 use crate::wire::{Decimal, wire};
-use crate::{Invalid, Object};
 
 /// What a `NetworkPolicy` would do.
 pub type StagedNetworkPolicy = Object<StagedNetworkPolicySpec>;
@@ -102,52 +102,32 @@ kind! {
     "StagedKubernetesNetworkPolicy" "stagedkubernetesnetworkpolicies" namespaced
 }
 
-impl TryFrom<&StagedNetworkPolicy> for Policy {
-    type Error = Invalid;
+policy_object!(StagedNetworkPolicy, namespaced);
+policy_object!(StagedGlobalNetworkPolicy, global);
+policy_object!(StagedKubernetesNetworkPolicy, kubernetes);
 
-    fn try_from(object: &StagedNetworkPolicy) -> Result<Self, Invalid> {
-        let read = || {
-            let enforcement = enforcement(object.spec.staged_action.as_deref())?;
-            policy(object, &parts!(object.spec, StagedNetwork, enforcement))
-        };
-        read().map_err(|fault| object.faulty(fault))
-    }
+fn namespaced(object: &StagedNetworkPolicy, salvage: &mut Salvage) -> Policy {
+    let enforcement = enforcement(object.spec.staged_action.as_deref(), salvage);
+    policy(object, &parts!(object.spec, StagedNetwork, enforcement), salvage)
 }
 
-impl TryFrom<&StagedGlobalNetworkPolicy> for Policy {
-    type Error = Invalid;
-
-    fn try_from(object: &StagedGlobalNetworkPolicy) -> Result<Self, Invalid> {
-        let spec = &object.spec;
-        let flags = [spec.do_not_track, spec.pre_dnat, spec.apply_on_forward];
-        let has_egress = has_egress(spec.types.as_deref(), spec.egress.as_deref());
-        let read = || {
-            let stage = stage(flags, has_egress)?;
-            let namespace_selector = spec.namespace_selector.as_deref();
-            let enforcement = enforcement(spec.staged_action.as_deref())?;
-            let parts = parts!(spec, StagedGlobal, enforcement);
-            policy(object, &Parts { namespace_selector, stage, ..parts })
-        };
-        read().map_err(|fault| object.faulty(fault))
-    }
+fn global(object: &StagedGlobalNetworkPolicy, salvage: &mut Salvage) -> Policy {
+    let spec = &object.spec;
+    let enforcement = enforcement(spec.staged_action.as_deref(), salvage);
+    let parts = parts!(spec, StagedGlobal, enforcement);
+    let has_egress = has_egress(&parts);
+    let stage =
+        stage([spec.do_not_track, spec.pre_dnat, spec.apply_on_forward], has_egress, salvage);
+    let namespace_selector = spec.namespace_selector.as_deref();
+    policy(object, &Parts { namespace_selector, stage, ..parts }, salvage)
 }
 
-impl TryFrom<&StagedKubernetesNetworkPolicy> for Policy {
-    type Error = Invalid;
-
-    fn try_from(object: &StagedKubernetesNetworkPolicy) -> Result<Self, Invalid> {
-        let read = || {
-            let enforcement = enforcement(object.spec.staged_action.as_deref())?;
-            let mut policy = crate::kubernetes::policy_of(
-                PolicyKind::StagedKubernetes,
-                &object.metadata,
-                &kubernetes_spec(&object.spec)?,
-            )?;
-            policy.enforcement = enforcement;
-            Ok(policy)
-        };
-        read().map_err(|fault: Fault| object.faulty(fault))
-    }
+fn kubernetes(object: &StagedKubernetesNetworkPolicy, salvage: &mut Salvage) -> Policy {
+    let enforcement = enforcement(object.spec.staged_action.as_deref(), salvage);
+    let spec = salvage.needed(kubernetes_spec(&object.spec), NetworkPolicySpec::default());
+    let kind = PolicyKind::StagedKubernetes;
+    let policy = crate::kubernetes::policy_of(kind, &object.metadata, &spec, salvage);
+    Policy { enforcement, ..policy }
 }
 
 /// Reads the part of the spec that is Kubernetes'.
@@ -158,7 +138,9 @@ fn kubernetes_spec(spec: &StagedKubernetesNetworkPolicySpec) -> Result<NetworkPo
     })
 }
 
-fn enforcement(text: Option<&str>) -> Result<Enforcement, Fault> {
+/// Reads what is staged; nothing that is staged is ever enforced.
+fn enforcement(text: Option<&str>, salvage: &mut Salvage) -> Enforcement {
     let actions = [("Set", Enforcement::Staged), ("Delete", Enforcement::StagedDelete)];
-    word("stagedAction", text, &actions, Enforcement::Staged)
+    let read = word("stagedAction", text, &actions, Enforcement::Staged);
+    salvage.needed(read, Enforcement::Staged)
 }

@@ -28,6 +28,9 @@ impl Compiled {
 
 /// Returns why the kernel cannot follow a rule, if it cannot; it denies then.
 pub(super) fn obstacle(rule: &Rule) -> Option<String> {
+    if rule.refused.is_some() {
+        return rule.refused.clone();
+    }
     if rule.http.is_some() {
         return Some("http is only seen by proxies: leave it out".to_owned());
     }

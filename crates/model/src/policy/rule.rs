@@ -32,9 +32,17 @@ pub struct Rule {
     pub http: Option<HttpMatch>,
     /// Notes of whoever wrote it.
     pub annotations: Labels,
+    /// Why it could not be read, if so: it denies then.
+    pub refused: Option<String>,
 }
 
 impl Rule {
+    /// Makes the rule in whose place one was that could not be read: it denies everything.
+    #[must_use]
+    pub fn refused(reason: String) -> Self {
+        Self { refused: Some(reason), ..Self::of(Action::Deny) }
+    }
+
     /// Makes a rule for all packets.
     #[must_use]
     pub fn of(action: Action) -> Self {
@@ -49,6 +57,7 @@ impl Rule {
             destination: EntityMatch::default(),
             http: None,
             annotations: Labels::new(),
+            refused: None,
         }
     }
 }

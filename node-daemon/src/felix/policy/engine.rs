@@ -14,10 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use calc::policy::{Counts, Policies};
+use calc::policy::{Change, Counts, Policies};
 use model::desired::policy::PolicyState;
 use model::id::NodeName;
 use model::net::Family;
+use model::policy::PolicyId;
 use model::ruleset::{Snapshot, Transaction};
 use model::time::Timestamp;
 use reconcile::Backoff;
@@ -45,6 +46,8 @@ pub(crate) struct Engine {
     beginning: Beginning,
     unsynced: BTreeSet<Kind>,
     policies: Policies,
+    /// What of which policies could not be read.
+    faults: BTreeMap<PolicyId, Vec<String>>,
     /// What administrators decide, without pools and nodes.
     settings: Settings,
     pools: BTreeMap<String, render::Pool>,
@@ -80,6 +83,7 @@ impl Engine {
             beginning,
             unsynced: Kind::POLICY.into(),
             policies: Policies::new(this_node),
+            faults: BTreeMap::new(),
             settings,
             pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -95,6 +99,12 @@ impl Engine {
     pub(crate) fn handle(&mut self, event: Event, now: Timestamp) {
         match event {
             Event::Change(change) => self.policies.apply(change),
+            Event::Policy(id, known) => {
+                let faults = known.as_ref().map(|known| known.faults.clone());
+                put(&mut self.faults, id.clone(), faults.filter(|faults| !faults.is_empty()));
+                let policy = known.map(|known| known.policy);
+                self.policies.apply(Change::Policy(id, policy));
+            }
             Event::Node(name, node) => {
                 let addrs = node.map(|node| {
                     let addrs = Family::ALL.into_iter().filter_map(|family| node.addr(family));
@@ -189,6 +199,11 @@ impl Engine {
     /// Returns how much there is of everything.
     pub(crate) fn counts(&self) -> Counts {
         self.policies.counts()
+    }
+
+    /// Returns how many policies could not be read as a whole.
+    pub(crate) fn faulty(&self) -> usize {
+        self.faults.len()
     }
 
     /// Returns what should be enforced.

@@ -1,8 +1,11 @@
 //! Everything that can change what packets may pass.
 
+use std::sync::Arc;
+
 use calc::policy::Change;
 use model::id::NodeName;
 use model::node::Node;
+use model::policy::{Policy, PolicyId};
 use model::pool::IpPool;
 use model::ruleset::{Snapshot, Transaction};
 
@@ -13,6 +16,8 @@ use crate::felix::event::Kind;
 pub(crate) enum Event {
     /// An object of the datastore, or an interface of this machine, has a new value, or none.
     Change(Change),
+    /// A policy has a new value, or none.
+    Policy(PolicyId, Option<Box<Known>>),
     /// A node has a new value, or none.
     Node(NodeName, Option<Box<Node>>),
     /// A pool has a new value, or none.
@@ -27,6 +32,15 @@ pub(crate) enum Event {
     Drift,
     /// How the last [`Effect::Apply`] went.
     Applied(Outcome),
+}
+
+/// A policy, as its object was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// What to enforce.
+    pub(crate) policy: Arc<Policy>,
+    /// What of it could not be read, and closes what it would have opened.
+    pub(crate) faults: Vec<String>,
 }
 
 /// How a transaction went.

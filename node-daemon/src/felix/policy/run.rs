@@ -37,6 +37,8 @@ pub(crate) struct Status {
     pub(crate) has_applied: bool,
     /// Policies in the cluster, staged ones among them.
     pub(crate) policies: usize,
+    /// Policies that could not be read as a whole.
+    pub(crate) faulty_policies: usize,
     /// Policies that apply to an endpoint of this node.
     pub(crate) local_policies: usize,
     /// Selectors that are followed.
@@ -264,6 +266,7 @@ impl Shell {
             unsynced: unsynced.join(", "),
             is_in_force,
             policies: counts.policies,
+            faulty_policies: engine.faulty(),
             local_policies: state.policies.len(),
             selectors: counts.selectors,
             sets: state.sets.len(),
