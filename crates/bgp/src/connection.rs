@@ -148,7 +148,7 @@ impl Connection {
     /// Takes the next whole message, if there is one.
     pub(crate) fn next_message(&mut self, now: Timestamp) -> Result<Option<Message>, Notification> {
         let untaken = self.buffer.get(self.taken..).unwrap_or_default();
-        let Some((frame, rest)) = wire::split_frame(untaken)? else {
+        let Some((frame, rest)) = wire::split_frame(untaken, wire::MAX_LEN)? else {
             self.buffer.drain(..self.taken);
             self.taken = 0;
             return Ok(None);

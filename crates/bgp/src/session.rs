@@ -19,8 +19,8 @@ use crate::connection::{Connection, ConnectionId, Message, Stage, TimerEvent};
 use crate::jitter::Jitter;
 use crate::speaker::Output;
 use crate::wire::{
-    self, AsnWidth, BgpIdentifier, Capability, Context, GracefulRestart, Notification, Reason,
-    RouteRefresh, Update,
+    self, AsnWidth, BgpIdentifier, Capability, Context, Form, GracefulRestart, Notification,
+    Reason, RouteRefresh, Update,
 };
 
 /// The states of RFC 4271 §8.2.2.
@@ -349,8 +349,17 @@ impl Session {
         if is_wide { AsnWidth::Four } else { AsnWidth::Two }
     }
 
+    /// Returns how the peer wants to be written to.
+    pub(crate) fn form(&self) -> Form {
+        Form { width: self.width(), ..Form::default() }
+    }
+
     fn context(&self) -> Context {
-        Context { width: self.width(), is_internal: self.config.is_internal() }
+        Context {
+            width: self.width(),
+            is_internal: self.config.is_internal(),
+            ..Context::default()
+        }
     }
 
     /// Does the peer know the borders of a refresh (RFC 7313)?

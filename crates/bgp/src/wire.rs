@@ -7,6 +7,7 @@
 mod as_path;
 mod attribute;
 mod capability;
+mod families;
 mod notification;
 mod open;
 mod prefix;
@@ -19,11 +20,13 @@ mod update_encode;
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use attribute::{Aggregator, Attributes, Origin, UnknownAttribute};
 pub use capability::{AfiSafi, Capability, GracefulRestart};
+pub use families::Families;
 pub use notification::{Notification, Reason};
 pub use open::{BgpIdentifier, Open};
+pub use prefix::Nlri;
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use update::{Announcement, AsnWidth, Context, Disposition, Malformed, Update};
-pub use update_encode::{encode_announcement, encode_end_of_rib, encode_withdrawal};
+pub use update_encode::{Form, TooLong, encode_announcement, encode_end_of_rib, encode_withdrawal};
 
 use reader::Reader;
 
@@ -31,6 +34,8 @@ use reader::Reader;
 pub const HEADER_LEN: usize = 19;
 /// The longest message, in bytes (RFC 4271 §4.1).
 pub const MAX_LEN: usize = 4096;
+/// The longest message to a speaker that offers to read it, in bytes (RFC 8654 §3).
+pub const MAX_EXTENDED_LEN: usize = 65_535;
 
 /// A message with its type, but with the body still in bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -87,14 +92,29 @@ impl Kind {
             Self::Keepalive | Self::RouteRefresh => HEADER_LEN,
         }
     }
+
+    /// Returns the longest message of this type, whatever was agreed on (RFC 8654 §4).
+    const fn max_len(self) -> usize {
+        match self {
+            Self::Open => MAX_LEN,
+            Self::Keepalive => HEADER_LEN,
+            Self::Update | Self::Notification | Self::RouteRefresh => MAX_EXTENDED_LEN,
+        }
+    }
 }
 
 /// Takes the first message off `bytes`; `None` if it is not complete yet.
 ///
+/// `max_len` is [`MAX_EXTENDED_LEN`] if we have offered to read that, else [`MAX_LEN`];
+/// OPEN and KEEPALIVE are short in any case (RFC 8654 §4).
+///
 /// # Errors
 ///
 /// The NOTIFICATION of RFC 4271 §6.1 for a wrong marker, length or type.
-pub fn split_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>, Notification> {
+pub fn split_frame(
+    bytes: &[u8],
+    max_len: usize,
+) -> Result<Option<(Frame<'_>, &[u8])>, Notification> {
     let Some((header, _)) = bytes.split_at_checked(HEADER_LEN) else { return Ok(None) };
     let mut reader = Reader::new(header);
     if reader.take(16) != Some(&[0xff; 16]) {
@@ -102,14 +122,13 @@ pub fn split_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>, Notificat
     }
     let (len, code) = (reader.u16().unwrap_or(0), reader.u8().unwrap_or(0));
     let bad_length = || Notification::with_data(Reason::BAD_MESSAGE_LENGTH, &len.to_be_bytes());
-    if usize::from(len) < HEADER_LEN || usize::from(len) > MAX_LEN {
+    if usize::from(len) < HEADER_LEN || usize::from(len) > max_len {
         return Err(bad_length());
     }
     let Some(kind) = Kind::from_code(code) else {
         return Err(Notification::with_data(Reason::BAD_MESSAGE_TYPE, &[code]));
     };
-    let is_odd_keepalive = kind == Kind::Keepalive && usize::from(len) != HEADER_LEN;
-    if usize::from(len) < kind.min_len() || is_odd_keepalive {
+    if usize::from(len) < kind.min_len() || usize::from(len) > kind.max_len() {
         return Err(bad_length());
     }
     let Some((message, rest)) = bytes.split_at_checked(len.into()) else { return Ok(None) };
@@ -123,16 +142,31 @@ pub fn encode_keepalive() -> Vec<u8> {
     frame(Kind::Keepalive, &[])
 }
 
-/// Puts the header before `body`, which the caller keeps within [`MAX_LEN`].
+/// Puts the header before `body`, which the caller keeps within [`MAX_EXTENDED_LEN`].
 fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
-    let len = body.len().saturating_add(HEADER_LEN);
-    debug_assert!(len <= MAX_LEN, "a message of {len} bytes");
-    let mut message = Vec::with_capacity(len);
-    message.extend_from_slice(&[0xff; 16]);
-    message.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
-    message.push(kind.code());
+    let mut message = Vec::with_capacity(body.len().saturating_add(HEADER_LEN));
+    let at = begin_frame(kind, &mut message);
     message.extend_from_slice(body);
+    end_frame(&mut message, at);
     message
+}
+
+/// Appends a header without its length; returns where the message begins.
+fn begin_frame(kind: Kind, out: &mut Vec<u8>) -> usize {
+    let at = out.len();
+    out.extend_from_slice(&[0xff; 16]);
+    out.extend_from_slice(&[0, 0, kind.code()]);
+    at
+}
+
+/// Fills in the length of the message that begins `at` and ends here.
+fn end_frame(out: &mut [u8], at: usize) {
+    let len = out.len().saturating_sub(at);
+    debug_assert!(len <= MAX_EXTENDED_LEN, "a message of {len} bytes");
+    let field = out.get_mut(at.saturating_add(16)..).and_then(<[u8]>::first_chunk_mut);
+    if let Some(field) = field {
+        *field = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{Output, Peer, Problem, Speaker};
 use crate::export::{self, Target};
 use crate::rib::{Batch, Candidate, Interner, Path, PeerIndex, Source, Table};
 use crate::session::Effect;
-use crate::wire::{self, AsnWidth, Attributes, RefreshKind, RouteRefresh, Update};
+use crate::wire::{self, Attributes, Nlri, RefreshKind, RouteRefresh, Update};
 
 /// How long a peer that came back may take to tell all its routes again.
 const RESYNC_LIMIT: Duration = Duration::from_secs(360);
@@ -65,7 +65,7 @@ impl Speaker {
         let Some(source) = peer.source.clone() else { return reports };
         // RFC 4760 §7: routes of a family that was not agreed on are not for us.
         let is_ours = |cidr: &&Cidr| cidr.family() == family;
-        for cidr in update.withdrawn.iter().filter(is_ours) {
+        for cidr in update.withdrawn.iter().map(|nlri| &nlri.prefix).filter(is_ours) {
             if self.table.remove(cidr, index) {
                 self.changed.insert(*cidr);
             }
@@ -76,9 +76,9 @@ impl Speaker {
         for announcement in &update.announced {
             let next_hop = announcement.next_hop;
             let is_usable = is_usable && is_gateway(next_hop) && Some(next_hop) != local_addr;
-            let path = Path { next_hop, attributes: update.attributes.clone() };
+            let path = Path { next_hop, attributes: Attributes::clone(&update.attributes) };
             let path = self.interner.intern(path);
-            for cidr in announcement.prefixes.iter().filter(is_ours) {
+            for cidr in announcement.prefixes.iter().map(|nlri| &nlri.prefix).filter(is_ours) {
                 let candidate =
                     Candidate { source: Arc::clone(&source), path: Arc::clone(&path), epoch };
                 let is_changed = if is_usable {
@@ -204,20 +204,22 @@ impl Peer {
     }
 
     fn send_batch(&mut self, batch: &Batch) -> Vec<Output> {
-        let width: AsnWidth = self.session.width();
-        let mut bytes = wire::encode_withdrawal(&batch.withdrawn).concat();
+        let form = self.session.form();
+        let numbered =
+            |prefixes: &[Cidr]| -> Vec<Nlri> { prefixes.iter().copied().map(Nlri::from).collect() };
+        let mut bytes = Vec::new();
+        wire::encode_withdrawal(&numbered(&batch.withdrawn), form, &mut bytes);
         let mut outputs = Vec::new();
         for (path, prefixes) in &batch.announced {
-            let messages =
-                wire::encode_announcement(&path.attributes, path.next_hop, prefixes, width);
-            if let Some(messages) = messages {
-                bytes.extend(messages.concat());
-            } else {
+            let nlri = numbered(prefixes);
+            let (attributes, next_hop) = (&path.attributes, path.next_hop);
+            let encoded = wire::encode_announcement(attributes, next_hop, &nlri, form, &mut bytes);
+            if encoded.is_err() {
                 let name = self.session.config.name.clone();
                 let problem = Problem::TooLong { name, count: prefixes.len() };
                 outputs.push(Output::Report(problem));
                 // The peer must not go on using what it was told before.
-                bytes.extend(wire::encode_withdrawal(prefixes).concat());
+                wire::encode_withdrawal(&nlri, form, &mut bytes);
             }
         }
         if !bytes.is_empty() {

@@ -67,19 +67,44 @@ impl AsPath {
         self.0.iter().flat_map(|segment| &segment.asns).any(|asn| u16::try_from(asn.0).is_err())
     }
 
-    /// Reads the attribute's value; `None` if it is malformed (RFC 7606 §7.2).
+    /// Reads the attribute's value; `None` if it is malformed (RFC 7606 §7.2), which the
+    /// number zero makes it too (RFC 7607 §2), and so do the segments of a confederation,
+    /// since we are in none (RFC 5065 §5).
     pub(super) fn decode(value: &[u8], width: AsnWidth) -> Option<Self> {
+        Self::decode_segments(value, width, |_| None)
+    }
+
+    /// Reads an `AS4_PATH`, leaving out segments of a confederation (RFC 6793 §6).
+    pub(super) fn decode_as4(value: &[u8]) -> Option<Self> {
+        let is_confederation = |kind: u8| matches!(kind, 3 | 4);
+        Self::decode_segments(value, AsnWidth::Four, |kind| is_confederation(kind).then_some(()))
+    }
+
+    /// Reads segments; those of a kind that we do not know are left out if `skip` says so.
+    fn decode_segments(
+        value: &[u8],
+        width: AsnWidth,
+        skip: impl Fn(u8) -> Option<()>,
+    ) -> Option<Self> {
         let mut reader = Reader::new(value);
         let mut segments = Vec::new();
         while !reader.is_empty() {
-            let kind = match reader.u8()? {
-                1 => SegmentKind::Set,
-                2 => SegmentKind::Sequence,
-                _ => return None,
-            };
+            let code = reader.u8()?;
             let count = reader.u8().filter(|count| *count != 0)?;
             let bytes = reader.take(usize::from(count).checked_mul(width.bytes())?)?;
-            segments.push(Segment { kind, asns: width.decode_list(bytes) });
+            let kind = match code {
+                1 => SegmentKind::Set,
+                2 => SegmentKind::Sequence,
+                other => {
+                    skip(other)?;
+                    continue;
+                }
+            };
+            let asns = width.decode_list(bytes);
+            if asns.contains(&Asn(0)) {
+                return None;
+            }
+            segments.push(Segment { kind, asns });
         }
         Some(Self(segments))
     }

@@ -32,6 +32,8 @@ pub struct Attributes {
     pub extended_communities: Vec<[u8; 8]>,
     /// `LARGE_COMMUNITY` (RFC 8092).
     pub large_communities: Vec<[u32; 3]>,
+    /// `ONLY_TO_CUSTOMER`: the AS behind which the route only goes down (RFC 9234 §5).
+    pub only_to_customer: Option<Asn>,
     /// Optional transitive attributes that we do not know, in order of their codes.
     pub unknown: Vec<UnknownAttribute>,
 }
@@ -93,6 +95,7 @@ pub(super) const EXTENDED_COMMUNITIES: u8 = 16;
 pub(super) const AS4_PATH: u8 = 17;
 pub(super) const AS4_AGGREGATOR: u8 = 18;
 pub(super) const LARGE_COMMUNITIES: u8 = 32;
+pub(super) const ONLY_TO_CUSTOMER: u8 = 35;
 
 pub(super) const OPTIONAL: u8 = 0x80;
 pub(super) const TRANSITIVE: u8 = 0x40;
@@ -105,7 +108,7 @@ pub(super) const fn required_flags(code: u8) -> Option<u8> {
         ORIGIN | AS_PATH | NEXT_HOP | LOCAL_PREF | ATOMIC_AGGREGATE => Some(TRANSITIVE),
         MED | ORIGINATOR_ID | CLUSTER_LIST | MP_REACH | MP_UNREACH => Some(OPTIONAL),
         AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR
-        | LARGE_COMMUNITIES => Some(OPTIONAL | TRANSITIVE),
+        | LARGE_COMMUNITIES | ONLY_TO_CUSTOMER => Some(OPTIONAL | TRANSITIVE),
         _ => None,
     }
 }
@@ -147,7 +150,8 @@ impl Aggregator {
             AsnWidth::Four => reader.u32()?,
         };
         let addr = Ipv4Addr::from(reader.u32()?);
-        reader.is_empty().then_some(Self { asn: Asn(asn), addr })
+        // AS 0 makes it malformed (RFC 7607 §2).
+        (reader.is_empty() && asn != 0).then_some(Self { asn: Asn(asn), addr })
     }
 
     fn encode(self, width: AsnWidth) -> Vec<u8> {
@@ -241,6 +245,9 @@ impl Attributes {
         }
         if !self.large_communities.is_empty() {
             put(LARGE_COMMUNITIES, &be_bytes(self.large_communities.as_flattened()));
+        }
+        if let Some(asn) = self.only_to_customer {
+            put(ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
         }
         for attribute in &self.unknown {
             let partial = if attribute.is_partial { PARTIAL } else { 0 };

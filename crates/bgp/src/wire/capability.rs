@@ -45,6 +45,12 @@ pub enum Capability {
     RouteRefresh,
     /// Marks the borders of the answer (RFC 7313).
     EnhancedRouteRefresh,
+    /// Takes next hops of another family for these routes: family and the next hop's
+    /// address family (RFC 8950).
+    ExtendedNextHop(Vec<(AfiSafi, u16)>),
+    /// What the sender is to us: provider (0), route server (1), its client (2),
+    /// customer (3), peer (4) (RFC 9234 §4.1).
+    Role(u8),
     /// Reads messages beyond 4096 bytes (RFC 8654).
     ExtendedMessage,
     /// Speaks AS numbers of four octets, and has this one (RFC 6793).
@@ -67,7 +73,7 @@ pub enum Capability {
 pub struct GracefulRestart {
     /// R: the speaker has just restarted and must not be waited for.
     pub is_restarting: bool,
-    /// N: a NOTIFICATION keeps the routes too (RFC 8538); parsed, never offered.
+    /// N: a NOTIFICATION other than a hard reset keeps the routes too (RFC 8538).
     pub is_notification_graceful: bool,
     /// How long the peer may take to come back, in seconds (12 bits).
     pub restart_secs: u16,
@@ -100,7 +106,9 @@ impl GracefulRestart {
 
 const MULTIPROTOCOL: u8 = 1;
 const ROUTE_REFRESH: u8 = 2;
+const EXTENDED_NEXT_HOP: u8 = 5;
 const EXTENDED_MESSAGE: u8 = 6;
+const ROLE: u8 = 9;
 const GRACEFUL_RESTART: u8 = 64;
 const FOUR_OCTET_ASN: u8 = 65;
 const ADD_PATH: u8 = 69;
@@ -124,7 +132,9 @@ impl Capability {
         let known = match code {
             MULTIPROTOCOL => decode_multiprotocol(&mut reader),
             ROUTE_REFRESH => Some(Self::RouteRefresh),
+            EXTENDED_NEXT_HOP => decode_next_hops(&mut reader),
             EXTENDED_MESSAGE => Some(Self::ExtendedMessage),
+            ROLE => reader.u8().map(Self::Role),
             GRACEFUL_RESTART => decode_graceful_restart(&mut reader),
             FOUR_OCTET_ASN => reader.u32().map(|asn| Self::FourOctetAsn(Asn(asn))),
             ADD_PATH => decode_add_path(&mut reader),
@@ -161,7 +171,15 @@ impl Capability {
             }
             Self::RouteRefresh => (ROUTE_REFRESH, Vec::new()),
             Self::EnhancedRouteRefresh => (ENHANCED_ROUTE_REFRESH, Vec::new()),
+            Self::ExtendedNextHop(families) => {
+                let entry = |(family, next_hop): &(AfiSafi, u16)| {
+                    let safi = u16::from(family.safi);
+                    [family.afi, safi, *next_hop].map(u16::to_be_bytes).concat()
+                };
+                (EXTENDED_NEXT_HOP, families.iter().flat_map(entry).collect())
+            }
             Self::ExtendedMessage => (EXTENDED_MESSAGE, Vec::new()),
+            Self::Role(role) => (ROLE, vec![*role]),
             Self::FourOctetAsn(asn) => (FOUR_OCTET_ASN, asn.0.to_be_bytes().to_vec()),
             Self::GracefulRestart(restart) => (GRACEFUL_RESTART, encode_graceful_restart(restart)),
             Self::AddPath(families) => {
@@ -216,6 +234,16 @@ fn encode_graceful_restart(restart: &GracefulRestart) -> Vec<u8> {
         value.push(if *is_kept { FORWARDING_BIT } else { 0 });
     }
     value
+}
+
+fn decode_next_hops(reader: &mut Reader<'_>) -> Option<Capability> {
+    let mut families = Vec::new();
+    while !reader.is_empty() {
+        // The subsequent family takes two bytes here (RFC 8950 §4).
+        let (afi, safi) = (reader.u16()?, u8::try_from(reader.u16()?).ok()?);
+        families.push((AfiSafi { afi, safi }, reader.u16()?));
+    }
+    Some(Capability::ExtendedNextHop(families))
 }
 
 fn decode_add_path(reader: &mut Reader<'_>) -> Option<Capability> {

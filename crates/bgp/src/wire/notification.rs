@@ -60,14 +60,28 @@ reasons! {
     UNACCEPTABLE_HOLD_TIME = (2, 6, "unacceptable hold time");
     /// RFC 5492 §5.
     UNSUPPORTED_CAPABILITY = (2, 7, "unsupported capability");
+    /// RFC 9234 §4.2.
+    ROLE_MISMATCH = (2, 11, "role mismatch");
     /// RFC 4271 §6.3.
     MALFORMED_ATTRIBUTES = (3, 1, "malformed attribute list");
     /// RFC 4271 §6.3.
     UNKNOWN_WELL_KNOWN = (3, 2, "unrecognized well-known attribute");
     /// RFC 4271 §6.3.
+    MISSING_WELL_KNOWN = (3, 3, "missing well-known attribute");
+    /// RFC 4271 §6.3.
+    ATTRIBUTE_FLAGS = (3, 4, "attribute flags error");
+    /// RFC 4271 §6.3.
+    ATTRIBUTE_LENGTH = (3, 5, "attribute length error");
+    /// RFC 4271 §6.3.
+    INVALID_ORIGIN = (3, 6, "invalid ORIGIN attribute");
+    /// RFC 4271 §6.3.
+    INVALID_NEXT_HOP = (3, 8, "invalid NEXT_HOP attribute");
+    /// RFC 4271 §6.3.
     OPTIONAL_ATTRIBUTE = (3, 9, "optional attribute error");
     /// RFC 4271 §6.3.
     INVALID_NETWORK = (3, 10, "invalid network field");
+    /// RFC 4271 §6.3.
+    MALFORMED_AS_PATH = (3, 11, "malformed AS_PATH");
     /// RFC 4271 §6.5.
     HOLD_TIMER_EXPIRED = (4, 0, "hold timer expired");
     /// RFC 6608 §3.
@@ -92,6 +106,12 @@ reasons! {
     COLLISION = (6, 7, "connection collision resolution");
     /// RFC 4486 §4.
     OUT_OF_RESOURCES = (6, 8, "out of resources");
+    /// RFC 8538 §3.1; its data is the reason proper.
+    HARD_RESET = (6, 9, "hard reset");
+    /// RFC 9384 §3.
+    BFD_DOWN = (6, 10, "BFD down");
+    /// RFC 9687 §3.3.
+    SEND_HOLD_TIMER_EXPIRED = (8, 0, "send hold timer expired");
     /// RFC 7313 §5.
     BAD_REFRESH_LENGTH = (7, 1, "invalid ROUTE-REFRESH length");
 }
@@ -130,18 +150,39 @@ impl Notification {
         Self { reason: Reason::ADMINISTRATIVE_SHUTDOWN, data }
     }
 
-    /// Returns the text that a shutdown or a reset carries, without control characters.
+    /// Wraps the notification so that a peer which keeps routes through others does not
+    /// keep them through this one (RFC 8538 §3.1).
+    #[must_use]
+    pub fn into_hard_reset(self) -> Self {
+        let data = [&[self.reason.code, self.reason.subcode][..], &self.data].concat();
+        Self::with_data(Reason::HARD_RESET, &data)
+    }
+
+    /// Returns what a hard reset wraps.
+    #[must_use]
+    pub fn hard_reset(&self) -> Option<Self> {
+        (self.reason == Reason::HARD_RESET && self.data.len() >= 2)
+            .then(|| Self::decode(&self.data))
+    }
+
+    /// Returns the text that a shutdown or a reset carries, without control characters;
+    /// bytes that are no text are shown as U+FFFD.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         if ![Reason::ADMINISTRATIVE_SHUTDOWN, Reason::ADMINISTRATIVE_RESET].contains(&self.reason) {
             return None;
         }
-        let text = std::str::from_utf8(Reader::new(&self.data).counted_u8()?).ok()?;
+        let text = String::from_utf8_lossy(Reader::new(&self.data).counted_u8()?);
         (!text.is_empty()).then(|| text.chars().filter(|c| !c.is_control()).collect())
     }
 
     fn text_suffix(&self) -> String {
-        self.text().map(|text| format!(": {text}")).unwrap_or_default()
+        let inner = self.hard_reset().map(|inner| {
+            // One level is all that there is: a hard reset in a hard reset is not looked into.
+            let text = inner.text().map(|text| format!(": {text}")).unwrap_or_default();
+            format!(": {}{text}", inner.reason)
+        });
+        inner.or_else(|| self.text().map(|text| format!(": {text}"))).unwrap_or_default()
     }
 
     /// Reads the body of a NOTIFICATION; a body without codes is taken as 0/0.

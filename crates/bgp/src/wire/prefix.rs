@@ -1,4 +1,5 @@
-//! Prefixes in their shortest form: a length in bits, then only the bytes that count.
+//! Prefixes in their shortest form: a length in bits, then only the bytes that
+//! count, behind the number of the path if several are told (RFC 4271 §4.3, RFC 7911 §3).
 
 use std::net::IpAddr;
 
@@ -6,14 +7,72 @@ use model::net::{Cidr, Family};
 
 use super::reader::Reader;
 
-/// Reads prefixes to the end of `bytes`; `None` if a length is wrong or the last is cut.
-pub(super) fn decode_all(bytes: &[u8], family: Family) -> Option<Vec<Cidr>> {
-    let mut reader = Reader::new(bytes);
-    let mut prefixes = Vec::new();
-    while !reader.is_empty() {
-        prefixes.push(decode(&mut reader, family)?);
+/// A destination as a message names it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Nlri {
+    /// The destination.
+    pub prefix: Cidr,
+    /// Which of the sender's paths to it is meant (RFC 7911 §2); zero in a session that
+    /// tells one path for each prefix.
+    pub path_id: u32,
+}
+
+impl From<Cidr> for Nlri {
+    fn from(prefix: Cidr) -> Self {
+        Self { prefix, path_id: 0 }
     }
-    Some(prefixes)
+}
+
+/// How the prefixes of one list are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Notation {
+    pub(super) family: Family,
+    /// Does each prefix stand behind the number of its path?
+    pub(super) has_path_ids: bool,
+}
+
+impl Notation {
+    /// Reads prefixes to the end of `bytes`; `None` if a length is wrong or the last is cut.
+    pub(super) fn decode_all(self, bytes: &[u8]) -> Option<Vec<Nlri>> {
+        let mut reader = Reader::new(bytes);
+        let mut prefixes = Vec::new();
+        while !reader.is_empty() {
+            let path_id = if self.has_path_ids { reader.u32()? } else { 0 };
+            prefixes.push(Nlri { prefix: decode(&mut reader, self.family)?, path_id });
+        }
+        Some(prefixes)
+    }
+
+    /// Returns how many bytes `nlri` takes.
+    pub(super) fn encoded_len(self, nlri: &Nlri) -> usize {
+        let id = if self.has_path_ids { 4 } else { 0 };
+        usize::from(nlri.prefix.prefix_len().div_ceil(8)).saturating_add(1).saturating_add(id)
+    }
+
+    /// Returns how many bytes `prefixes` take.
+    pub(super) fn total_len(self, prefixes: &[Nlri]) -> usize {
+        prefixes.iter().map(|nlri| self.encoded_len(nlri)).fold(0, usize::saturating_add)
+    }
+
+    /// Appends `prefixes`.
+    pub(super) fn encode_all(self, prefixes: &[Nlri], out: &mut Vec<u8>) {
+        for nlri in prefixes {
+            self.encode(nlri, out);
+        }
+    }
+
+    fn encode(self, nlri: &Nlri, out: &mut Vec<u8>) {
+        if self.has_path_ids {
+            out.extend_from_slice(&nlri.path_id.to_be_bytes());
+        }
+        let bits = nlri.prefix.prefix_len();
+        let len = usize::from(bits.div_ceil(8));
+        out.push(bits);
+        match nlri.prefix.addr() {
+            IpAddr::V4(addr) => out.extend_from_slice(addr.octets().get(..len).unwrap_or(&[])),
+            IpAddr::V6(addr) => out.extend_from_slice(addr.octets().get(..len).unwrap_or(&[])),
+        }
+    }
 }
 
 fn decode(reader: &mut Reader<'_>, family: Family) -> Option<Cidr> {
@@ -31,19 +90,4 @@ fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut octets = [0; N];
     octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(octets)
-}
-
-/// Returns how many bytes `prefix` takes.
-pub(super) fn encoded_len(prefix: &Cidr) -> usize {
-    usize::from(prefix.prefix_len().div_ceil(8)).saturating_add(1)
-}
-
-/// Appends `prefix`.
-pub(super) fn encode(prefix: &Cidr, out: &mut Vec<u8>) {
-    let len = usize::from(prefix.prefix_len().div_ceil(8));
-    out.push(prefix.prefix_len());
-    match prefix.addr() {
-        IpAddr::V4(addr) => out.extend(addr.octets().into_iter().take(len)),
-        IpAddr::V6(addr) => out.extend(addr.octets().into_iter().take(len)),
-    }
 }

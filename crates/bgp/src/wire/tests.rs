@@ -12,12 +12,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::HoldTime;
 
-const INTERNAL: Context = Context { width: AsnWidth::Four, is_internal: true };
+const INTERNAL: Context = Context {
+    width: AsnWidth::Four,
+    is_internal: true,
+    add_path: Families::NONE,
+    foreign_next_hops: Families::NONE,
+};
 
 /// Returns the bodies of all messages in `bytes`, which must be whole.
 fn bodies(mut bytes: &[u8]) -> Vec<(Kind, Vec<u8>)> {
     let mut bodies = Vec::new();
-    while let Some((frame, rest)) = split_frame(bytes).unwrap() {
+    while let Some((frame, rest)) = split_frame(bytes, MAX_EXTENDED_LEN).unwrap() {
         bodies.push((frame.kind, frame.body.to_vec()));
         bytes = rest;
     }
@@ -27,6 +32,39 @@ fn bodies(mut bytes: &[u8]) -> Vec<(Kind, Vec<u8>)> {
 
 fn body(message: &[u8]) -> Vec<u8> {
     bodies(message).remove(0).1
+}
+
+fn nlri(prefix: impl Strategy<Value = Cidr>) -> impl Strategy<Value = Nlri> {
+    (prefix, any::<u32>()).prop_map(|(prefix, path_id)| Nlri { prefix, path_id })
+}
+
+fn families() -> impl Strategy<Value = Families> {
+    vec(prop::sample::select(Family::ALL.to_vec()), 0..3)
+        .prop_map(|families| families.into_iter().collect())
+}
+
+/// Returns `prefixes` as a session of this form can tell them.
+fn told(mut prefixes: Vec<Nlri>, form: Form) -> Vec<Nlri> {
+    for nlri in &mut prefixes {
+        if !form.add_path.contains(nlri.prefix.family()) {
+            nlri.path_id = 0;
+        }
+    }
+    prefixes
+}
+
+fn encoded(
+    attributes: &Attributes,
+    next_hop: IpAddr,
+    prefixes: &[Nlri],
+    form: Form,
+) -> Result<Vec<u8>, TooLong> {
+    let mut out = Vec::new();
+    encode_announcement(attributes, next_hop, prefixes, form, &mut out).map(|()| out)
+}
+
+fn one_prefix() -> Vec<Nlri> {
+    vec![Nlri::from("10.0.0.0/8".parse::<Cidr>().unwrap())]
 }
 
 fn prefix_v4() -> impl Strategy<Value = Cidr> {
@@ -41,14 +79,14 @@ fn prefix_v6() -> impl Strategy<Value = Cidr> {
 
 fn as_path() -> impl Strategy<Value = AsPath> {
     let kind = prop_oneof![Just(SegmentKind::Set), Just(SegmentKind::Sequence)];
-    let segment = (kind, vec(any::<u32>(), 1..6))
+    let segment = (kind, vec(1_u32.., 1..6))
         .prop_map(|(kind, asns)| Segment { kind, asns: asns.into_iter().map(Asn).collect() });
     vec(segment, 0..4).prop_map(AsPath)
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {
     let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)];
-    let aggregator = (any::<u32>(), any::<u32>())
+    let aggregator = (1_u32.., any::<u32>())
         .prop_map(|(asn, addr)| Aggregator { asn: Asn(asn), addr: addr.into() });
     let unknown = (200_u8..=255, any::<bool>(), vec(any::<u8>(), 0..300))
         .prop_map(|(code, is_partial, value)| UnknownAttribute { code, is_partial, value });
@@ -56,7 +94,8 @@ fn attributes() -> impl Strategy<Value = Attributes> {
     let second = (option::of(aggregator), vec(any::<u32>(), 0..80), any::<Option<u32>>());
     let third =
         (vec(any::<u32>(), 0..4), vec(any::<[u8; 8]>(), 0..4), vec(any::<[u32; 3]>(), 0..4));
-    (first, second, third, option::of(unknown)).prop_map(|(first, second, third, unknown)| {
+    let fourth = (any::<Option<u32>>(), option::of(unknown));
+    (first, second, third, fourth).prop_map(|(first, second, third, (customer, unknown))| {
         Attributes {
             origin: first.0,
             as_path: first.1,
@@ -69,6 +108,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
             cluster_list: third.0,
             extended_communities: third.1,
             large_communities: third.2,
+            only_to_customer: customer.map(Asn),
             unknown: unknown.into_iter().collect(),
         }
     })
@@ -88,7 +128,9 @@ fn capability() -> impl Strategy<Value = Capability> {
         Just(Capability::ExtendedMessage),
         any::<u32>().prop_map(|asn| Capability::FourOctetAsn(Asn(asn))),
         restart.prop_map(Capability::GracefulRestart),
-        vec((family, any::<u8>()), 0..3).prop_map(Capability::AddPath),
+        vec((family.clone(), any::<u8>()), 0..3).prop_map(Capability::AddPath),
+        vec((family, any::<u16>()), 0..3).prop_map(Capability::ExtendedNextHop),
+        any::<u8>().prop_map(Capability::Role),
         (100_u8.., vec(any::<u8>(), 0..256))
             .prop_map(|(code, value)| Capability::Unknown { code, value }),
     ]
@@ -111,22 +153,30 @@ proptest! {
     #[test]
     fn announcements_round_trip(
         attributes in attributes(),
-        v4 in vec(prefix_v4(), 1..2000),
-        v6 in vec(prefix_v6(), 1..600),
+        v4 in vec(nlri(prefix_v4()), 1..2000),
+        v6 in vec(nlri(prefix_v6()), 1..600),
         next_hop: u32,
         next_hop_v6: u128,
+        (add_path, is_long) in (families(), any::<bool>()),
     ) {
-        let hops: [(IpAddr, &[Cidr]); 2] = [
+        let max_len = if is_long { MAX_EXTENDED_LEN } else { MAX_LEN };
+        let form = Form { max_len, add_path, ..Form::default() };
+        let context = Context { add_path, foreign_next_hops: Families::ALL, ..INTERNAL };
+        let (v4, v6) = (told(v4, form), told(v6, form));
+        let hops: [(IpAddr, &[Nlri]); 4] = [
             (Ipv4Addr::from(next_hop).into(), &v4),
             (Ipv6Addr::from(next_hop_v6).into(), &v6),
+            (Ipv6Addr::from(next_hop_v6).into(), &v4),
+            (Ipv4Addr::from(next_hop).into(), &v6),
         ];
         for (next_hop, prefixes) in hops {
-            let messages = encode_announcement(&attributes, next_hop, prefixes, AsnWidth::Four);
+            let messages = encoded(&attributes, next_hop, prefixes, form).unwrap();
             let mut decoded = Vec::new();
-            for (kind, body) in bodies(&messages.unwrap().concat()) {
+            for (kind, body) in bodies(&messages) {
                 prop_assert_eq!(kind, Kind::Update);
-                let update = Update::decode(&body, INTERNAL).unwrap();
-                prop_assert_eq!(&update.attributes, &attributes);
+                prop_assert!(body.len() + HEADER_LEN <= max_len);
+                let update = Update::decode(&body, context).unwrap();
+                prop_assert_eq!(&*update.attributes, &attributes);
                 prop_assert_eq!(&update.malformed, &[]);
                 prop_assert_eq!(update.announced.len(), 1);
                 prop_assert_eq!(update.announced[0].next_hop, next_hop);
@@ -137,16 +187,16 @@ proptest! {
     }
 
     #[test]
-    fn true_as_numbers_survive_an_old_peer(path in as_path(), asn: u32) {
+    fn true_as_numbers_survive_an_old_peer(path in as_path(), asn in 1_u32..) {
         let mut attributes = Attributes { as_path: path, ..Attributes::default() };
         // A segment of sets only counts as one, so merging is exact for sequences.
         attributes.as_path.0.iter_mut().for_each(|segment| segment.kind = SegmentKind::Sequence);
         let addr = Ipv4Addr::LOCALHOST;
         attributes.aggregator = Some(Aggregator { asn: Asn(asn), addr });
-        let prefixes = ["10.0.0.0/8".parse().unwrap()];
-        let messages = encode_announcement(&attributes, addr.into(), &prefixes, AsnWidth::Two);
-        let context = Context { width: AsnWidth::Two, is_internal: true };
-        let update = Update::decode(&body(&messages.unwrap()[0]), context).unwrap();
+        let form = Form { width: AsnWidth::Two, ..Form::default() };
+        let message = encoded(&attributes, addr.into(), &one_prefix(), form).unwrap();
+        let context = Context { width: AsnWidth::Two, ..INTERNAL };
+        let update = Update::decode(&body(&message), context).unwrap();
         let flat = |path: &AsPath| -> Vec<Asn> {
             path.0.iter().flat_map(|segment| segment.asns.clone()).collect()
         };
@@ -155,11 +205,19 @@ proptest! {
     }
 
     #[test]
-    fn withdrawals_round_trip(v4 in vec(prefix_v4(), 1..2000), v6 in vec(prefix_v6(), 1..600)) {
-        for prefixes in [v4, v6] {
-            let mut decoded = Vec::new();
-            for (_, body) in bodies(&encode_withdrawal(&prefixes).concat()) {
-                decoded.extend(Update::decode(&body, INTERNAL).unwrap().withdrawn);
+    fn withdrawals_round_trip(
+        v4 in vec(nlri(prefix_v4()), 1..2000),
+        v6 in vec(nlri(prefix_v6()), 1..600),
+        add_path in families(),
+    ) {
+        let form = Form { add_path, ..Form::default() };
+        for prefixes in [told(v4, form), told(v6, form)] {
+            let (mut decoded, mut messages) = (Vec::new(), Vec::new());
+            encode_withdrawal(&prefixes, form, &mut messages);
+            for (_, body) in bodies(&messages) {
+                prop_assert!(body.len() + HEADER_LEN <= MAX_LEN);
+                let context = Context { add_path, ..INTERNAL };
+                decoded.extend(Update::decode(&body, context).unwrap().withdrawn);
             }
             prop_assert_eq!(decoded, prefixes);
         }
@@ -197,13 +255,12 @@ proptest! {
     #[test]
     fn damaged_messages_never_panic(
         attributes in attributes(),
-        prefixes in vec(prefix_v4(), 1..20),
+        prefixes in vec(nlri(prefix_v4()), 1..20),
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut: prop::sample::Index,
     ) {
         let next_hop = Ipv4Addr::LOCALHOST.into();
-        let messages = encode_announcement(&attributes, next_hop, &prefixes, AsnWidth::Four);
-        let mut bytes = messages.unwrap().concat();
+        let mut bytes = encoded(&attributes, next_hop, &prefixes, Form::default()).unwrap();
         for (index, value) in damage {
             let at = index.index(bytes.len());
             bytes[at] = value;
@@ -215,25 +272,30 @@ proptest! {
 }
 
 fn decode_everything(bytes: &[u8]) {
-    let _ = split_frame(bytes);
+    let _ = split_frame(bytes, MAX_LEN);
+    let _ = split_frame(bytes, MAX_EXTENDED_LEN);
     let _ = Open::decode(bytes);
     let _ = Notification::decode(bytes).text();
     let _ = RouteRefresh::decode(bytes);
     for width in [AsnWidth::Two, AsnWidth::Four] {
         for is_internal in [false, true] {
-            let _ = Update::decode(bytes, Context { width, is_internal });
+            for add_path in [Families::NONE, Families::ALL] {
+                let foreign_next_hops = add_path;
+                let context = Context { width, is_internal, add_path, foreign_next_hops };
+                let _ = Update::decode(bytes, context);
+            }
         }
     }
 }
 
 #[test]
 fn a_full_message_holds_809_blocks() {
-    let block = |n: u32| Cidr::containing(Ipv4Addr::from(n << 6).into(), 26).unwrap();
-    let prefixes: Vec<Cidr> = (0..814).map(block).collect();
+    let block = |n: u32| Nlri::from(Cidr::containing(Ipv4Addr::from(n << 6).into(), 26).unwrap());
+    let prefixes: Vec<Nlri> = (0..814).map(block).collect();
     let attributes = Attributes { local_pref: Some(100), ..Attributes::default() };
     let next_hop = Ipv4Addr::LOCALHOST.into();
-    let encode = |prefixes: &[Cidr]| {
-        encode_announcement(&attributes, next_hop, prefixes, AsnWidth::Four).unwrap().len()
+    let encode = |prefixes: &[Nlri]| {
+        bodies(&encoded(&attributes, next_hop, prefixes, Form::default()).unwrap()).len()
     };
     assert_eq!(encode(&prefixes[..809]), 1);
     assert_eq!(encode(&prefixes), 2);
@@ -242,16 +304,18 @@ fn a_full_message_holds_809_blocks() {
 #[test]
 fn attributes_that_fill_a_message_cannot_be_announced() {
     let attributes = Attributes { communities: vec![7; 1100], ..Attributes::default() };
-    let prefixes = ["10.0.0.0/8".parse().unwrap()];
     let next_hop = Ipv4Addr::LOCALHOST.into();
-    assert_eq!(encode_announcement(&attributes, next_hop, &prefixes, AsnWidth::Four), None);
+    let long = Form { max_len: MAX_EXTENDED_LEN, ..Form::default() };
+    let refused = encoded(&attributes, next_hop, &one_prefix(), Form::default());
+    assert_eq!(refused, Err(TooLong { len: 4418, max_len: MAX_LEN }));
+    assert!(encoded(&attributes, next_hop, &one_prefix(), long).is_ok());
 }
 
 #[test]
 fn an_incomplete_message_is_waited_for() {
     let message = encode_keepalive();
     for len in 0..message.len() {
-        assert_eq!(split_frame(&message[..len]), Ok(None));
+        assert_eq!(split_frame(&message[..len], MAX_LEN), Ok(None));
     }
 }
 

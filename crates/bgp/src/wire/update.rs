@@ -2,22 +2,24 @@
 //! one does (RFC 7606).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use model::net::{Asn, Cidr, Family};
+use model::net::{Asn, Family};
 
+use super::prefix::Notation;
 use super::reader::Reader;
 use super::update_decode::Walk;
-use super::{AfiSafi, Attributes, Notification, Reason, prefix};
+use super::{AfiSafi, Attributes, Families, Nlri, Notification, Reason};
 
 /// What a message says about routes, of either family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Update {
     /// Prefixes that are no longer reachable.
-    pub withdrawn: Vec<Cidr>,
+    pub withdrawn: Vec<Nlri>,
     /// Prefixes that are, by next hop; at most one entry for each family.
     pub announced: Vec<Announcement>,
     /// What all announced paths share.
-    pub attributes: Attributes,
+    pub attributes: Arc<Attributes>,
     /// The family whose initial routes are complete with this message (RFC 4724 §2).
     pub end_of_rib: Option<AfiSafi>,
     /// What was wrong, with its effect already in the fields above.
@@ -30,25 +32,37 @@ pub struct Announcement {
     /// Where to send packets.
     pub next_hop: IpAddr,
     /// For which destinations.
-    pub prefixes: Vec<Cidr>,
+    pub prefixes: Vec<Nlri>,
 }
 
 /// How many octets an AS number takes (RFC 6793).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum AsnWidth {
     /// The peer is old.
     Two,
     /// Both sides offered the capability.
+    #[default]
     Four,
 }
 
 /// What decoding must know of the session.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Context {
     /// How AS numbers are written.
     pub width: AsnWidth,
     /// Is the peer in our AS? Others' LOCAL_PREF and the like are not for us.
     pub is_internal: bool,
+    /// For which families the peer puts the number of a path before each prefix (RFC 7911).
+    pub add_path: Families,
+    /// For which families a next hop of the other family is agreed on (RFC 8950).
+    pub foreign_next_hops: Families,
+}
+
+impl Context {
+    /// Returns how the peer writes prefixes of `family`.
+    pub(super) fn notation(self, family: Family) -> Notation {
+        Notation { family, has_path_ids: self.add_path.contains(family) }
+    }
 }
 
 /// An attribute that was wrong.
@@ -127,9 +141,10 @@ impl Update {
         let mut reader = Reader::new(body);
         let withdrawn = reader.counted_u16().ok_or_else(malformed)?;
         let attributes = reader.counted_u16().ok_or_else(malformed)?;
-        let prefixes = prefix::decode_all(reader.rest(), Family::V4).ok_or_else(network)?;
+        let notation = context.notation(Family::V4);
+        let prefixes = notation.decode_all(reader.rest()).ok_or_else(network)?;
         let mut update = Self {
-            withdrawn: prefix::decode_all(withdrawn, Family::V4).ok_or_else(network)?,
+            withdrawn: notation.decode_all(withdrawn).ok_or_else(network)?,
             ..Self::default()
         };
         if withdrawn.is_empty() && attributes.is_empty() && prefixes.is_empty() {

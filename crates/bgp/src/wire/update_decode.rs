@@ -1,14 +1,15 @@
 //! Path attributes of an UPDATE, read one by one, with what each wrong one does (RFC 7606).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-use model::net::{Asn, Cidr, Family};
+use model::net::{Asn, Family};
 
 use super::attribute as code;
 use super::reader::Reader;
 use super::{
     AfiSafi, Aggregator, Announcement, AsPath, AsnWidth, Attributes, BgpIdentifier, Context,
-    Disposition, Malformed, Notification, Origin, Reason, UnknownAttribute, Update, prefix,
+    Disposition, Malformed, Nlri, Notification, Origin, Reason, UnknownAttribute, Update,
 };
 
 /// The attributes of one message while they are read.
@@ -19,7 +20,7 @@ pub(super) struct Walk {
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
     reach: Option<(AfiSafi, Option<Announcement>)>,
-    unreach: Option<(AfiSafi, Vec<Cidr>)>,
+    unreach: Option<(AfiSafi, Vec<Nlri>)>,
     seen: [bool; 256],
     malformed: Vec<Malformed>,
 }
@@ -122,7 +123,7 @@ impl Walk {
             }
             code::ATOMIC_AGGREGATE => attributes.is_atomic_aggregate = true,
             code::AGGREGATOR => {
-                let wrong = Wrong::Discard("wrong length");
+                let wrong = Wrong::Discard("malformed");
                 attributes.aggregator = Some(Aggregator::decode(value, width).ok_or(wrong)?);
             }
             code::COMMUNITIES => {
@@ -137,8 +138,15 @@ impl Walk {
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => {
                 return self.read_internal(code, value);
             }
-            code::MP_REACH => self.reach = Some(decode_reach(value).map_err(Wrong::Reset)?),
-            code::MP_UNREACH => self.unreach = Some(decode_unreach(value).map_err(Wrong::Reset)?),
+            code::MP_REACH => {
+                self.reach = Some(decode_reach(value, self.context).map_err(Wrong::Reset)?);
+            }
+            code::MP_UNREACH => {
+                self.unreach = Some(decode_unreach(value, self.context).map_err(Wrong::Reset)?);
+            }
+            code::ONLY_TO_CUSTOMER => {
+                attributes.only_to_customer = Some(Asn(code::exact_u32(value).ok_or(length)?));
+            }
             code::AS4_PATH | code::AS4_AGGREGATOR => return self.read_as4(code, value),
             _ => self.read_unknown(flags, code, value),
         }
@@ -171,7 +179,7 @@ impl Walk {
         }
         let wrong = Wrong::Discard("malformed");
         if code == code::AS4_PATH {
-            self.as4_path = Some(AsPath::decode(value, AsnWidth::Four).ok_or(wrong)?);
+            self.as4_path = Some(AsPath::decode_as4(value).ok_or(wrong)?);
         } else {
             self.as4_aggregator = Some(Aggregator::decode(value, AsnWidth::Four).ok_or(wrong)?);
         }
@@ -191,9 +199,10 @@ impl Walk {
     pub(super) fn finish(
         mut self,
         mut update: Update,
-        v4: Vec<Cidr>,
+        v4: Vec<Nlri>,
     ) -> Result<Update, Notification> {
-        let is_only_unreach = self.seen.iter().filter(|is_seen| **is_seen).count() == 1;
+        let is_alone = self.seen.iter().filter(|is_seen| **is_seen).count() == 1;
+        let is_only_unreach = is_alone && self.has_seen(code::MP_UNREACH);
         if let Some((family, prefixes)) = self.unreach.take() {
             if prefixes.is_empty()
                 && is_only_unreach
@@ -205,6 +214,7 @@ impl Walk {
             update.withdrawn.extend(prefixes);
         }
         self.merge_as4();
+        let has_reachable = !v4.is_empty() || self.reach.is_some();
         let mp = self.reach.take().and_then(|(_, announcement)| announcement);
         self.require_mandatory(!v4.is_empty(), mp.is_some());
         let is_withdrawn = self
@@ -212,9 +222,8 @@ impl Walk {
             .iter()
             .any(|malformed| malformed.disposition == Disposition::TreatAsWithdraw);
         if is_withdrawn {
-            let is_empty = v4.is_empty() && mp.is_none() && update.withdrawn.is_empty();
-            if is_empty {
-                // RFC 7606 §5.2: nothing to withdraw, so whom the error hit cannot be told.
+            if !has_reachable && !is_only_unreach {
+                // RFC 7606 §5.2: no route to withdraw, so whom the error hit cannot be told.
                 return Err(Notification::new(Reason::MALFORMED_ATTRIBUTES));
             }
             update.withdrawn.extend(v4);
@@ -225,7 +234,7 @@ impl Walk {
             }
             update.announced.extend(mp.filter(|mp| !mp.prefixes.is_empty()));
             self.attributes.unknown.sort();
-            update.attributes = self.attributes;
+            update.attributes = Arc::new(self.attributes);
         }
         update.malformed = self.malformed;
         Ok(update)
@@ -277,33 +286,47 @@ fn split_attribute<'a>(reader: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
 }
 
 /// Reads MP_REACH_NLRI; a family that we do not carry gives no announcement.
-fn decode_reach(value: &[u8]) -> Result<(AfiSafi, Option<Announcement>), Notification> {
+fn decode_reach(
+    value: &[u8],
+    context: Context,
+) -> Result<(AfiSafi, Option<Announcement>), Notification> {
     let wrong = || Notification::new(Reason::OPTIONAL_ATTRIBUTE);
     let mut reader = Reader::new(value);
     let family = decode_family(&mut reader)?;
     let next_hop = reader.counted_u8().ok_or_else(wrong)?;
     let _reserved = reader.u8().ok_or_else(wrong)?;
     let Some(unicast) = family.unicast() else { return Ok((family, None)) };
-    let next_hop = decode_next_hop(next_hop, unicast).ok_or_else(wrong)?;
-    let prefixes = prefix::decode_all(reader.rest(), unicast).ok_or_else(wrong)?;
+    let next_hop = decode_next_hop(next_hop).filter(|next_hop| {
+        Family::of(*next_hop) == unicast || context.foreign_next_hops.contains(unicast)
+    });
+    let next_hop = next_hop.ok_or_else(wrong)?;
+    let prefixes = context.notation(unicast).decode_all(reader.rest()).ok_or_else(wrong)?;
     Ok((family, Some(Announcement { next_hop, prefixes })))
 }
 
-/// Reads the next hop; of a global and a link-local address the global one (RFC 2545 §3).
-fn decode_next_hop(bytes: &[u8], family: Family) -> Option<IpAddr> {
-    match (family, bytes.len()) {
-        (Family::V4, 4) => Some(Ipv4Addr::from(Reader::new(bytes).u32()?).into()),
-        (Family::V6, 16 | 32) => Some(Ipv6Addr::from(Reader::new(bytes).array::<16>()?).into()),
+/// Reads the next hop; of a global and a link-local address the global one (RFC 2545 §3),
+/// unless it is left open.
+fn decode_next_hop(bytes: &[u8]) -> Option<IpAddr> {
+    let mut reader = Reader::new(bytes);
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(reader.u32()?).into()),
+        16 => Some(Ipv6Addr::from(reader.array::<16>()?).into()),
+        32 => {
+            let global = Ipv6Addr::from(reader.array::<16>()?);
+            let link_local = Ipv6Addr::from(reader.array::<16>()?);
+            Some(if global.is_unspecified() { link_local } else { global }.into())
+        }
         _ => None,
     }
 }
 
-fn decode_unreach(value: &[u8]) -> Result<(AfiSafi, Vec<Cidr>), Notification> {
+fn decode_unreach(value: &[u8], context: Context) -> Result<(AfiSafi, Vec<Nlri>), Notification> {
     let wrong = || Notification::new(Reason::OPTIONAL_ATTRIBUTE);
     let mut reader = Reader::new(value);
     let family = decode_family(&mut reader)?;
     let Some(unicast) = family.unicast() else { return Ok((family, Vec::new())) };
-    Ok((family, prefix::decode_all(reader.rest(), unicast).ok_or_else(wrong)?))
+    let prefixes = context.notation(unicast).decode_all(reader.rest());
+    Ok((family, prefixes.ok_or_else(wrong)?))
 }
 
 fn decode_family(reader: &mut Reader<'_>) -> Result<AfiSafi, Notification> {

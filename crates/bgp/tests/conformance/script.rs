@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp::wire::{
-    self, AsPath, Attributes, Capability, GracefulRestart, Notification, Open, Reason,
+    self, AsPath, Attributes, Capability, Form, GracefulRestart, Nlri, Notification, Open, Reason,
 };
 use bgp::wire::{AsnWidth, Context, Kind, RefreshKind, RouteRefresh, Segment, SegmentKind, Update};
 use bgp::{BgpIdentifier, ConnectionId, HoldTime, Input, Output, Speaker, SpeakerConfig};
@@ -181,14 +181,15 @@ impl Play {
 
     fn messages(&self, mut bytes: &[u8]) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Some((frame, rest)) = wire::split_frame(bytes).unwrap() {
+        while let Some((frame, rest)) = wire::split_frame(bytes, wire::MAX_LEN).unwrap() {
             bytes = rest;
             texts.push(match frame.kind {
                 Kind::Keepalive => "KEEPALIVE".to_owned(),
                 Kind::Notification => format!("NOTIFICATION {}", Notification::decode(frame.body)),
                 Kind::Open => open_line(&Open::decode(frame.body).unwrap()),
                 Kind::Update => {
-                    let context = Context { width: self.width, is_internal: true };
+                    let context =
+                        Context { width: self.width, is_internal: true, ..Context::default() };
                     update_line(&Update::decode(frame.body, context).unwrap())
                 }
                 Kind::RouteRefresh => {
@@ -264,8 +265,9 @@ fn open(words: &[&str]) -> Open {
 
 /// Returns an UPDATE: `+PREFIX` announces, `-PREFIX` withdraws.
 fn update(words: &[&str]) -> Vec<u8> {
-    let with = |sign: char| -> Vec<Cidr> {
-        words.iter().filter_map(|word| word.strip_prefix(sign)?.parse().ok()).collect()
+    let with = |sign: char| -> Vec<Nlri> {
+        let cidrs = words.iter().filter_map(|word| word.strip_prefix(sign)?.parse::<Cidr>().ok());
+        cidrs.map(Nlri::from).collect()
     };
     let asns = value(words, "path").unwrap_or_default();
     let asns: Vec<Asn> = asns
@@ -280,12 +282,10 @@ fn update(words: &[&str]) -> Vec<u8> {
         ..Attributes::default()
     };
     let next_hop = value(words, "via").unwrap_or("192.0.2.2").parse().unwrap();
-    let mut messages = wire::encode_withdrawal(&with('-'));
-    messages.extend(
-        wire::encode_announcement(&attributes, next_hop, &with('+'), AsnWidth::Four)
-            .unwrap_or_default(),
-    );
-    messages.concat()
+    let (form, mut messages) = (Form::default(), Vec::new());
+    wire::encode_withdrawal(&with('-'), form, &mut messages);
+    wire::encode_announcement(&attributes, next_hop, &with('+'), form, &mut messages).unwrap();
+    messages
 }
 
 fn route_line((cidr, gateways): &(Cidr, BTreeSet<IpAddr>)) -> String {
@@ -315,9 +315,9 @@ fn update_line(update: &Update) -> String {
     if update.end_of_rib.is_some() {
         return "UPDATE end of RIB".to_owned();
     }
-    let withdrawn = update.withdrawn.iter().map(|cidr| format!(" -{cidr}"));
+    let withdrawn = update.withdrawn.iter().map(|nlri| format!(" -{}", nlri.prefix));
     let announced = update.announced.iter().flat_map(|each| {
-        each.prefixes.iter().map(|cidr| format!(" +{cidr} via {}", each.next_hop))
+        each.prefixes.iter().map(|nlri| format!(" +{} via {}", nlri.prefix, each.next_hop))
     });
     let mut text = format!("UPDATE{}", withdrawn.chain(announced).collect::<String>());
     if !update.announced.is_empty() {

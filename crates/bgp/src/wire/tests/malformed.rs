@@ -22,6 +22,13 @@ fn outcome(attributes: &str, nlri: &str, context: Context) -> String {
     describe(&Update::decode(&body, context))
 }
 
+fn shown(nlri: &Nlri) -> String {
+    match nlri.path_id {
+        0 => nlri.prefix.to_string(),
+        id => format!("{}#{id}", nlri.prefix),
+    }
+}
+
 fn describe(decoded: &Result<Update, Notification>) -> String {
     let update = match decoded {
         Ok(update) => update,
@@ -29,11 +36,10 @@ fn describe(decoded: &Result<Update, Notification>) -> String {
             return format!("reset {}/{}", reason.code, reason.subcode);
         }
     };
-    let withdrawn = update.withdrawn.iter().map(|cidr| format!("-{cidr}"));
-    let announced = update
-        .announced
-        .iter()
-        .flat_map(|each| each.prefixes.iter().map(|cidr| format!("+{cidr} via {}", each.next_hop)));
+    let withdrawn = update.withdrawn.iter().map(|nlri| format!("-{}", shown(nlri)));
+    let announced = update.announced.iter().flat_map(|each| {
+        each.prefixes.iter().map(|nlri| format!("+{} via {}", shown(nlri), each.next_hop))
+    });
     let malformed = update.malformed.iter().map(|each| match each.disposition {
         Disposition::Discard => format!("discard {}: {}", each.code, each.what),
         Disposition::TreatAsWithdraw => format!("withdraw {}: {}", each.code, each.what),
@@ -71,7 +77,7 @@ const AFTER_GOOD: &[(&str, &str, &str)] = &[
     (
         "RFC 7606 §7.7, AGGREGATOR",
         "c00706 fc00 c0000201",
-        "+10.244.1.64/26 via 192.0.2.1, discard 7: wrong length",
+        "+10.244.1.64/26 via 192.0.2.1, discard 7: malformed",
     ),
     ("RFC 7606 §7.8, COMMUNITIES", "c00803 000001", "-10.244.1.64/26, withdraw 8: wrong length"),
     ("RFC 7606 §7.8, no COMMUNITIES", "c00800", "-10.244.1.64/26, withdraw 8: wrong length"),
@@ -95,6 +101,17 @@ const AFTER_GOOD: &[(&str, &str, &str)] = &[
         "RFC 6793 §6, AS4_PATH from a new peer",
         "c01106 0201 00000001",
         "+10.244.1.64/26 via 192.0.2.1, discard 17: from a peer that speaks four octets",
+    ),
+    ("RFC 9234 §5, ONLY_TO_CUSTOMER", "c02304 0000fc00", TAKEN),
+    (
+        "RFC 9234 §5, ONLY_TO_CUSTOMER of 3 bytes",
+        "c02303 00fc00",
+        "-10.244.1.64/26, withdraw 35: wrong length",
+    ),
+    (
+        "RFC 7607 §2, AGGREGATOR with AS 0",
+        "c00708 00000000 c0000201",
+        "+10.244.1.64/26 via 192.0.2.1, discard 7: malformed",
     ),
     ("RFC 4271 §6.3, unknown well-known", "406300", "reset 3/2"),
     ("RFC 4271 §5, unknown optional not transitive", "806301 00", TAKEN),
@@ -148,6 +165,18 @@ const WHOLE: &[(&str, &str, &str, &str)] = &[
         "-10.244.1.64/26, withdraw 2: malformed segments",
     ),
     (
+        "RFC 7607 §2, AS_PATH with AS 0",
+        "40010100 400206 0201 00000000 400304 c0000201",
+        NLRI,
+        "-10.244.1.64/26, withdraw 2: malformed segments",
+    ),
+    (
+        "RFC 5065 §5, AS_PATH with the segment of a confederation",
+        "40010100 400206 0301 0000fc00 400304 c0000201",
+        NLRI,
+        "-10.244.1.64/26, withdraw 2: malformed segments",
+    ),
+    (
         "RFC 7606 §7.3, NEXT_HOP of 3 bytes",
         "40010100 400206 0201 0000fc00 400303 c00002",
         NLRI,
@@ -172,6 +201,18 @@ const WHOLE: &[(&str, &str, &str, &str)] = &[
         "-10.244.1.64/26, withdraw 3: missing",
     ),
     ("RFC 7606 §5.2, nothing to withdraw", "40010103", "", "reset 3/1"),
+    (
+        "RFC 7606 §5.2, only routes that go anyway",
+        "40010103 800f0c 0002 01 40 fd00024400010000",
+        "",
+        "reset 3/1",
+    ),
+    (
+        "RFC 7606 §5.2, nothing but MP_UNREACH_NLRI",
+        "c00f0c 0002 01 40 fd00024400010000",
+        "",
+        "-fd00:244:1::/64, withdraw 15: wrong flags",
+    ),
     ("RFC 4271 §6.3, prefix of 33 bits", GOOD, "21 0af4014000", "reset 3/10"),
     ("RFC 4271 §6.3, prefix cut", GOOD, "1a 0af4", "reset 3/10"),
     ("RFC 4271 §4.3, bits behind the prefix", GOOD, "1a 0af4017f", TAKEN),
@@ -197,7 +238,7 @@ fn wrong_attributes_do_what_the_standards_say() {
 
 #[test]
 fn what_only_our_as_may_say_is_discarded_from_others() {
-    let external = Context { width: AsnWidth::Four, is_internal: false };
+    let external = Context { is_internal: false, ..INTERNAL };
     let attributes = ["400504 00000064", "800904 c0000201", "800a04 00000001"];
     for (attribute, code) in attributes.iter().zip([5, 9, 10]) {
         let found = outcome(&format!("{GOOD} {attribute}"), NLRI, external);
@@ -231,7 +272,9 @@ fn wrong_headers_are_answered_as_rfc_4271_6_1_says() {
         ("type 0", marker.clone(), "0013 00", "1/3 00"),
         ("type 6", marker.clone(), "0013 06", "1/3 06"),
     ] {
-        let Err(found) = split_frame(&hex(&format!("{marker}{rest}"))) else { panic!("{name}") };
+        let Err(found) = split_frame(&hex(&format!("{marker}{rest}")), MAX_LEN) else {
+            panic!("{name}")
+        };
         let (expected, data) = expected.split_once(' ').unwrap();
         assert_eq!(found.data, hex(data), "{name}");
         let found = format!("{}/{}", found.reason.code, found.reason.subcode);
