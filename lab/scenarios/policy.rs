@@ -20,6 +20,11 @@ pub(crate) fn calico_matrix(dir: &Path, control_plane: Kind) -> Result<(), Error
     matrix(dir, control_plane, "calico")
 }
 
+/// Cases of the `ClusterNetworkPolicy` of Kubernetes.
+pub(crate) fn cluster_matrix(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    matrix(dir, control_plane, "cluster")
+}
+
 /// How many random sets of policies are tried; `POLICY_SETS` says another number.
 const RANDOM_SETS: u64 = 100;
 

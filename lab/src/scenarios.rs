@@ -56,6 +56,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),
+    ("cluster-policy-by-packets", policy::cluster_matrix, BOTH),
     ("random-policy-by-packets", policy::random, EMBEDDED),
     ("random-changes-by-packets", policy::random_changes, EMBEDDED),
     ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),

@@ -37,7 +37,8 @@ pub struct Case {
 
 /// The word for a kind in a case, its API version, its name, and whether nodes count it
 /// among the policies of the cluster.
-const KINDS: [(&str, &str, &str, bool); 11] = [
+const KINDS: [(&str, &str, &str, bool); 12] = [
+    ("cnp", "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", true),
     ("knp", "networking.k8s.io/v1", "NetworkPolicy", true),
     ("np", "crd.projectcalico.org/v1", "NetworkPolicy", true),
     ("gnp", "crd.projectcalico.org/v1", "GlobalNetworkPolicy", true),

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::cell::Cell;
 use crate::Error;
 use crate::cluster::{Cluster, Fabric, Families, NewPod, Plan, RunningPod};
-use crate::control_plane::Kind;
+use crate::control_plane::{Kind, root};
 use crate::protocol::Transport;
 
 /// Ports that every pod answers on: named `web` and `admin` over TCP, `talk` over UDP and
@@ -58,6 +58,8 @@ const ACCOUNTS: [(&str, &[(&str, &str)]); 3] =
 pub fn up(dir: &Path, control_plane: Kind) -> Result<Cluster, Error> {
     let plan = Plan { control_plane, nodes: 2, families: Families::Dual, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
+    // Nodes notice that there is a new kind while they run.
+    cluster.api.apply_file(&root().join("testdata/lab/clusternetworkpolicies.yaml"))?;
     for (namespace, labels) in NAMESPACES {
         let metadata = json!({"name": namespace, "labels": map(labels)});
         cluster.api.create::<core::Namespace>(json!({"metadata": metadata}))?;
