@@ -158,7 +158,8 @@ fn golden(house: &House) -> Result<(), Failure> {
     let mut run = Run::new("cargo").arg("test").dir(&house.root).env("UPDATE_GOLDEN", "1");
     for entry in std::fs::read_dir(&dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if house.root.join("crates").join(&name).is_dir() {
+        let manifest = |parent: &Path| parent.join(&name).join("Cargo.toml").exists();
+        if manifest(&house.root.join("crates")) || manifest(&house.root) {
             run = run.arg("--package").arg(name);
         }
     }

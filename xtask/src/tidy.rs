@@ -28,6 +28,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("embedded-api", Layer::Door),
     ("kernel", Layer::Door),
     ("telemetry", Layer::Door),
+    ("calicoctl", Layer::Program),
     ("cni-plugin", Layer::Program),
     ("datastore-daemon", Layer::Program),
     ("ipam-plugin", Layer::Program),
@@ -135,6 +136,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     let tops = [
         "benchmarks",
+        "calicoctl",
         "cni-plugin",
         "crates",
         "datastore-daemon",

@@ -8,6 +8,12 @@ use crate::object::kind;
 use crate::wire::wire;
 use crate::{Invalid, Object};
 
+/// The release of Calico that our objects and files are like.
+///
+/// `calicoctl` refuses to work if its own version differs from the one in
+/// `ClusterInformation`, so this is the text of that release and not our version.
+pub const CALICO_VERSION: &str = "v3.32.1";
+
 /// What the cluster is and whether its datastore may be used.
 pub type ClusterInformation = Object<ClusterInformationSpec>;
 

@@ -35,7 +35,7 @@ pub use bgp::{
     PrefixLengthSpec, SecretKeySpec,
 };
 pub use cluster::{
-    ClusterInformation, ClusterInformationSpec, IpReservation, IpReservationSpec, IpamConfig,
+    CALICO_VERSION, ClusterInformation, ClusterInformationSpec, IpReservation, IpReservationSpec, IpamConfig,
     IpamConfigSpec,
 };
 pub use controllers::{

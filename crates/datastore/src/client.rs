@@ -84,7 +84,7 @@ impl Client {
     ///
     /// [`Error::Config`] with the file, the problem and the remedy.
     pub fn connect(options: &Options) -> Result<Self, Error> {
-        let server = config::load(&options.source)?;
+        let server = config::load(options)?;
         Ok(Self { transport: Shared::new(Transport::new(server, options)) })
     }
 

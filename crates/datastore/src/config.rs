@@ -1,6 +1,7 @@
 //! Where the API server is and who we are there: kubeconfig files and service accounts.
 
 use std::env;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub struct Options {
     /// Where the server's address and the credentials come from.
     pub source: Source,
+    /// The context of the kubeconfig to use instead of its current one.
+    pub context: Option<String>,
     /// How long one request may take, retries included.
     pub timeout: Duration,
     /// How long a connection may take to open; never longer than `timeout`.
@@ -35,10 +38,30 @@ pub struct Options {
 pub enum Source {
     /// This kubeconfig file.
     Kubeconfig(PathBuf),
+    /// The text of a kubeconfig.
+    Inline(Inline),
     /// The service account of the pod that we run in.
     InCluster,
     /// `KUBECONFIG`, else `~/.kube/config`, else the service account.
     Infer,
+}
+
+/// The text of a kubeconfig, which holds secrets.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Inline(String);
+
+impl Inline {
+    /// Takes the text, YAML or JSON.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Inline {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Inline(..)")
+    }
 }
 
 /// What a transport needs to know of the server.
@@ -60,6 +83,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             source: Source::Infer,
+            context: None,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             dead_after: Duration::from_secs(30),
@@ -76,28 +100,34 @@ impl Options {
     }
 }
 
-/// Reads the files that `source` names.
+/// Reads what the source of `options` names.
 ///
 /// # Errors
 ///
 /// [`Error::Config`] with the file and the remedy. It never quotes the file, which holds secrets.
-pub(crate) fn load(source: &Source) -> Result<Server, Error> {
-    match source {
-        Source::Kubeconfig(path) => from_file(path),
+pub(crate) fn load(options: &Options) -> Result<Server, Error> {
+    let context = options.context.as_deref();
+    match &options.source {
+        Source::Kubeconfig(path) => from_file(path, context),
+        Source::Inline(Inline(text)) => {
+            let path = Path::new("given inline");
+            let read = Kubeconfig::from_yaml(text).map_err(|error| unreadable(path, &error))?;
+            from_kubeconfig(path, read, context)
+        }
         Source::InCluster => in_cluster(),
-        Source::Infer => infer(),
+        Source::Infer => infer(context),
     }
 }
 
-fn infer() -> Result<Server, Error> {
+fn infer(context: Option<&str>) -> Result<Server, Error> {
     if let Some(paths) = env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty()) {
         let path = PathBuf::from(paths);
         let read = Kubeconfig::read().map_err(|error| unreadable(&path, &error))?;
-        return from_kubeconfig(&path, read);
+        return from_kubeconfig(&path, read, context);
     }
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
     if let Some(path) = home.filter(|path| path.exists()) {
-        return from_file(&path);
+        return from_file(&path, context);
     }
     if env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
         return in_cluster();
@@ -108,12 +138,19 @@ fn infer() -> Result<Server, Error> {
     ))
 }
 
-fn from_file(path: &Path) -> Result<Server, Error> {
+fn from_file(path: &Path, context: Option<&str>) -> Result<Server, Error> {
     let read = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
-    from_kubeconfig(path, read)
+    from_kubeconfig(path, read, context)
 }
 
-fn from_kubeconfig(path: &Path, kubeconfig: Kubeconfig) -> Result<Server, Error> {
+fn from_kubeconfig(
+    path: &Path,
+    mut kubeconfig: Kubeconfig,
+    context: Option<&str>,
+) -> Result<Server, Error> {
+    if let Some(context) = context {
+        kubeconfig.current_context = Some(context.to_owned());
+    }
     let current = kubeconfig.current_context.clone();
     if current.as_deref().unwrap_or_default().is_empty() {
         return Err(problem(path, "current-context is not set; set it to the name of a context"));

@@ -36,7 +36,7 @@ mod watch;
 
 pub use any::Place;
 pub use client::{Client, Filter, Object};
-pub use config::{Options, Source};
+pub use config::{Inline, Options, Source};
 pub use error::{Error, Target};
 pub use item::ObjectKey;
 pub use mirror::{Change, Mirror};

@@ -14,7 +14,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::kubeconfig;
-use datastore::{Client, Error, Options};
+use datastore::{Client, Error, Inline, Options, Source};
 
 const SECRET: &str = "canary-of-the-test";
 
@@ -91,6 +91,25 @@ fn a_wrong_file_is_refused_without_quoting_it() {
     }
     let error = Client::connect(&Options::kubeconfig("/nonexistent/kubeconfig")).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/kubeconfig"), "{error}");
+}
+
+#[test]
+fn a_context_that_is_asked_for_goes_before_the_current_one() {
+    let text = kubeconfig("server: \"http://127.0.0.1:1\"", "{token: canary-of-the-test}");
+    let other = text
+        .replace("clusters: [", "clusters: [{name: d, cluster: {server: \"http://127.0.0.2:1\"}}, ")
+        .replace("contexts: [", "contexts: [{name: d, context: {cluster: d, user: u}}, ");
+    let inline = |context: Option<&str>| Options {
+        source: Source::Inline(Inline::new(other.clone())),
+        context: context.map(str::to_owned),
+        ..Options::default()
+    };
+    let server = |context| Client::connect(&inline(context)).unwrap().server();
+    assert_eq!(server(None), "http://127.0.0.1:1");
+    assert_eq!(server(Some("d")), "http://127.0.0.2:1");
+    let error = Client::connect(&inline(Some("e"))).unwrap_err().to_string();
+    assert!(error.contains("given inline") && error.contains("context: e"), "{error}");
+    assert!(!format!("{:?}", inline(None)).contains(SECRET));
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Ranges {
     }
 
     /// Returns how many addresses of `cidr` are in the set.
-    pub(crate) fn count_in(&self, cidr: &Cidr) -> u128 {
+    pub fn count_in(&self, cidr: &Cidr) -> u128 {
         let Range { first, last } = Range::of(cidr);
         let shared = self.0.iter().map(|one| (one.first.max(first), one.last.min(last)));
         shared

@@ -1,18 +1,12 @@
 //! What every cluster has one of: information about itself, three tiers, Felix's defaults.
 
 use api::{
-    ClusterInformation, ClusterInformationSpec, FelixConfiguration, FelixConfigurationSpec, Tier,
+    CALICO_VERSION, ClusterInformation, ClusterInformationSpec, FelixConfiguration, FelixConfigurationSpec, Tier,
     TierSpec,
 };
 use model::net::Cidr;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-
-/// The release of Calico that our objects and files are like.
-///
-/// `calicoctl` refuses to work if its own version differs from the one in
-/// `ClusterInformation`, so this is the text of that release and not our version.
-pub(crate) const CALICO_VERSION: &str = "v3.32.1";
 
 /// A write that `ClusterInformation` needs.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,210 @@
+//! The command line of `calicoctl`, with Calico's flags.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use telemetry::logging::Level;
+
+use crate::output::Format;
+
+/// Looks at a Calico cluster's address management, and changes it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "calicoctl",
+    version = api::CALICO_VERSION,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
+                  The cluster is that of KUBECONFIG, of ~/.kube/config, or of the file that -c names."
+)]
+pub struct Arguments {
+    /// What holds for all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for all commands.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// What to log to standard error: debug, info, warning, error, panic or none.
+    #[arg(short, long, global = true, default_value = "warning", value_parser = level)]
+    pub log_level: Level,
+    /// The file that says where the datastore is; if there is none, the environment does.
+    #[arg(short, long, global = true, value_name = "FILE", env = "CALICOCTL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The context of the kubeconfig, instead of its current one.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// Write also if the cluster is of another release of Calico than this program.
+    #[arg(long, global = true)]
+    pub allow_version_mismatch: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Addresses: who has them, what is wrong with them, and how long they will last.
+    Ipam {
+        /// What of it.
+        #[command(subcommand)]
+        task: Ipam,
+    },
+    /// The datastore as a whole.
+    Datastore {
+        /// What of it.
+        #[command(subcommand)]
+        task: Datastore,
+    },
+    /// The versions of this program and of the cluster.
+    Version {
+        /// Only that of this program; no cluster is needed.
+        #[arg(long)]
+        client: bool,
+    },
+    /// Print a script that completes this command line.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do about addresses.
+#[derive(Debug, Subcommand)]
+pub enum Ipam {
+    /// How full the pools are, or what is known of one address.
+    Show(Show),
+    /// How addresses are assigned throughout the cluster.
+    Configure(Configure),
+}
+
+/// Arguments of `ipam show`.
+#[derive(Args, Debug)]
+pub struct Show {
+    /// Only what is known of this address.
+    #[arg(long, value_name = "IP", conflicts_with_all = ["show_blocks", "show_borrowed", "show_configuration"])]
+    pub ip: Option<IpAddr>,
+    /// Also the blocks of the pools.
+    #[arg(long)]
+    pub show_blocks: bool,
+    /// The addresses that nodes have from other nodes' blocks.
+    #[arg(long, conflicts_with_all = ["show_blocks", "show_configuration"])]
+    pub show_borrowed: bool,
+    /// The configuration.
+    #[arg(long, conflicts_with = "show_blocks")]
+    pub show_configuration: bool,
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
+/// Arguments of `ipam configure`.
+#[derive(Args, Debug)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[group(id = "setting", required = true, multiple = true)]
+pub struct Configure {
+    /// What to do instead of changing something.
+    #[command(subcommand)]
+    pub task: Option<ConfigureTask>,
+    /// Whether nodes take addresses only from blocks of their own.
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, group = "setting")]
+    pub strictaffinity: Option<bool>,
+    /// The most blocks that a node may own; 0 is the default of 20.
+    #[arg(long, value_name = "NUMBER", group = "setting")]
+    pub max_blocks_per_host: Option<u32>,
+    /// Whether virtual machines keep their addresses: Enabled or Disabled.
+    #[arg(long, value_name = "MODE", value_parser = ["Enabled", "Disabled"], group = "setting")]
+    pub kubevirt_ip_persistence: Option<String>,
+    /// How long an address rests after its release, 0 to 1200.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=1200), group = "setting")]
+    pub ip_cooldown_seconds: Option<u16>,
+}
+
+/// What to do instead of changing the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigureTask {
+    /// Print the configuration.
+    Show {
+        /// How.
+        #[arg(short, long, default_value = "table")]
+        output: Format,
+    },
+}
+
+/// What to do about the datastore.
+#[derive(Debug, Subcommand)]
+pub enum Datastore {
+    /// Stop the cluster's use of the datastore for a while, and let it go on.
+    Migrate {
+        /// Which.
+        #[command(subcommand)]
+        task: Migrate,
+    },
+}
+
+/// The lock of the datastore.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Subcommand)]
+pub enum Migrate {
+    /// Lock: pods get no addresses and nodes apply no changes until it is unlocked.
+    Lock,
+    /// Unlock.
+    Unlock,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    text.parse().map_err(|error: telemetry::logging::UnknownLevel| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_for_calicos_program_are_taken() {
+        for line in [
+            "calicoctl version --client",
+            "calicoctl version --allow-version-mismatch",
+            "calicoctl ipam show",
+            "calicoctl ipam show --ip=192.168.1.2",
+            "calicoctl ipam show --ip fd80:24e2:f998:72d7::2",
+            "calicoctl ipam show --show-blocks --config=/etc/calico/other.cfg",
+            "calicoctl ipam show --show-borrowed",
+            "calicoctl ipam show --show-configuration",
+            "calicoctl ipam configure --strictaffinity=true --max-blocks-per-host=4",
+            "calicoctl ipam configure --ip-cooldown-seconds=60 --kubevirt-ip-persistence=Disabled",
+            "calicoctl ipam configure show",
+            "calicoctl -l panic --context=a ipam show",
+            "calicoctl datastore migrate lock",
+            "calicoctl completion bash",
+        ] {
+            if let Err(error) = parsed(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "calicoctl",
+            "calicoctl ipam show --ip=1.2.3",
+            "calicoctl ipam show --ip=1.2.3.4 --show-blocks",
+            "calicoctl ipam configure",
+            "calicoctl ipam configure --strictaffinity=maybe",
+            "calicoctl ipam configure --ip-cooldown-seconds=1201",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Reads objects and makes model values of them; what cannot be read is said on standard error.
+
+use api::{Invalid, IpReservation};
+use datastore::{Client, Filter, Object};
+use jiff::Timestamp;
+use model::block::{Block, IpamConfig};
+use model::net::Cidr;
+use model::pool::IpPool;
+use model::time::WallTime;
+
+use crate::Error;
+
+/// Returns the time.
+#[must_use]
+pub fn now() -> WallTime {
+    WallTime(Timestamp::now().as_nanosecond())
+}
+
+/// Reads all pools.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn pools(client: &Client) -> Result<Vec<IpPool>, Error> {
+    let objects = client.list::<api::IpPool>(&Filter::default()).await?;
+    let mut pools: Vec<IpPool> = readable(&objects, |object| IpPool::try_from(object));
+    pools.sort_by(|one, other| (one.cidr, &one.name).cmp(&(other.cidr, &other.name)));
+    Ok(pools)
+}
+
+/// Reads all blocks, but those whose deletion has begun.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn blocks(client: &Client) -> Result<Vec<Block>, Error> {
+    let objects = client.list::<api::IpamBlock>(&Filter::default()).await?;
+    let mut blocks: Vec<Block> = readable(&objects, |object| Block::try_from(object));
+    blocks.retain(|block| !block.is_deleted);
+    blocks.sort_by_key(|block| block.cidr);
+    Ok(blocks)
+}
+
+/// Reads the ranges that are not assigned.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn reserved(client: &Client) -> Result<Vec<Cidr>, Error> {
+    let objects = client.list::<IpReservation>(&Filter::default()).await?;
+    Ok(readable(&objects, IpReservation::ranges).concat())
+}
+
+/// Reads how addresses are assigned; without an object there are the defaults.
+///
+/// # Errors
+///
+/// What the datastore fails with, and [`Error::InvalidObject`].
+pub async fn config(client: &Client) -> Result<IpamConfig, Error> {
+    let object = client.get::<api::IpamConfig>("default").await?;
+    Ok(object.as_ref().map(IpamConfig::try_from).transpose()?.unwrap_or_default())
+}
+
+/// Returns the values of the objects that have one.
+pub(crate) fn readable<T: Object, M>(
+    objects: &[T],
+    read: impl Fn(&T) -> Result<M, Invalid>,
+) -> Vec<M> {
+    let value = |object| read(object).inspect_err(|error| eprintln!("calicoctl: {error}")).ok();
+    objects.iter().filter_map(value).collect()
+}
