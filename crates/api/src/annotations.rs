@@ -45,3 +45,20 @@ pub const NODE_WIREGUARD_V4: &str = "projectcalico.org/IPv4WireguardInterfaceAdd
 pub const NODE_WIREGUARD_V6: &str = "projectcalico.org/IPv6WireguardInterfaceAddr";
 /// Metadata of the object as people see it, in JSON.
 pub const METADATA: &str = "projectcalico.org/metadata";
+
+/// A peer's families, by commas: `ipv4`, `ipv6`.
+pub const BGP_FAMILIES: &str = "bgp.projectcalico.org/families";
+/// How many prefixes of a family a peer may announce (RFC 4486 §4).
+pub const BGP_MAX_PREFIXES: &str = "bgp.projectcalico.org/max-prefixes";
+/// What a node is to a peer: `provider`, `rs`, `rs-client`, `customer` or `peer` (RFC 9234).
+pub const BGP_ROLE: &str = "bgp.projectcalico.org/role";
+/// Whether messages may have 65535 octets: `true` or `false` (RFC 8654).
+pub const BGP_EXTENDED_MESSAGES: &str = "bgp.projectcalico.org/extended-messages";
+/// Whether an external peer without filters is told nothing and told from nothing (RFC 8212).
+pub const BGP_REQUIRE_POLICY: &str = "bgp.projectcalico.org/require-policy";
+/// Several paths of one prefix: `both`, `receive`, `send` or `none` (RFC 7911).
+pub const BGP_ADD_PATH: &str = "bgp.projectcalico.org/add-path";
+/// How often BFD packets are sent to a peer: `300ms` (RFC 5880). Absent: no BFD.
+pub const BGP_BFD_INTERVAL: &str = "bgp.projectcalico.org/bfd-interval";
+/// How many BFD packets may be missed: `3`.
+pub const BGP_BFD_MULTIPLIER: &str = "bgp.projectcalico.org/bfd-multiplier";

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::Invalid;
+use crate::annotations::METADATA;
 use crate::invalid::Fault;
 use crate::wire::mismatch;
 
@@ -109,6 +110,23 @@ impl<S: Kind> Object<S> {
     /// Returns the error for a fault found somewhere in the spec.
     pub(crate) fn faulty(&self, fault: Fault) -> Invalid {
         fault.under("spec").of(self.title())
+    }
+
+    /// Returns the error for a fault found in an annotation.
+    pub(crate) fn misannotated(&self, fault: Fault) -> Invalid {
+        fault.under("metadata.annotations").of(self.title())
+    }
+
+    /// Returns an annotation's value; an empty one counts as absent.
+    ///
+    /// Calico's own programs keep what people annotate in JSON, in one annotation of its own.
+    pub(crate) fn annotation(&self, name: &str) -> Option<String> {
+        let all = self.metadata.annotations.as_ref()?;
+        let nested = || {
+            let json: Value = serde_json::from_str(all.get(METADATA)?).ok()?;
+            json.get("annotations")?.get(name)?.as_str().map(str::to_owned)
+        };
+        all.get(name).cloned().or_else(nested).filter(|value| !value.is_empty())
     }
 
     /// Returns the kind and the name, as errors show them.

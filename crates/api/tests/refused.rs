@@ -23,6 +23,9 @@ fn object(entry: &Value) -> Value {
         "metadata": {"name": entry.get("name").cloned().unwrap_or_else(|| "x".into())},
         "spec": entry["spec"],
     });
+    if let Some(annotations) = entry.get("annotations") {
+        json["metadata"]["annotations"] = annotations.clone();
+    }
     if let Some(namespace) = entry.get("namespace") {
         json["metadata"]["namespace"] = namespace.clone();
     }

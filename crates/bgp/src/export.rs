@@ -42,7 +42,10 @@ pub(crate) fn is_exportable(
     advertisements: &Advertisements,
 ) -> bool {
     let is_elevated = local_pref(candidate) > ORIGINATED_LOCAL_PREF;
-    let is_inside_ours = advertisements.originated.keys().any(|own| own.covers(cidr));
+    let is_inside_ours = advertisements
+        .originated
+        .iter()
+        .any(|(own, origination)| !origination.is_service && own.covers(cidr));
     let is_in_range = advertisements.exportable.iter().any(|range| range.covers(cidr));
     is_in_range && (!is_inside_ours || is_elevated)
 }

@@ -1,14 +1,20 @@
 //! What this node announces by BGP.
 
-use std::collections::BTreeSet;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::desired::{Advertisements, Origination};
 use model::net::Cidr;
+use model::peer::{Community, PrefixAdvertisement};
 
 use crate::Cluster;
 
-/// Returns this node's blocks, and the addresses of its pods that lie in other nodes' blocks.
+pub(crate) use service::ranges as service_ranges;
+
+/// Returns this node's blocks, the addresses of its pods that lie in other nodes' blocks, and
+/// the addresses of Services.
 ///
 /// Blocks are announced whole, so a pod's coming and going changes nothing for
 /// the peers. A borrowed address needs a route of its own, since the block's
@@ -24,24 +30,21 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
         .filter(|addr| is_exported(cluster, **addr) && is_borrowed(addr))
         .map(|addr| Cidr::host(*addr))
         .collect();
+    let of_services = service::announced(cluster).into_iter().map(|cidr| (cidr, true));
+    let of_pods = blocks.into_iter().chain(borrowed).map(|cidr| (cidr, false));
+    let originate = |(cidr, is_service): (Cidr, bool)| {
+        (cidr, Origination { communities: communities(cluster, &cidr), is_service })
+    };
+    let originated: BTreeMap<_, _> = of_services.chain(of_pods).map(originate).collect();
+    let pools = |is_disabled| {
+        let pools = cluster.pools.values();
+        let pools = pools.filter(move |pool| pool.is_bgp_export_disabled == is_disabled);
+        pools.map(|pool| pool.cidr)
+    };
     Advertisements {
-        originated: blocks
-            .into_iter()
-            .chain(borrowed)
-            .map(|cidr| (cidr, Origination::default()))
-            .collect(),
-        exportable: cluster
-            .pools
-            .values()
-            .filter(|pool| !pool.is_bgp_export_disabled)
-            .map(|pool| pool.cidr)
-            .collect(),
-        not_exported: cluster
-            .pools
-            .values()
-            .filter(|pool| pool.is_bgp_export_disabled)
-            .map(|pool| pool.cidr)
-            .collect(),
+        originated,
+        exportable: pools(false).chain(service::reflected(cluster)).collect(),
+        not_exported: pools(true).collect(),
     }
 }
 
@@ -54,4 +57,16 @@ fn is_exported(cluster: &Cluster, addr: IpAddr) -> bool {
         .values()
         .find(|pool| pool.cidr.contains(addr))
         .is_some_and(|pool| !pool.is_bgp_export_disabled)
+}
+
+/// Returns the communities of all ranges that `cidr` lies in; a node's own list replaces the
+/// cluster's.
+fn communities(cluster: &Cluster, cidr: &Cidr) -> Vec<Community> {
+    let own = cluster.node_bgp.get(&cluster.this_node);
+    let own = own.map(|own| &own.prefix_advertisements).filter(|own| !own.is_empty());
+    let ranges: &Vec<PrefixAdvertisement> = own.unwrap_or(&cluster.bgp.prefix_advertisements);
+    let covering = ranges.iter().filter(|range| range.cidr.covers(cidr));
+    let communities: BTreeSet<Community> =
+        covering.flat_map(|range| range.communities.iter().copied()).collect();
+    communities.into_iter().collect()
 }

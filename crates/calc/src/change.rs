@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
+use model::bgp_filter::BgpFilter;
 use model::block::Affinity;
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
 use model::node::Node;
-use model::peer::{BgpConfiguration, BgpPeer};
+use model::peer::{BgpConfiguration, BgpNodeConfiguration, BgpPeer};
 use model::pool::IpPool;
+use model::service::{EndpointSlice, Service};
 
-use crate::Cluster;
+use crate::{Cluster, SecretValues};
 
 /// An object's new value, or `None` if it is gone.
 ///
@@ -27,8 +31,18 @@ pub enum Change {
     Endpoint(NamespacedName, Option<Box<WorkloadEndpoint>>),
     /// How the cluster speaks BGP; `None` is the default.
     Bgp(Option<Box<BgpConfiguration>>),
+    /// How one node speaks BGP otherwise.
+    NodeBgp(NodeName, Option<Box<BgpNodeConfiguration>>),
     /// A configured peer.
     Peer(String, Option<Box<BgpPeer>>),
+    /// A filter for peers.
+    Filter(String, Option<Box<BgpFilter>>),
+    /// A Secret that a password lies in.
+    Secret(String, SecretValues),
+    /// A Service.
+    Service(NamespacedName, Option<Arc<Service>>),
+    /// Some of those who answer for a Service.
+    EndpointSlice(NamespacedName, Option<Arc<EndpointSlice>>),
 }
 
 impl Cluster {
@@ -42,7 +56,14 @@ impl Cluster {
                 put(&mut self.endpoints, name, endpoint.map(|endpoint| *endpoint));
             }
             Change::Bgp(bgp) => self.bgp = bgp.map(|bgp| *bgp).unwrap_or_default(),
+            Change::NodeBgp(name, own) => put(&mut self.node_bgp, name, own.map(|own| *own)),
             Change::Peer(name, peer) => put(&mut self.peers, name, peer.map(|peer| *peer)),
+            Change::Filter(name, filter) => {
+                put(&mut self.filters, name, filter.map(|filter| *filter));
+            }
+            Change::Secret(name, values) => put(&mut self.secrets, name, Some(values)),
+            Change::Service(name, service) => put(&mut self.services, name, service),
+            Change::EndpointSlice(name, slice) => put(&mut self.endpoint_slices, name, slice),
         }
     }
 }

@@ -10,7 +10,7 @@
 //!        │
 //!        ├─ routes::local     /32 and /128 of local pods, blackholes of own blocks
 //!        ├─ sessions::of      the mesh and the configured peers
-//!        └─ advertise::of     own confirmed blocks, addresses borrowed from others'
+//!        └─ advertise::of     own confirmed blocks, addresses borrowed from others', Services
 //!        ▼
 //!     Desired + problems
 //! ```
@@ -28,24 +28,30 @@ mod change;
 pub mod next_hop;
 pub mod policy;
 mod routes;
+mod secrets;
 mod sessions;
 
 #[cfg(test)]
 mod sequences;
 
 pub use change::Change;
+pub use secrets::SecretValues;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
+use model::bgp_filter::BgpFilter;
 use model::block::{Affinity, AffinityState, Owner};
 use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
 use model::net::Cidr;
 use model::node::Node;
-use model::peer::{BgpConfiguration, BgpPeer};
+use model::peer::{BgpConfiguration, BgpNodeConfiguration, BgpPeer};
 use model::pool::IpPool;
+use model::service::{EndpointSlice, Service};
 
 /// All that one node knows of the datastore.
 #[derive(Clone, Debug)]
@@ -66,6 +72,16 @@ pub struct Cluster {
     pub bgp: BgpConfiguration,
     /// The configured peers, by name.
     pub peers: BTreeMap<String, BgpPeer>,
+    /// How single nodes speak BGP otherwise.
+    pub node_bgp: BTreeMap<NodeName, BgpNodeConfiguration>,
+    /// The filters of peers, by name.
+    pub filters: BTreeMap<String, BgpFilter>,
+    /// The Secrets that passwords lie in, by name; one that is not here has not been told of.
+    pub secrets: BTreeMap<String, SecretValues>,
+    /// The Services, while some of their addresses are to be announced.
+    pub services: BTreeMap<NamespacedName, Arc<Service>>,
+    /// Who answers for them.
+    pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
 }
 
 /// What this node should hold.
@@ -77,6 +93,10 @@ pub struct Desired {
     pub sessions: Vec<BgpSession>,
     /// What BGP announces.
     pub advertisements: Advertisements,
+    /// Where BGP listens.
+    pub listen: BTreeSet<SocketAddr>,
+    /// Ranges inside which nothing that is learned comes into the kernel.
+    pub not_learned: BTreeSet<Cidr>,
 }
 
 /// Something in the datastore that could not be followed.
@@ -107,6 +127,11 @@ impl Cluster {
             endpoints: BTreeMap::new(),
             bgp: BgpConfiguration::default(),
             peers: BTreeMap::new(),
+            node_bgp: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            services: BTreeMap::new(),
+            endpoint_slices: BTreeMap::new(),
         }
     }
 
@@ -118,6 +143,8 @@ impl Cluster {
             routes: routes::local(self, &mut problems),
             sessions: sessions::of(self, &mut problems),
             advertisements: advertise::of(self),
+            listen: sessions::listen(self),
+            not_learned: advertise::service_ranges(self),
         };
         problems.sort();
         (desired, problems)

@@ -1,10 +1,11 @@
 //! The routes that follow from the datastore alone.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::desired::{Route, RouteProtocol, RouteTarget};
 use model::net::Cidr;
+use model::peer::PeerRemote;
 
 use crate::{Cluster, Problem};
 
@@ -20,6 +21,7 @@ pub(crate) fn local(cluster: &Cluster, problems: &mut Vec<Problem>) -> BTreeMap<
         .filter(|block| !block.is_host())
         .map(|block| (block, blackhole.clone()))
         .collect();
+    routes.extend(to_peers(cluster));
     for endpoint in cluster.endpoints.values() {
         for addr in &endpoint.addrs {
             let route = Route {
@@ -42,4 +44,19 @@ pub(crate) fn local(cluster: &Cluster, problems: &mut Vec<Problem>) -> BTreeMap<
         }
     }
     routes
+}
+
+/// Returns a route to each peer of this node that a gateway leads to (`reachableBy`).
+fn to_peers(cluster: &Cluster) -> impl Iterator<Item = (Cidr, Route)> {
+    let node = cluster.node();
+    let peers = cluster
+        .peers
+        .values()
+        .filter(move |peer| node.is_some_and(|node| crate::sessions::is_for(peer, node)));
+    peers.filter_map(|peer| {
+        let gateway = peer.reachable_by?;
+        let PeerRemote::Router { addr, .. } = &peer.remote else { return None };
+        let target = RouteTarget::Via(BTreeSet::from([gateway]));
+        Some((Cidr::host(*addr), Route { target, protocol: RouteProtocol::CALICO }))
+    })
 }

@@ -1,14 +1,25 @@
-//! Which BGP sessions this node has: the mesh and the configured peers.
+//! Which BGP sessions this node has: the mesh, the configured peers, and its workloads.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod peer;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use model::desired::BgpSession;
 use model::net::{Asn, Family};
 use model::node::Node;
-use model::peer::{BgpPeer, PeerNodes, PeerRemote};
+use model::peer::{BgpPeer, BindMode, PeerNodes};
 
+use crate::secrets::Lookup;
 use crate::{Cluster, Problem};
+
+/// A session, and the object that asks for it.
+struct Wanted<'a> {
+    session: BgpSession,
+    /// `None` is the mesh.
+    peer: Option<&'a BgpPeer>,
+}
 
 /// Returns the sessions in the order of their names.
 ///
@@ -16,149 +27,109 @@ use crate::{Cluster, Problem};
 /// a global peer's, and a global peer's before one for some nodes.
 pub(crate) fn of(cluster: &Cluster, problems: &mut Vec<Problem>) -> Vec<BgpSession> {
     let Some(node) = cluster.node() else { return Vec::new() };
-    let mut by_remote: BTreeMap<(IpAddr, u16), BgpSession> = BTreeMap::new();
-    let configured = configured(cluster, node, problems);
-    for session in mesh(cluster, node).into_iter().chain(configured) {
-        by_remote.entry((session.peer_addr, session.peer_port)).or_insert(session);
+    let mut by_remote: BTreeMap<(IpAddr, u16), Wanted<'_>> = BTreeMap::new();
+    let wanted = mesh(cluster, node, problems).into_iter();
+    for wanted in wanted.chain(peer::configured(cluster, node, problems)) {
+        match by_remote.entry((wanted.session.peer_addr, wanted.session.peer_port)) {
+            Entry::Vacant(entry) => {
+                entry.insert(wanted);
+            }
+            Entry::Occupied(first) => problems.extend(collision(first.get(), &wanted)),
+        }
     }
-    let mut sessions: Vec<_> = by_remote.into_values().collect();
+    let mut sessions: Vec<_> = by_remote.into_values().map(|wanted| wanted.session).collect();
     sessions.sort_by(|a, b| a.name.cmp(&b.name));
     sessions
+}
+
+/// Returns what is wrong with a second session to the same address and port.
+///
+/// A node may well be met twice, in the mesh and as a selected peer: nothing is lost then.
+fn collision(first: &Wanted<'_>, second: &Wanted<'_>) -> Option<Problem> {
+    let (winner, loser) = (first.peer?, second.peer?);
+    let is_same = BgpSession { name: String::new(), ..first.session.clone() }
+        == BgpSession { name: String::new(), ..second.session.clone() };
+    (!is_same && winner.name != loser.name).then(|| Problem {
+        object: format!("BGPPeer {}", loser.name),
+        message: format!(
+            "peer {} port {} is already that of BGPPeer {}, which is used; delete one of the two, \
+             or restrict them to different nodes",
+            second.session.peer_addr, second.session.peer_port, winner.name
+        ),
+    })
+}
+
+/// Returns where this node listens: an address of each family that it has.
+pub(crate) fn listen(cluster: &Cluster) -> BTreeSet<SocketAddr> {
+    let Some(node) = cluster.node() else { return BTreeSet::new() };
+    let own = cluster.node_bgp.get(&node.name).and_then(|own| own.bind);
+    let bind = own.unwrap_or(cluster.bgp.bind);
+    let families = Family::ALL.into_iter().filter_map(|family| node.addr(family));
+    let listen = families.map(|addr| match (bind, addr.addr()) {
+        (BindMode::NodeAddr, addr) => addr,
+        (BindMode::All, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (BindMode::All, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+    });
+    listen.map(|addr| SocketAddr::new(addr, listen_port(cluster, node))).collect()
 }
 
 /// Returns a session with every other node, unless the mesh is off.
 ///
 /// Route reflectors stand outside the mesh: nodes reach them as configured peers.
-fn mesh(cluster: &Cluster, node: &Node) -> Vec<BgpSession> {
+fn mesh<'a>(cluster: &Cluster, node: &Node, problems: &mut Vec<Problem>) -> Vec<Wanted<'a>> {
     if !cluster.bgp.is_mesh_enabled || node.route_reflector_cluster_id.is_some() {
         return Vec::new();
     }
+    let password = match cluster.password(cluster.bgp.mesh_password.as_ref()) {
+        Lookup::Found(password) => password,
+        Lookup::Pending => return Vec::new(),
+        Lookup::Missing(message) => {
+            let object = "BGPConfiguration default".to_owned();
+            problems.push(Problem { object, message: format!("nodeMeshPassword: {message}") });
+            return Vec::new();
+        }
+    };
     let is_in_mesh =
         |other: &&Node| other.name != node.name && other.route_reflector_cluster_id.is_none();
-    let restart_time =
-        cluster.bgp.mesh_max_restart_time.unwrap_or(BgpSession::DEFAULT_RESTART_TIME);
-    cluster
-        .nodes
-        .values()
-        .filter(is_in_mesh)
+    let default = BgpSession::DEFAULT_RESTART_TIME;
+    let restart_time = cluster.bgp.mesh_max_restart_time.unwrap_or(default);
+    let others = cluster.nodes.values().filter(is_in_mesh);
+    others
         .flat_map(|other| to_node(cluster, node, other, "Mesh"))
-        .map(|session| BgpSession { restart_time, ..session })
+        .map(|session| BgpSession { restart_time, password: password.clone(), ..session })
+        .map(|session| Wanted { session, peer: None })
         .collect()
 }
 
-/// Returns the sessions that BGPPeer objects ask for, global ones first.
-fn configured(cluster: &Cluster, node: &Node, problems: &mut Vec<Problem>) -> Vec<BgpSession> {
-    let is_global = |peer: &&BgpPeer| peer.nodes == PeerNodes::All;
-    let global = cluster.peers.values().filter(is_global);
-    let specific = cluster.peers.values().filter(|peer| !is_global(peer));
-    let mut sessions = Vec::new();
-    for peer in global.chain(specific) {
-        let kind = if is_global(&peer) { "Global" } else { "Node" };
-        let found = match &peer.remote {
-            PeerRemote::Router { addr, port, asn } if is_for(peer, node) => {
-                to_router(cluster, node, peer, (*addr, *port, *asn), problems).into_iter().collect()
-            }
-            PeerRemote::Router { .. } => Vec::new(),
-            PeerRemote::Nodes(selector) => {
-                // What makes that node our peer makes us its peer ("reverse peering"),
-                // or one side would refuse the other's connection.
-                let is_peer = |other: &&Node| {
-                    let is_forward = is_for(peer, node) && selector.matches(&other.labels);
-                    let is_reverse = is_for(peer, other) && selector.matches(&node.labels);
-                    other.name != node.name && (is_forward || is_reverse)
-                };
-                let others = cluster.nodes.values().filter(is_peer);
-                others.flat_map(|other| to_node(cluster, node, other, kind)).collect::<Vec<_>>()
-            }
-        };
-        sessions.extend(found.into_iter().map(|session| adjusted(session, peer)));
-    }
-    sessions
+/// Returns the sessions with another node: one per family that both have.
+fn to_node(cluster: &Cluster, node: &Node, other: &Node, kind: &str) -> Vec<BgpSession> {
+    let port = listen_port(cluster, other);
+    let session = |family| {
+        let local = node.addr(family)?.addr();
+        let peer = other.addr(family)?.addr();
+        Some(BgpSession {
+            peer_port: port,
+            local_addr: Some(local),
+            // A peer of some nodes may not know us yet, so both sides connect.
+            is_passive: kind != "Node" && waits_for(local, peer),
+            ..BgpSession::new(
+                session_name(kind, peer, port, cluster),
+                peer,
+                asn_of(cluster, node),
+                asn_of(cluster, other),
+            )
+        })
+    };
+    Family::ALL.into_iter().filter_map(session).collect()
 }
 
 /// Is `peer` one for `node`?
-fn is_for(peer: &BgpPeer, node: &Node) -> bool {
+pub(crate) fn is_for(peer: &BgpPeer, node: &Node) -> bool {
     match &peer.nodes {
         PeerNodes::All => true,
         PeerNodes::Named(name) => *name == node.name,
         PeerNodes::Selected(selector) => selector.matches(&node.labels),
     }
-}
-
-/// Returns `session` with what `peer` says of timers and next hops.
-fn adjusted(session: BgpSession, peer: &BgpPeer) -> BgpSession {
-    BgpSession {
-        local_addr: session.local_addr.filter(|_| peer.uses_node_addr),
-        restart_time: peer.max_restart_time.unwrap_or(BgpSession::DEFAULT_RESTART_TIME),
-        keepalive: peer.keepalive,
-        next_hop: peer.next_hop,
-        ..session
-    }
-}
-
-/// Returns the sessions with another node: one per family that both have.
-fn to_node(cluster: &Cluster, node: &Node, other: &Node, kind: &str) -> Vec<BgpSession> {
-    Family::ALL
-        .into_iter()
-        .filter_map(|family| {
-            let local = node.addr(family)?.addr();
-            let peer = other.addr(family)?.addr();
-            Some(BgpSession {
-                peer_port: cluster.bgp.listen_port,
-                local_addr: Some(local),
-                // A peer of some nodes may not know us yet, so both sides connect.
-                is_passive: kind != "Node" && waits_for(local, peer),
-                ..BgpSession::new(
-                    session_name(kind, peer, cluster.bgp.listen_port, cluster),
-                    peer,
-                    asn_of(cluster, node),
-                    asn_of(cluster, other),
-                )
-            })
-        })
-        .collect()
-}
-
-/// Returns the session with a router outside the cluster, or with a node named by its address.
-fn to_router(
-    cluster: &Cluster,
-    node: &Node,
-    peer: &BgpPeer,
-    (addr, port, asn): (IpAddr, u16, Asn),
-    problems: &mut Vec<Problem>,
-) -> Option<BgpSession> {
-    let mut refuse = |message: String| {
-        problems.push(Problem { object: format!("BGPPeer {}", peer.name), message });
-        None
-    };
-    let family = Family::of(addr);
-    let Some(local) = node.addr(family) else {
-        return refuse(format!(
-            "peerIP {addr} is {family}, but node {} has no {family} address; \
-             give the node one or restrict the peer with nodeSelector",
-            node.name
-        ));
-    };
-    if local.addr() == addr {
-        // A global peer that is one of the nodes is meant for all the others.
-        return match peer.nodes {
-            PeerNodes::All => None,
-            PeerNodes::Named(_) | PeerNodes::Selected(_) => {
-                refuse(format!("peerIP {addr} is the address of node {} itself", node.name))
-            }
-        };
-    }
-    let kind = if peer.nodes == PeerNodes::All { "Global" } else { "Node" };
-    let is_node = cluster
-        .nodes
-        .values()
-        .any(|other| other.addr(family).is_some_and(|other| other.addr() == addr));
-    Some(BgpSession {
-        peer_port: port,
-        local_addr: Some(local.addr()),
-        is_passive: kind == "Global" && is_node && waits_for(local.addr(), addr),
-        ..BgpSession::new(session_name(kind, addr, port, cluster), addr, asn_of(cluster, node), asn)
-    })
 }
 
 /// Does the side with address `local` wait for `peer` to connect?
@@ -171,6 +142,12 @@ fn waits_for(local: IpAddr, peer: IpAddr) -> bool {
 
 fn asn_of(cluster: &Cluster, node: &Node) -> Asn {
     node.asn.unwrap_or(cluster.bgp.asn)
+}
+
+/// Returns the port that `node` listens on.
+fn listen_port(cluster: &Cluster, node: &Node) -> u16 {
+    let own = cluster.node_bgp.get(&node.name).and_then(|own| own.listen_port);
+    own.unwrap_or(cluster.bgp.listen_port)
 }
 
 /// Returns the name of a session in BIRD's alphabet: `Mesh_10_0_0_2`, `Global_fd00__1_port_1179`.

@@ -1,7 +1,12 @@
 //! `BGPConfiguration`: how the cluster, or one node, speaks BGP.
 
+use std::net::IpAddr;
+
 use model::net::{Asn, Cidr, Family};
-use model::peer::{BgpConfiguration as Configuration, PrefixAdvertisement};
+use model::peer::{
+    AdvertisedServices, BgpConfiguration as Configuration, BgpNodeConfiguration, BindMode,
+    PrefixAdvertisement, SecretKey,
+};
 use serde_json::Value;
 
 use super::{asn, community};
@@ -116,10 +121,71 @@ impl TryFrom<&BgpConfiguration> for Configuration {
                 listen_port: port.unwrap_or(Self::DEFAULT_PORT),
                 mesh_max_restart_time: duration("nodeMeshMaxRestartTime", restart)?,
                 prefix_advertisements: prefix_advertisements(spec)?,
+                bind: bind(spec)?.unwrap_or_default(),
+                mesh_password: password("nodeMeshPassword", spec.node_mesh_password.as_ref())?,
+                services: services(spec)?,
+                workload_peering_addrs: workload_peering_addrs(spec)?,
             })
         };
         read().map_err(|fault| object.faulty(fault))
     }
+}
+
+impl TryFrom<&BgpConfiguration> for BgpNodeConfiguration {
+    type Error = Invalid;
+
+    fn try_from(object: &BgpConfiguration) -> Result<Self, Invalid> {
+        let spec = &object.spec;
+        let read = || {
+            check(object.name(), spec)?;
+            Ok(Self {
+                listen_port: within("listenPort", spec.listen_port, 1..=u16::MAX)?,
+                bind: bind(spec)?,
+                prefix_advertisements: prefix_advertisements(spec)?,
+            })
+        };
+        read().map_err(|fault| object.faulty(fault))
+    }
+}
+
+fn bind(spec: &BgpConfigurationSpec) -> Result<Option<BindMode>, Fault> {
+    let modes = [("None", Some(BindMode::All)), ("NodeIP", Some(BindMode::NodeAddr))];
+    word("bindMode", spec.bind_mode.as_deref(), &modes, None)
+}
+
+fn services(spec: &BgpConfigurationSpec) -> Result<AdvertisedServices, Fault> {
+    let switch = [("Enabled", true), ("Disabled", false)];
+    let aggregation = spec.service_load_balancer_aggregation.as_deref();
+    let external = spec.service_external_ips.as_ref();
+    let load_balancer = spec.service_load_balancer_ips.as_ref();
+    Ok(AdvertisedServices {
+        cluster: ranges("serviceClusterIPs", spec.service_cluster_ips.as_ref())?,
+        external: ranges("serviceExternalIPs", external)?,
+        load_balancer: ranges("serviceLoadBalancerIPs", load_balancer)?,
+        is_aggregated: word("serviceLoadBalancerAggregation", aggregation, &switch, true)?,
+    })
+}
+
+fn ranges(field: &str, ranges: Option<&Vec<CidrEntry>>) -> Result<Vec<Cidr>, Fault> {
+    let read =
+        |(index, range): (usize, &CidrEntry)| parse(&format!("{field}[{index}].cidr"), &range.cidr);
+    ranges.into_iter().flatten().enumerate().map(read).collect()
+}
+
+fn workload_peering_addrs(spec: &BgpConfigurationSpec) -> Result<Vec<IpAddr>, Fault> {
+    let mut addrs = Vec::new();
+    for (field, addr, family) in [
+        ("localWorkloadPeeringIPV4", &spec.local_workload_peering_ip_v4, Family::V4),
+        ("localWorkloadPeeringIPV6", &spec.local_workload_peering_ip_v6, Family::V6),
+    ] {
+        let Some(text) = addr.as_deref().filter(|text| !text.is_empty()) else { continue };
+        let addr = crate::invalid::addr(field, text)?;
+        if Family::of(addr) != family {
+            return Err(Fault::new(field, text, format!("is no {family} address: use one")));
+        }
+        addrs.push(addr);
+    }
+    Ok(addrs)
 }
 
 /// Checks what the model has no place for yet.
@@ -128,37 +194,15 @@ fn check(name: &str, spec: &BgpConfigurationSpec) -> Result<(), Fault> {
         refuse_cluster_wide(spec)?;
     }
     severity("logSeverityScreen", spec.log_severity_screen.as_deref())?;
-    let switch = [("Enabled", ()), ("Disabled", ())];
-    let aggregation = spec.service_load_balancer_aggregation.as_deref();
-    word("serviceLoadBalancerAggregation", aggregation, &switch, ())?;
-    word("bindMode", spec.bind_mode.as_deref(), &[("None", ()), ("NodeIP", ())], ())?;
     let routes = [("Enabled", ()), ("Disabled", ()), ("EnabledNoEncapOnly", ())];
     word("programClusterRoutes", spec.program_cluster_routes.as_deref(), &routes, ())?;
-    for (field, ranges) in [
-        ("serviceLoadBalancerIPs", &spec.service_load_balancer_ips),
-        ("serviceExternalIPs", &spec.service_external_ips),
-        ("serviceClusterIPs", &spec.service_cluster_ips),
-    ] {
-        for (index, range) in ranges.iter().flatten().enumerate() {
-            let _: Cidr = parse(&format!("{field}[{index}].cidr"), &range.cidr)?;
-        }
-    }
-    for (field, addr, family) in [
-        ("localWorkloadPeeringIPV4", &spec.local_workload_peering_ip_v4, Family::V4),
-        ("localWorkloadPeeringIPV6", &spec.local_workload_peering_ip_v6, Family::V6),
-    ] {
-        let Some(text) = addr.as_deref().filter(|text| !text.is_empty()) else { continue };
-        if Family::of(crate::invalid::addr(field, text)?) != family {
-            return Err(Fault::new(field, text, format!("is no {family} address: use one")));
-        }
-    }
     for (field, metric) in [
         ("ipv4NormalRoutePriority", spec.ipv4_normal_route_priority),
         ("ipv6NormalRoutePriority", spec.ipv6_normal_route_priority),
     ] {
         within(field, metric, 1..=2_147_483_646)?;
     }
-    password(spec.node_mesh_password.as_ref()).map_err(|fault| fault.under("nodeMeshPassword"))
+    Ok(())
 }
 
 /// Refuses in a node's object what only the cluster's may say.
@@ -187,16 +231,18 @@ pub(crate) fn severity(field: &str, text: Option<&str>) -> Result<(), Fault> {
     word(field, text, &names.map(|name| (name, ())), ())
 }
 
-/// Checks that a password's place is complete.
-pub(super) fn password(password: Option<&PasswordSpec>) -> Result<(), Fault> {
-    let Some(password) = password else { return Ok(()) };
-    let complete = password.secret_key_ref.as_ref().is_some_and(|secret| {
-        !secret.key.is_empty() && secret.name.as_ref().is_some_and(|name| !name.is_empty())
+/// Returns where a password is.
+pub(super) fn password(
+    field: &str,
+    password: Option<&PasswordSpec>,
+) -> Result<Option<SecretKey>, Fault> {
+    let Some(password) = password else { return Ok(None) };
+    let place = password.secret_key_ref.as_ref().and_then(|place| {
+        let secret = place.name.clone().filter(|name| !name.is_empty())?;
+        (!place.key.is_empty()).then(|| SecretKey { secret, key: place.key.clone() })
     });
-    if complete {
-        return Ok(());
-    }
-    Err(Fault::new("secretKeyRef", "", "name and key are needed: say which key of which Secret"))
+    let problem = "name and key are needed: say which key of which Secret";
+    place.map(Some).ok_or_else(|| Fault::new(format!("{field}.secretKeyRef"), "", problem))
 }
 
 fn prefix_advertisements(spec: &BgpConfigurationSpec) -> Result<Vec<PrefixAdvertisement>, Fault> {

@@ -1,5 +1,7 @@
 //! `BGPPeer`: a BGP neighbour of some or all nodes.
 
+mod options;
+
 use std::net::{IpAddr, SocketAddr};
 
 use model::peer::{BgpConfiguration, BgpPeer as Peer, NextHopMode, PeerNodes, PeerRemote};
@@ -65,8 +67,8 @@ impl TryFrom<&BgpPeer> for Peer {
 
     fn try_from(object: &BgpPeer) -> Result<Self, Invalid> {
         let spec = &object.spec;
+        let options = options::of(object)?;
         let read = || {
-            check(spec)?;
             let source = [("UseNodeIP", true), ("None", false)];
             Ok(Self {
                 name: object.name().to_owned(),
@@ -82,22 +84,45 @@ impl TryFrom<&BgpPeer> for Peer {
                 keepalive: duration("keepaliveTime", spec.keepalive_time.as_deref())?,
                 max_restart_time: duration("maxRestartTime", spec.max_restart_time.as_deref())?,
                 filters: spec.filters.clone().unwrap_or_default(),
+                local_asn: asn("localASNumber", spec.local_as_number.as_ref())?,
+                password: password("password", spec.password.as_ref())?,
+                allowed_own_asns: allowed_own_asns(spec)?,
+                ttl_security: within("ttlSecurity", spec.ttl_security, 1..=255)?,
+                reachable_by: reachable_by(spec)?,
+                is_reversed: word(
+                    "reversePeering",
+                    spec.reverse_peering.as_deref(),
+                    &[("Auto", true), ("Manual", false)],
+                    true,
+                )?,
+                options: options.clone(),
             })
         };
         read().map_err(|fault| object.faulty(fault))
     }
 }
 
-/// Checks what the model has no place for yet.
-fn check(spec: &BgpPeerSpec) -> Result<(), Fault> {
-    asn("localASNumber", spec.local_as_number.as_ref())?;
-    within("numAllowedLocalASNumbers", spec.num_allowed_local_as_numbers, 0..=i32::MAX)?;
-    within("ttlSecurity", spec.ttl_security, 1..=255_u8)?;
-    if let Some(text) = some(spec.reachable_by.as_ref()) {
-        addr("reachableBy", text)?;
-    }
-    word("reversePeering", spec.reverse_peering.as_deref(), &[("Auto", ()), ("Manual", ())], ())?;
-    password(spec.password.as_ref()).map_err(|fault| fault.under("password"))
+/// Returns how often our AS may stand in a path; no path has more than 255 of one AS.
+fn allowed_own_asns(spec: &BgpPeerSpec) -> Result<u8, Fault> {
+    let field = "numAllowedLocalASNumbers";
+    let number = within(field, spec.num_allowed_local_as_numbers, 0..=i32::MAX)?;
+    Ok(u8::try_from(number.unwrap_or_default()).unwrap_or(u8::MAX))
+}
+
+/// Returns the gateway to the peer, which must speak the peer's family and not be the peer.
+fn reachable_by(spec: &BgpPeerSpec) -> Result<Option<IpAddr>, Fault> {
+    let Some(text) = some(spec.reachable_by.as_ref()) else { return Ok(None) };
+    let gateway = addr("reachableBy", text)?;
+    let peer = some(spec.peer_ip.as_ref()).and_then(peer_ip).map(|(addr, _)| addr);
+    let problem = match peer {
+        None => "needs peerIP: say the address of the peer, or leave it out",
+        Some(peer) if peer == gateway => "is the peer itself: name the router that leads to it",
+        Some(peer) if peer.is_ipv4() != gateway.is_ipv4() => {
+            "is of another family than peerIP: use a gateway of the same one"
+        }
+        Some(_) => return Ok(Some(gateway)),
+    };
+    Err(Fault::new("reachableBy", text, problem))
 }
 
 fn some(text: Option<&String>) -> Option<&str> {
@@ -136,8 +161,9 @@ fn remote(spec: &BgpPeerSpec) -> Result<PeerRemote, Fault> {
             }
         },
         (None, None, Some(text)) => {
-            let problem = "peering with workloads is not supported yet: use peerIP";
-            Err(Fault::new("localWorkloadSelector", text, problem))
+            let selector = parse("localWorkloadSelector", text)?;
+            let needed = || Fault::new("asNumber", "", "is missing: say the AS of the workloads");
+            Ok(PeerRemote::Workloads { selector, asn: asn.ok_or_else(needed)? })
         }
         (None, None, None) => {
             let problem = "is missing: say who the peer is, by peerIP or peerSelector";

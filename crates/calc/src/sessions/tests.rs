@@ -1,6 +1,10 @@
 //! Facts about which sessions a node has.
 
-use model::peer::NextHopMode;
+use std::collections::BTreeMap;
+
+use model::bgp_filter::BgpFilter;
+use model::desired::{Password, Reflection, Role};
+use model::peer::{PeerRemote, SecretKey};
 
 use super::*;
 
@@ -27,16 +31,7 @@ fn cluster(this_node: &str) -> Cluster {
 }
 
 fn peer(name: &str, nodes: PeerNodes, remote: PeerRemote) -> BgpPeer {
-    BgpPeer {
-        name: name.to_owned(),
-        nodes,
-        remote,
-        uses_node_addr: true,
-        next_hop: NextHopMode::Auto,
-        keepalive: None,
-        max_restart_time: None,
-        filters: Vec::new(),
-    }
+    BgpPeer::new(name.to_owned(), nodes, remote)
 }
 
 fn router(addr: &str, port: u16, asn: u32) -> PeerRemote {
@@ -175,4 +170,161 @@ fn wrong_peers_are_named_and_stop_nobody_else() {
              give the node one or restrict the peer with nodeSelector",
         ]
     );
+}
+
+fn only(cluster: &mut Cluster, peer: BgpPeer) -> Result<BgpSession, String> {
+    cluster.bgp.is_mesh_enabled = false;
+    cluster.peers = [(peer.name.clone(), peer)].into();
+    let mut problems = Vec::new();
+    let session = of(cluster, &mut problems).pop();
+    session.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
+}
+
+fn tor() -> BgpPeer {
+    peer("tor", PeerNodes::All, router("192.0.2.1", 179, 65_001))
+}
+
+#[test]
+fn there_is_no_session_without_its_password() {
+    let mut cluster = cluster("a");
+    let place = SecretKey { secret: "bgp".to_owned(), key: "tor".to_owned() };
+    let peer = BgpPeer { password: Some(place), ..tor() };
+    let refused = |cluster: &mut Cluster| only(cluster, peer.clone()).unwrap_err();
+    assert_eq!(refused(&mut cluster), "", "the Secret has not been told of yet");
+    assert!(!cluster.are_secrets_known());
+    cluster.secrets.insert("bgp".to_owned(), None);
+    let missing = "BGPPeer tor: password: key tor of Secret bgp is not there, so there is no \
+                   session; create it in the namespace of calico-node and let calico-node read it";
+    assert_eq!(refused(&mut cluster), missing);
+    cluster.secrets.insert("bgp".to_owned(), Some(BTreeMap::from([("tor".to_owned(), None)])));
+    assert!(refused(&mut cluster).contains("is empty or longer than 80 bytes"));
+    let password = Password::new(b"secret");
+    let values = BTreeMap::from([("tor".to_owned(), password.clone())]);
+    cluster.secrets.insert("bgp".to_owned(), Some(values));
+    assert_eq!(only(&mut cluster, peer).unwrap().password, password);
+}
+
+#[test]
+fn there_is_no_session_without_its_filters() {
+    let mut cluster = cluster("a");
+    let peer = BgpPeer { filters: vec!["mine".to_owned()], ..tor() };
+    let refused = only(&mut cluster, peer.clone()).unwrap_err();
+    assert!(refused.starts_with("BGPPeer tor: filter mine is not there"), "{refused}");
+    let filter = BgpFilter {
+        name: "mine".to_owned(),
+        export_v4: Vec::new(),
+        import_v4: Vec::new(),
+        export_v6: Vec::new(),
+        import_v6: Vec::new(),
+    };
+    cluster.filters.insert("mine".to_owned(), filter);
+    let session = only(&mut cluster, peer).unwrap();
+    assert_eq!(session.import.of(Family::V4), Some(&[][..]));
+}
+
+#[test]
+fn a_reflector_reflects_to_peers_of_its_as_that_are_not_of_its_cluster() {
+    let id: Ipv4Addr = "244.0.0.1".parse().unwrap();
+    let mut cluster = cluster("a");
+    let name = |name: &str| name.parse().unwrap();
+    cluster.nodes.get_mut(&name("a")).unwrap().route_reflector_cluster_id = Some(id);
+    cluster.nodes.get_mut(&name("b")).unwrap().route_reflector_cluster_id = Some(id);
+    cluster.bgp.is_mesh_enabled = false;
+    let all = peer("rr", PeerNodes::All, PeerRemote::Nodes("all()".parse().unwrap()));
+    cluster.peers.insert("rr".to_owned(), all);
+    let found: Vec<_> = of(&cluster, &mut Vec::new())
+        .into_iter()
+        .map(|session| (session.name, session.reflection.map(|each| each.is_client)))
+        .collect();
+    assert_eq!(
+        found,
+        [("Global_10_0_0_10".to_owned(), Some(true)), ("Global_10_0_0_9".to_owned(), Some(false))]
+    );
+    assert_eq!(only(&mut cluster, tor()).unwrap().reflection, None, "another AS");
+    let inner = peer("inner", PeerNodes::All, router("192.0.2.1", 179, 64_512));
+    let expected = Reflection { cluster_id: id.to_bits(), is_client: true };
+    assert_eq!(only(&mut cluster, inner).unwrap().reflection, Some(expected));
+}
+
+#[test]
+fn reverse_peering_can_be_left_to_people() {
+    let mut cluster = cluster("c");
+    let selected = PeerNodes::Selected("name == 'a'".parse().unwrap());
+    let remote = PeerRemote::Nodes("name == 'c'".parse().unwrap());
+    let peer = BgpPeer { is_reversed: false, ..peer("by-label", selected, remote) };
+    assert_eq!(only(&mut cluster, peer.clone()).unwrap_err(), "");
+    cluster.this_node = "a".parse().unwrap();
+    assert_eq!(only(&mut cluster, peer).unwrap().name, "Node_10_0_0_10");
+}
+
+#[test]
+fn a_nodes_own_port_is_used_by_its_peers() {
+    let mut cluster = cluster("a");
+    let own = model::peer::BgpNodeConfiguration { listen_port: Some(1790), ..Default::default() };
+    cluster.node_bgp.insert("b".parse().unwrap(), own);
+    assert_eq!(
+        sessions(&cluster),
+        ["Mesh_10_0_0_10 64512→64512 waits", "Mesh_10_0_0_9_port_1790 64512→64512 waits"]
+    );
+    assert_eq!(listen(&cluster), BTreeSet::from(["0.0.0.0:179".parse().unwrap()]));
+    cluster.this_node = "b".parse().unwrap();
+    cluster.bgp.bind = BindMode::NodeAddr;
+    assert_eq!(listen(&cluster), BTreeSet::from(["10.0.0.9:1790".parse().unwrap()]));
+}
+
+#[test]
+fn two_peers_at_one_address_are_told_apart_and_reported() {
+    let mut cluster = cluster("a");
+    cluster.bgp.is_mesh_enabled = false;
+    let other = peer("z", PeerNodes::All, router("192.0.2.1", 179, 65_002));
+    cluster.peers = [("tor".to_owned(), tor()), ("z".to_owned(), other)].into();
+    let mut problems = Vec::new();
+    assert_eq!(of(&cluster, &mut problems).len(), 1);
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        ["BGPPeer z: peer 192.0.2.1 port 179 is already that of BGPPeer tor, which is used; \
+          delete one of the two, or restrict them to different nodes"]
+    );
+}
+
+#[test]
+fn a_role_within_the_as_is_refused() {
+    let mut cluster = cluster("a");
+    let mut peer = peer("inner", PeerNodes::All, router("192.0.2.1", 179, 64_512));
+    peer.options.role = Some(Role::Customer);
+    let refused = only(&mut cluster, peer.clone()).unwrap_err();
+    assert!(refused.contains("bgp.projectcalico.org/role is for peers of another AS"), "{refused}");
+    peer.local_asn = Some(Asn(65_000));
+    assert_eq!(only(&mut cluster, peer).unwrap().local_asn, Asn(65_000));
+}
+
+#[test]
+fn workloads_connect_to_their_node() {
+    let mut cluster = cluster("a");
+    let remote =
+        PeerRemote::Workloads { selector: "app == 'router'".parse().unwrap(), asn: Asn(65_009) };
+    let peer = peer("pods", PeerNodes::All, remote);
+    let refused = only(&mut cluster, peer.clone()).unwrap_err();
+    assert!(refused.contains("set localWorkloadPeeringIPV4"), "{refused}");
+    cluster.bgp.workload_peering_addrs = vec!["169.254.1.2".parse().unwrap()];
+    let pod = model::endpoint::WorkloadEndpoint {
+        pod: model::id::NamespacedName {
+            namespace: "default".to_owned(),
+            name: "router".to_owned(),
+        },
+        node: "a".parse().unwrap(),
+        if_name: "cali1".parse().unwrap(),
+        addrs: vec!["10.244.0.5".parse().unwrap()],
+        mac: None,
+        container_id: None,
+        labels: [("app".to_owned(), "router".to_owned())].into(),
+        profiles: Vec::new(),
+        ports: Vec::new(),
+    };
+    cluster.endpoints.insert(pod.pod.clone(), pod);
+    let session = only(&mut cluster, peer).unwrap();
+    assert_eq!(session.name, "Local_Workload_10_244_0_5");
+    assert!(session.is_passive && session.local_addr.is_none());
+    assert_eq!((session.local_asn, session.peer_asn), (Asn(64_512), Asn(65_009)));
 }

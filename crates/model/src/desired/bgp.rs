@@ -218,6 +218,8 @@ pub struct Advertisements {
 pub struct Origination {
     /// The communities that it is marked with, in order.
     pub communities: Vec<Community>,
+    /// Is it a Service's? Then what others announce inside it is no leftover.
+    pub is_service: bool,
 }
 
 #[cfg(test)]
