@@ -83,7 +83,7 @@ const fn code_of(failure: &ipam::Failure) -> ErrorCode {
         | Failure::Changed { .. } => ErrorCode::AddressUnavailable,
         Failure::UnknownPool { .. } | Failure::UnusablePool { .. } => ErrorCode::InvalidConfig,
         Failure::BlockTooLarge { .. } => ErrorCode::Datastore,
-        Failure::Contention { .. } => ErrorCode::TryAgainLater,
+        Failure::Contention { .. } | Failure::Unsettled { .. } => ErrorCode::TryAgainLater,
     }
 }
 

@@ -11,7 +11,7 @@ mod place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::block::{Attributes, Block, Handle, IpamConfig, Owner};
+use model::block::{Affinity, Attributes, Block, Handle, IpamConfig, Owner};
 use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family};
 use model::pool::IpPool;
@@ -90,6 +90,11 @@ pub struct Assignment {
     /// Blocks for which this run has raised the handle's count, and may lower
     /// it again. A count that was there may belong to a write under way.
     raised: BTreeSet<Cidr>,
+    /// Blocks whose claim was looked at after the block was.
+    proven: BTreeSet<Cidr>,
+    /// Has this run written the handle? Until then a deletion that an earlier run
+    /// sent may still be under way, and would be done at the handle's revision.
+    has_written_handle: bool,
     refused_writes: u32,
     failure: Option<Failure>,
 }
@@ -111,6 +116,8 @@ impl Assignment {
             has_entered: false,
             must_read_handle: false,
             raised: BTreeSet::new(),
+            proven: BTreeSet::new(),
+            has_written_handle: false,
             refused_writes: 0,
             failure: None,
         }
@@ -173,13 +180,49 @@ impl Assignment {
             let inside = vec![Op::Read(Key::Block(cidr))];
             return Step::Enter { before: before.into_iter().collect(), inside };
         }
-        if let Some(op) = before {
+        if let Some(op) = before.or_else(|| self.proof_of(cidr)) {
             return Step::Act(vec![op]);
         }
         let allocated = self.view.block(cidr).and_then(|block| self.allocated(block));
         match allocated {
             Some(block) => Step::Act(vec![Op::Update(Record::Block(block))]),
             None => Step::Act(vec![Op::Read(Key::Block(cidr))]),
+        }
+    }
+
+    /// Returns the read that proves an empty block to be claimed, or `None` if it need not be.
+    ///
+    /// Who creates a block may be long dead when the datastore carries that out,
+    /// its claim withdrawn and the addresses claimed by a block of another size.
+    /// Such a block is empty, and has no claim when one looks after it was seen.
+    fn proof_of(&self, cidr: Cidr) -> Option<Op> {
+        let block = self.view.block(cidr)?;
+        let owner = block.affinity.clone()?;
+        let is_needed = !self.proven.contains(&cidr) && slots::is_empty(block, self.clock());
+        is_needed.then_some(Op::Read(Key::Affinity(owner, cidr)))
+    }
+
+    /// Takes note of whether the claims known are younger than the blocks known.
+    fn note_proof(&mut self, op: &Op, outcome: &Outcome) {
+        match (op, outcome) {
+            (Op::Read(Key::Affinity(_, cidr)), _)
+            | (
+                Op::Create(Record::Affinity(Affinity { cidr, .. }))
+                | Op::Update(Record::Affinity(Affinity { cidr, .. })),
+                Outcome::Written,
+            ) if self.view.block(*cidr).is_some() => {
+                self.proven.insert(*cidr);
+            }
+            (
+                Op::Read(Key::Block(cidr))
+                | Op::Delete(Key::Block(cidr))
+                | Op::Create(Record::Block(Block { cidr, .. })),
+                _,
+            ) => {
+                self.proven.remove(cidr);
+            }
+            (Op::ListBlocks, _) => self.proven.clear(),
+            _ => {}
         }
     }
 
@@ -197,7 +240,7 @@ impl Assignment {
     }
 
     /// Returns the write that makes the handle count one address more in `cidr`
-    /// than it holds there, or `None` if it does.
+    /// than it holds there, or `None` if it does, by a write of this run.
     fn count_up(&self, cidr: Cidr) -> Option<Op> {
         let key = self.handle_key();
         let wanted = self.held_count(cidr).saturating_add(1);
@@ -205,11 +248,12 @@ impl Assignment {
             Known::Deleted => return Some(Op::Delete(key)),
             Known::Present(Record::Handle(handle)) => {
                 let counted = handle.blocks.get(&cidr).copied().unwrap_or(0);
-                if counted >= wanted {
+                if counted >= wanted && self.has_written_handle {
                     return None;
                 }
                 let mut handle = self.without_unused_counts(handle);
-                handle.blocks.insert(cidr, wanted);
+                // One too many is harmless, and makes a new revision.
+                handle.blocks.insert(cidr, wanted.max(counted.saturating_add(1)));
                 Op::Update(Record::Handle(handle))
             }
             Known::Unknown | Known::Absent | Known::Present(_) => {
@@ -283,10 +327,11 @@ impl Assignment {
         let (Op::Create(Record::Handle(written)) | Op::Update(Record::Handle(written))) = op else {
             return;
         };
+        self.has_written_handle = true;
         let before = self.view.handle(&written.id);
         for (cidr, count) in &written.blocks {
-            let counted = before.and_then(|handle| handle.blocks.get(cidr));
-            if counted.is_none_or(|counted| counted < count) {
+            let counted = before.and_then(|handle| handle.blocks.get(cidr)).copied().unwrap_or(0);
+            if counted < *count && counted == self.held_count(*cidr) {
                 self.raised.insert(*cidr);
             }
         }
@@ -340,6 +385,7 @@ impl Machine for Assignment {
             self.note_counts(&op);
         }
         self.note_claim(&op, &outcome);
+        self.note_proof(&op, &outcome);
         let is_handle_read = matches!(&op, Op::Read(Key::Handle(_)));
         if is_handle_read {
             self.must_read_handle = false;

@@ -89,6 +89,19 @@ pub enum Failure {
         /// The block that the pool's blockSize asks for.
         block: Cidr,
     },
+    /// The requested address is in a block that somebody is claiming.
+    #[error(
+        "address {addr} is in block {block}, which {owner} has not finished claiming: \
+         try again, or request another address"
+    )]
+    Unsettled {
+        /// The address.
+        addr: IpAddr,
+        /// Its block.
+        block: Cidr,
+        /// Who claims it.
+        owner: String,
+    },
     /// The pool's block length makes blocks larger than 4096 addresses.
     #[error(
         "block {block} would hold more than 4096 addresses: set the pool's blockSize to 20..32 or 116..128"

@@ -29,7 +29,10 @@
 //!    other. The pending affinity is written first, then all blocks and
 //!    affinities are listed again; of two overlapping claims at least one sees
 //!    the other and withdraws.
-//! 4. **A claim on a block is broken by deleting the block first**, at the
+//! 4. **An empty block gives nothing before its claim was read after it.** A block
+//!    that is created late, for a writer that died, has no claim then; whoever needs
+//!    its addresses removes it.
+//! 5. **A claim on a block is broken by deleting the block first**, at the
 //!    revision at which it was seen empty.
 //!
 //! Start reading at [`Assignment`].

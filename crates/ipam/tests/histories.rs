@@ -6,7 +6,8 @@
 //! later) and who dies when. After every write no address may be taken twice;
 //! when all is over, releasing every handle must leave nothing behind.
 //!
-//! To replay one: `IPAM_HISTORY=1234 cargo test -p ipam --test histories`.
+//! To replay one: `IPAM_HISTORY=1234 cargo test -p ipam --test histories`. To play more
+//! of each kind than the default: `IPAM_HISTORIES=100000`.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -24,14 +25,18 @@ mod world;
 
 use world::World;
 
-const HISTORIES: u64 = 2_000;
+const HISTORIES: u64 = 2_500;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
 
 fn run(family: &str, first: u64, faults: world::Faults) {
-    if let Some(seed) = option_env!("IPAM_HISTORY").and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = number("IPAM_HISTORY") {
         World::new(seed, faults).run();
         return;
     }
-    for seed in first..first + HISTORIES {
+    for seed in first..first + number("IPAM_HISTORIES").unwrap_or(HISTORIES) {
         let result = std::panic::catch_unwind(|| World::new(seed, faults).run());
         assert!(result.is_ok(), "{family}: replay with IPAM_HISTORY={seed}");
     }
@@ -44,15 +49,15 @@ fn nothing_is_doubled_or_lost_when_clients_race() {
 
 #[test]
 fn nothing_is_doubled_or_lost_when_answers_are_lost() {
-    run("lost", 10_000, world::Faults { lost: 10, crash: 0, is_block_len_mixed: false });
+    run("lost", 1_000_000, world::Faults { lost: 10, crash: 0, is_block_len_mixed: false });
 }
 
 #[test]
 fn nothing_is_doubled_or_lost_when_clients_die() {
-    run("crash", 20_000, world::Faults { lost: 3, crash: 5, is_block_len_mixed: false });
+    run("crash", 2_000_000, world::Faults { lost: 3, crash: 5, is_block_len_mixed: false });
 }
 
 #[test]
 fn nothing_is_doubled_or_lost_when_the_block_size_changes() {
-    run("block size", 30_000, world::Faults { lost: 3, crash: 3, is_block_len_mixed: true });
+    run("block size", 3_000_000, world::Faults { lost: 3, crash: 3, is_block_len_mixed: true });
 }

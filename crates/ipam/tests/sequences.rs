@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use common::store::{Revisions, Store};
 use common::{brief, pool};
 use ipam::{
-    AddressRelease, Assignment, Expected, Failure, Key, Machine, Op, Outcome, Release, Request,
-    Scene, Step, View, seed_of,
+    AddressRelease, Assignment, Expected, Failure, Key, Machine, Op, Outcome, Record, Release,
+    Request, Scene, Step, View, seed_of,
 };
 use model::block::{Affinity, AffinityState, Block, Handle, IpamConfig, Owner};
 use model::id::HandleId;
@@ -392,6 +392,41 @@ fn a_block_of_a_new_size_never_overlaps_an_old_one() {
     assert!(failure.contains("node b may not borrow"), "{failure}");
     let (_, failure) = assign(&mut store, explicit("b", "h2", "10.0.0.2"), wider);
     assert!(failure.contains("overlaps a block of another size"), "{failure}");
+}
+
+/// What is left when a block is created for a writer that is dead, and whose claim was
+/// withdrawn for one of a block of another size.
+fn late_block() -> Store {
+    let mut store = Store::default();
+    let small = cidr("10.0.0.0/31");
+    store.insert(Record::Affinity(affinity("a", small, AffinityState::Confirmed)));
+    store.insert(Record::Block(block(small, Some("a"))));
+    addr_of(&mut store, "a", "h1");
+    store.insert(Record::Block(block(cidr("10.0.0.0/30"), Some("a"))));
+    store
+}
+
+#[test]
+fn a_block_that_was_created_late_lends_nothing_and_is_removed() {
+    let mut wider = scene();
+    wider.pools[0].block_len = 30;
+    let mut store = late_block();
+    let (_, failure) = assign(&mut store, request("b", "h2"), wider.clone());
+    assert!(failure.contains("10.0.0.0/30: 3 of 4 addresses free"), "{failure}");
+    let (log, addr) = assign(&mut store, explicit("b", "h2", "10.0.0.1"), wider);
+    assert!(log.iter().any(|line| line == "delete block 10.0.0.0/30"), "{log:?}");
+    assert_eq!(addr, "10.0.0.1");
+}
+
+#[test]
+fn an_empty_block_gives_only_while_it_is_claimed() {
+    let mut store = Store::default();
+    let small = cidr("10.0.0.0/31");
+    store.insert(Record::Affinity(affinity("a", small, AffinityState::Confirmed)));
+    store.insert(Record::Block(block(small, Some("a"))));
+    let (log, _) = assign(&mut store, request("a", "h1"), scene());
+    assert_eq!(log[1], "read affinity host:a 10.0.0.0/31");
+    assert_eq!(log[2], "update block 10.0.0.0/31 #.");
 }
 
 fn block(cidr: Cidr, owner: Option<&str>) -> Block {

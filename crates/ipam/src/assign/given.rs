@@ -65,7 +65,28 @@ impl Assignment {
             let owner = block.affinity.as_ref().map_or("nobody".to_owned(), ToString::to_string);
             return Place::Nowhere(Failure::NotOurs { addr, block: block.cidr, owner });
         }
-        Place::Take(block.cidr)
+        self.place_in_lent(block, addr)
+    }
+
+    /// Borrows a given address, unless its block may turn out to be nobody's.
+    fn place_in_lent(&mut self, block: &Block, addr: IpAddr) -> Place {
+        if !self.survey.is_done {
+            return self.list_everything(Purpose::Search);
+        }
+        if self.meets_block(&block.cidr) {
+            let is_left_over =
+                slots::is_empty(block, self.clock()) && self.claim_on(block).is_none();
+            return if is_left_over {
+                Place::Do(vec![Op::Delete(Key::Block(block.cidr))])
+            } else {
+                Place::Nowhere(Failure::Overlap { addr, block: block.cidr })
+            };
+        }
+        if self.is_settled(block) {
+            return Place::Take(block.cidr);
+        }
+        let owner = block.affinity.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+        Place::Nowhere(Failure::Unsettled { addr, block: block.cidr, owner })
     }
 
     fn place_in_new(&mut self, cidr: Cidr, addr: IpAddr) -> Place {

@@ -212,7 +212,7 @@ impl Assignment {
             return Err(Limit::BlocksPerNode { node, owned, limit });
         }
         let gap = self.scene.pools.iter().find_map(|pool| self.gap_in(pool));
-        if let Some(cidr) = gap {
+        if let Some(cidr) = self.unclaimed().or(gap) {
             return Ok(Place::Do(vec![self.claim_of(cidr)]));
         }
         let idle = self.view.blocks().find(|block| self.is_reclaimable(block));
@@ -225,6 +225,18 @@ impl Assignment {
         } else {
             Limit::PoolsFull
         })
+    }
+
+    /// Returns a block of this node that has room and no claim: its claim was lost or withdrawn.
+    fn unclaimed(&self) -> Option<Cidr> {
+        let mut blocks = self.view.blocks().filter(|block| {
+            block.affinity.as_ref() == Some(&self.owner)
+                && !block.is_deleted
+                && self.pool_of(&block.cidr).is_some()
+                && self.claim_on(block).is_none()
+                && self.has_room(block)
+        });
+        blocks.next().map(|block| block.cidr)
     }
 
     pub(super) fn claim_of(&self, cidr: Cidr) -> Op {
@@ -301,16 +313,27 @@ impl Assignment {
     }
 
     fn lends(&self, block: &Block) -> bool {
-        let is_settled = match &block.affinity {
-            None => true,
-            Some(Owner::Virtual(_)) => false,
-            Some(owner) => self.view.affinities().any(|claim| {
-                claim.owner == *owner
-                    && claim.cidr == block.cidr
-                    && claim.state == AffinityState::Confirmed
-            }),
-        };
-        is_settled && !block.is_deleted && self.has_room(block) && !self.meets_block(&block.cidr)
+        let is_lendable = !matches!(block.affinity, Some(Owner::Virtual(_)));
+        is_lendable
+            && !block.is_deleted
+            && self.is_settled(block)
+            && self.has_room(block)
+            && !self.meets_block(&block.cidr)
+    }
+
+    /// Is the block nobody's, or its owner's by a confirmed claim?
+    pub(super) fn is_settled(&self, block: &Block) -> bool {
+        block.affinity.is_none()
+            || self.claim_on(block).is_some_and(|claim| claim.state == AffinityState::Confirmed)
+    }
+
+    /// Returns the claim of the block's owner on it.
+    pub(super) fn claim_on(&self, block: &Block) -> Option<&Affinity> {
+        let owner = block.affinity.clone()?;
+        match self.view.get(&Key::Affinity(owner, block.cidr)) {
+            Known::Present(Record::Affinity(claim)) => Some(claim),
+            Known::Unknown | Known::Absent | Known::Deleted | Known::Present(_) => None,
+        }
     }
 
     pub(super) fn list_everything(&mut self, purpose: Purpose) -> Place {
@@ -338,7 +361,7 @@ impl Assignment {
         self.meets_block(cidr) || self.view.affinities().any(meets)
     }
 
-    fn meets_block(&self, cidr: &Cidr) -> bool {
+    pub(super) fn meets_block(&self, cidr: &Cidr) -> bool {
         self.view.blocks().any(|block| block.cidr != *cidr && block.cidr.overlaps(cidr))
     }
 
