@@ -35,7 +35,8 @@ impl Notation {
     /// Reads prefixes to the end of `bytes`; `None` if a length is wrong or the last is cut.
     pub(super) fn decode_all(self, bytes: &[u8]) -> Option<Vec<Nlri>> {
         let mut reader = Reader::new(bytes);
-        let mut prefixes = Vec::new();
+        // Four bytes and more are usual; many shorter ones make the list grow.
+        let mut prefixes = Vec::with_capacity(bytes.len() / 4);
         while !reader.is_empty() {
             let path_id = if self.has_path_ids { reader.u32()? } else { 0 };
             prefixes.push(Nlri { prefix: decode(&mut reader, self.family)?, path_id });
