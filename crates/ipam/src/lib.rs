@@ -35,11 +35,14 @@
 //! 5. **A claim on a block is broken by deleting the block first**, at the
 //!    revision at which it was seen empty.
 //!
+//! What is wrong with all of it, and how that is repaired, is [`audit`].
+//!
 //! Start reading at [`Assignment`].
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod assign;
+pub mod audit;
 mod failure;
 mod machine;
 mod pools;

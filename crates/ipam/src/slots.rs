@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use model::block::{Attributes, Block, Owner};
-use model::id::HandleId;
+use model::id::{HandleId, NodeName};
 use model::net::Cidr;
 use model::time::WallTime;
 
@@ -107,6 +107,20 @@ pub fn release(block: &Block, ordinals: &[u32], clock: Clock) -> Block {
     block.attributes.push(resting);
     block.sequence_number = block.sequence_number.wrapping_add(1);
     reaped(&without_unused_attributes(block), clock)
+}
+
+/// Returns the block with the address said to be on `node`; unchanged if nobody holds it.
+#[must_use]
+pub fn moved(block: &Block, ordinal: u32, node: &NodeName) -> Block {
+    let Some(holder) = holder(block, ordinal) else { return block.clone() };
+    let mut holder = holder.clone();
+    holder.owner.insert("node".to_owned(), node.to_string());
+    let mut block = block.clone();
+    if let Some(slot) = block.allocations.get_mut(index(ordinal)) {
+        *slot = Some(block.attributes.len());
+    }
+    block.attributes.push(holder);
+    without_unused_attributes(block)
 }
 
 /// Returns the ordinals that `handle` holds, in order.

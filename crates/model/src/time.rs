@@ -52,7 +52,7 @@ impl Sub<Duration> for Timestamp {
 /// A point in civil time, in nanoseconds since 1970-01-01 00:00 UTC.
 ///
 /// Only for what is written into objects that others read; it may jump.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WallTime(pub i128);
 
 impl WallTime {
