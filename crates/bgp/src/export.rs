@@ -1,103 +1,254 @@
-//! Which routes a peer is told, and in what words (RFC 4271 §5.1, §9.2; Calico's export rules).
+//! Which routes peers are told, and in what words (RFC 4271 §5.1, §9.2; RFC 4456; RFC 9234;
+//! Calico's export rules).
 
 use std::net::IpAddr;
 
-use model::desired::{Advertisements, BgpSession};
-use model::net::Cidr;
+use model::bgp_filter::{FilterRule, SessionKind};
+use model::desired::{Advertisements, BgpSession, Filters, Reflection, Role};
+use model::net::{Asn, Cidr, Family};
 use model::peer::NextHopMode;
 
-use crate::rib::{Candidate, DEFAULT_LOCAL_PREF, Path, PeerIndex};
-use crate::wire::{Attributes, Origin};
+use crate::filter::{self, NORMAL_LOCAL_PREF, Route, Verdict};
+use crate::ranges::Ranges;
+use crate::rib::{Candidate, DEFAULT_LOCAL_PREF, Source};
+use crate::wire::{Attributes, Families, Form};
 
-/// The LOCAL_PREF of our own routes: what Calico makes of the metric 1024 of a normal route.
-pub(crate) const ORIGINATED_LOCAL_PREF: u32 = 2_147_483_647 - 1024;
-
-/// A peer as the receiver of routes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Target<'a> {
-    pub(crate) peer: PeerIndex,
-    pub(crate) session: &'a BgpSession,
+/// How a peer is told of routes. Peers with the same policy are told in the same words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Policy {
+    is_internal: bool,
+    local_asn: Asn,
     /// Our end of the session, the next hop of what we originate.
-    pub(crate) local_addr: IpAddr,
+    local_addr: IpAddr,
+    next_hop: NextHopMode,
+    reflection: Option<Reflection>,
+    filters: Filters,
+    is_policy_required: bool,
+    role: Option<Role>,
+    pub(crate) form: Form,
+    families: Families,
+    /// For which families a next hop of the other family is agreed on (RFC 8950).
+    foreign_next_hops: Families,
 }
 
-/// Returns the path of a prefix that we originate.
-pub(crate) fn originate(target: &Target<'_>) -> Path {
-    let attributes = Attributes { origin: Origin::Igp, ..Attributes::default() };
-    let path = Path { next_hop: target.local_addr, attributes };
-    if target.session.is_internal() {
-        with_local_pref(path, ORIGINATED_LOCAL_PREF)
-    } else {
-        prepended(path, target.session)
+/// What was agreed on in a session beside its configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreement {
+    pub(crate) form: Form,
+    pub(crate) families: Families,
+    pub(crate) foreign_next_hops: Families,
+}
+
+/// What all peers are told from, in a form that is quick to ask.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Scope {
+    /// What we originate for workloads; Services' prefixes claim nothing.
+    own: Ranges,
+    exportable: Ranges,
+    not_exported: Ranges,
+}
+
+impl Scope {
+    pub(crate) fn of(advertisements: &Advertisements) -> Self {
+        Self {
+            own: advertisements
+                .originated
+                .iter()
+                .filter(|(_, origination)| !origination.is_service)
+                .map(|(cidr, _)| *cidr)
+                .collect(),
+            exportable: advertisements.exportable.iter().copied().collect(),
+            not_exported: advertisements.not_exported.iter().copied().collect(),
+        }
+    }
+
+    /// Returns the ranges in which something may now be told otherwise than before.
+    pub(crate) fn difference(&self, old: &Self) -> [Ranges; 3] {
+        [
+            self.own.difference(&old.own),
+            self.exportable.difference(&old.exportable),
+            self.not_exported.difference(&old.not_exported),
+        ]
+    }
+
+    /// May `cidr`, learned by BGP, be passed on at all?
+    ///
+    /// What lies inside a prefix of ours is a leftover of somebody's and stays here,
+    /// unless it is preferred to a normal route: then a workload is moving.
+    fn passes_learned(&self, cidr: &Cidr, attributes: &Attributes) -> bool {
+        let is_elevated = local_pref(attributes) > NORMAL_LOCAL_PREF;
+        self.exportable.cover(cidr)
+            && !self.not_exported.cover(cidr)
+            && (is_elevated || !self.own.cover(cidr))
     }
 }
 
-/// May `cidr`, learned by BGP, be passed on at all?
-///
-/// What lies inside a prefix of ours is a leftover of somebody's and stays here,
-/// unless it is preferred to a normal route: then a workload is moving.
-pub(crate) fn is_exportable(
-    cidr: &Cidr,
-    candidate: &Candidate,
-    advertisements: &Advertisements,
-) -> bool {
-    let is_elevated = local_pref(candidate) > ORIGINATED_LOCAL_PREF;
-    let is_inside_ours = advertisements
-        .originated
-        .iter()
-        .any(|(own, origination)| !origination.is_service && own.covers(cidr));
-    let is_in_range = advertisements.exportable.iter().any(|range| range.covers(cidr));
-    is_in_range && (!is_inside_ours || is_elevated)
+impl Policy {
+    pub(crate) fn new(session: &BgpSession, local_addr: IpAddr, agreement: Agreement) -> Self {
+        Self {
+            is_internal: session.is_internal(),
+            local_asn: session.local_asn,
+            local_addr,
+            next_hop: session.next_hop,
+            reflection: session.reflection,
+            filters: session.export.clone(),
+            is_policy_required: session.requires_policy,
+            role: session.role,
+            form: agreement.form,
+            families: agreement.families,
+            foreign_next_hops: agreement.foreign_next_hops,
+        }
+    }
+
+    pub(crate) fn rules(&self, family: Family) -> &[FilterRule] {
+        self.filters.of(family).unwrap_or_default()
+    }
+
+    /// Does the peer take several paths of a prefix of `family` (RFC 7911)?
+    pub(crate) fn sends_several(&self, family: Family) -> bool {
+        self.form.add_path.contains(family)
+    }
+
+    fn session_kind(&self) -> SessionKind {
+        if self.is_internal { SessionKind::Internal } else { SessionKind::External }
+    }
+
+    /// Is anything of `family` told at all?
+    fn carries(&self, family: Family) -> bool {
+        // RFC 8212 §2.2: without a policy nothing goes to another AS.
+        let lacks_policy = self.is_policy_required && !self.is_internal;
+        self.families.contains(family) && !(lacks_policy && self.filters.of(family).is_none())
+    }
+
+    fn is_next_hop_of(&self, addr: IpAddr, family: Family) -> bool {
+        Family::of(addr) == family
+            || (family == Family::V4 && self.foreign_next_hops.contains(family))
+    }
+
+    /// Returns what the rules say about a prefix that we originate.
+    pub(crate) fn judge_own(&self, cidr: &Cidr, scope: &Scope) -> Verdict {
+        let family = cidr.family();
+        let is_told = self.carries(family)
+            && self.is_next_hop_of(self.local_addr, family)
+            && !scope.not_exported.cover(cidr);
+        if !is_told {
+            return Verdict::Reject;
+        }
+        // Calico attaches communities behind the filters, so rules see a bare path.
+        let attributes = &own_attributes();
+        let session = self.session_kind();
+        let route = Route { cidr, attributes, is_learned: false, session };
+        filter::judge(self.rules(family), &route)
+    }
+
+    /// Returns what the rules say about a learned path.
+    pub(crate) fn judge_learned(
+        &self,
+        cidr: &Cidr,
+        candidate: &Candidate,
+        scope: &Scope,
+    ) -> Verdict {
+        let (family, attributes) = (cidr.family(), &*candidate.path.attributes);
+        let is_told = self.carries(family)
+            && self.may_pass(&candidate.source, attributes)
+            && self.is_next_hop_of(self.next_hop_of(candidate), family)
+            && scope.passes_learned(cidr, attributes);
+        if !is_told {
+            return Verdict::Reject;
+        }
+        let route = Route { cidr, attributes, is_learned: true, session: self.session_kind() };
+        filter::judge(self.rules(family), &route)
+    }
+
+    /// May the peer know of the path, whatever its prefix is?
+    fn may_pass(&self, source: &Source, attributes: &Attributes) -> bool {
+        // RFC 4271 §9.2: internal routes stay where they came from, but RFC 4456 §6 reflects
+        // those of clients to all and those of others to clients.
+        let is_to_client = self.reflection.is_some_and(|each| each.is_client);
+        let is_reflected = source.is_internal && self.is_internal;
+        if is_reflected && !source.is_client && !is_to_client {
+            return false;
+        }
+        let has = |community: u32| attributes.communities.contains(&community);
+        let is_kept_inside = has(Attributes::NO_EXPORT) || has(Attributes::NO_EXPORT_SUBCONFED);
+        // RFC 9234 §5: what goes only to customers goes neither up nor sideways.
+        let is_up =
+            matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
+        let is_leak = is_up && attributes.only_to_customer.is_some();
+        !has(Attributes::NO_ADVERTISE) && (self.is_internal || !is_kept_inside) && !is_leak
+    }
+
+    fn next_hop_of(&self, candidate: &Candidate) -> IpAddr {
+        let is_ours = match self.next_hop {
+            NextHopMode::Auto => !self.is_internal,
+            NextHopMode::SelfAddr => true,
+            NextHopMode::Keep => false,
+        };
+        if is_ours { self.local_addr } else { candidate.path.next_hop }
+    }
+
+    /// Returns the words for what we originate, marked as `path` is.
+    pub(crate) fn own_words(
+        &self,
+        marks: &Attributes,
+        family: Family,
+        verdict: Verdict,
+    ) -> (IpAddr, Attributes) {
+        let mut attributes = own_attributes();
+        filter::apply(self.rules(family), verdict, &mut attributes);
+        attributes.communities.extend_from_slice(&marks.communities);
+        attributes.large_communities.extend_from_slice(&marks.large_communities);
+        (self.local_addr, self.finished(attributes))
+    }
+
+    /// Returns the words for a learned path.
+    pub(crate) fn learned_words(
+        &self,
+        candidate: &Candidate,
+        family: Family,
+        verdict: Verdict,
+    ) -> (IpAddr, Attributes) {
+        let (path, source) = (&candidate.path, &candidate.source);
+        let mut attributes = Attributes::clone(&path.attributes);
+        for attribute in &mut attributes.unknown {
+            attribute.is_partial = true;
+        }
+        attributes.local_pref = Some(local_pref(&attributes));
+        filter::apply(self.rules(family), verdict, &mut attributes);
+        if source.is_internal && self.is_internal {
+            // RFC 4456 §8.
+            attributes.originator_id.get_or_insert(source.identifier);
+            let cluster = self.reflection.map(|each| each.cluster_id).or(source.cluster_id);
+            attributes.cluster_list.splice(0..0, cluster);
+        }
+        if !self.is_internal {
+            // RFC 4271 §5.1.4: a MED goes no further than the AS that it was meant for.
+            attributes.med = None;
+        }
+        (self.next_hop_of(candidate), self.finished(attributes))
+    }
+
+    /// Does what the kind of session asks for.
+    fn finished(&self, mut attributes: Attributes) -> Attributes {
+        if matches!(self.role, Some(Role::Provider | Role::Peer | Role::RouteServer)) {
+            // RFC 9234 §5: from here on it only goes down.
+            attributes.only_to_customer.get_or_insert(self.local_asn);
+        }
+        if !self.is_internal {
+            // RFC 4271 §5.1.5; RFC 4456 §8: these mean something only inside our AS.
+            attributes.local_pref = None;
+            attributes.originator_id = None;
+            attributes.cluster_list = Vec::new();
+            attributes.as_path = attributes.as_path.prepended(self.local_asn);
+        }
+        attributes
+    }
 }
 
-/// Returns the words in which `target` is told of a learned path, if it may be.
-///
-/// It depends on nothing but the path, its source and the target, never on the prefix.
-pub(crate) fn pass_on(candidate: &Candidate, target: &Target<'_>) -> Option<Path> {
-    let (from_internal, to_internal) = (candidate.source.is_internal, target.session.is_internal());
-    // RFC 4271 §9.2: internal routes stay where they came from; a reflector is the exception.
-    if candidate.source.peer == target.peer || (from_internal && to_internal) {
-        return None;
-    }
-    let communities = &candidate.path.attributes.communities;
-    let has = |community: u32| communities.contains(&community);
-    let is_kept_inside = has(Attributes::NO_EXPORT) || has(Attributes::NO_EXPORT_SUBCONFED);
-    if has(Attributes::NO_ADVERTISE) || (!to_internal && is_kept_inside) {
-        return None;
-    }
-    let mut path = Path::clone(&candidate.path);
-    for attribute in &mut path.attributes.unknown {
-        attribute.is_partial = true;
-    }
-    let is_ours = match target.session.next_hop {
-        NextHopMode::Auto => !to_internal,
-        NextHopMode::SelfAddr => true,
-        NextHopMode::Keep => false,
-    };
-    if is_ours {
-        path.next_hop = target.local_addr;
-    }
-    if to_internal {
-        return Some(with_local_pref(path, local_pref(candidate)));
-    }
-    // RFC 4271 §5.1.4, §5.1.5; RFC 4456 §8: these mean something only inside our AS.
-    path.attributes.med = None;
-    path.attributes.local_pref = None;
-    path.attributes.originator_id = None;
-    path.attributes.cluster_list = Vec::new();
-    Some(prepended(path, target.session))
+fn own_attributes() -> Attributes {
+    Attributes { local_pref: Some(NORMAL_LOCAL_PREF), ..Attributes::default() }
 }
 
-fn local_pref(candidate: &Candidate) -> u32 {
-    candidate.path.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
-}
-
-fn with_local_pref(mut path: Path, local_pref: u32) -> Path {
-    path.attributes.local_pref = Some(local_pref);
-    path
-}
-
-fn prepended(mut path: Path, session: &BgpSession) -> Path {
-    path.attributes.as_path = path.attributes.as_path.prepended(session.local_asn);
-    path
+fn local_pref(attributes: &Attributes) -> u32 {
+    attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
 }

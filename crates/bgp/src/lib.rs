@@ -12,7 +12,7 @@
 //!              ▼
 //!           rib::Table ─ best_path ─► Output::RoutesChanged (the kernel's routes)
 //!              │
-//!              └─ export ─► rib::AdjRibOut ─ wire ─► Output::Send
+//!              └─ export ─► rib::Stream (one per group of peers) ─ wire ─► Output::Send
 //! ```
 //!
 //! Invariants:
@@ -31,8 +31,11 @@
 
 mod connection;
 mod export;
+mod filter;
 mod hold_time;
+mod import;
 mod jitter;
+mod ranges;
 pub mod rib;
 pub mod session;
 pub mod speaker;

@@ -11,6 +11,7 @@ mod open;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::desired::BgpSession;
 use model::net::{Asn, Family};
 use model::time::Timestamp;
@@ -369,7 +370,8 @@ impl Session {
     }
 
     /// Returns the output that sends `bytes`, and counts them.
-    pub(crate) fn send(&mut self, id: ConnectionId, bytes: Vec<u8>) -> Vec<Effect> {
+    pub(crate) fn send(&mut self, id: ConnectionId, bytes: impl Into<Bytes>) -> Vec<Effect> {
+        let bytes = bytes.into();
         let Some(connection) = self.connection_mut(id) else { return Vec::new() };
         connection.unsent = connection.unsent.saturating_add(bytes.len());
         vec![Effect::Output(Output::Send { connection: id, bytes })]

@@ -3,14 +3,16 @@
 mod configure;
 mod convergence;
 mod event;
+mod groups;
 mod routes;
 mod status;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::desired::Advertisements;
+use model::desired::Origination;
 use model::net::Cidr;
 use model::time::Timestamp;
 
@@ -18,10 +20,12 @@ pub use event::{Input, Output, Problem};
 pub use status::{PeerStatus, Status};
 
 use crate::connection::ConnectionId;
-use crate::rib::{AdjRibOut, Interner, PeerIndex, Source, Table};
+use crate::export::Scope;
+use crate::rib::{Interner, PeerIndex, Seed, Source, Table};
 use crate::session::{Effect, Environment, Loss, Session, State};
 use crate::wire::BgpIdentifier;
 use convergence::Convergence;
+use groups::{Group, GroupId};
 
 /// What a speaker is born with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,12 +47,21 @@ pub struct Speaker {
     connections: BTreeMap<ConnectionId, PeerIndex>,
     table: Table,
     interner: Interner,
-    advertisements: Advertisements,
+    originated: BTreeMap<Cidr, Origination>,
+    scope: Scope,
+    /// The clusters that we reflect in (RFC 4456).
+    cluster_ids: BTreeSet<u32>,
+    groups: BTreeMap<GroupId, Group>,
+    /// Groups that may have to be told something.
+    active: BTreeSet<GroupId>,
     convergence: Convergence,
-    /// What the kernel should hold: gateways by destination.
-    installed: BTreeMap<Cidr, BTreeSet<IpAddr>>,
-    /// Destinations whose paths have changed since routes were last settled.
-    changed: BTreeSet<Cidr>,
+    /// When peers have something to do without being told, the first first.
+    deadlines: BTreeSet<(Timestamp, PeerIndex)>,
+    /// Peers whose state or deadline may have changed in this step.
+    touched: BTreeSet<PeerIndex>,
+    /// Counts the inputs.
+    step: u64,
+    next_group: GroupId,
     next_peer: u32,
     next_connection: u64,
 }
@@ -57,7 +70,6 @@ pub struct Speaker {
 #[derive(Debug)]
 struct Peer {
     session: Session,
-    adj_out: AdjRibOut,
     source: Option<Arc<Source>>,
     /// Counts what makes earlier paths stale: losses of the session, refreshes.
     epoch: u32,
@@ -66,6 +78,8 @@ struct Peer {
     has_end_of_rib: bool,
     owes_end_of_rib: bool,
     owes_refresh_end: bool,
+    /// Its entry in the speaker's deadlines.
+    deadline: Option<Timestamp>,
     state: State,
     since: Timestamp,
 }
@@ -79,22 +93,33 @@ impl Speaker {
             config,
             peers: BTreeMap::new(),
             connections: BTreeMap::new(),
-            table: Table::default(),
-            interner: Interner::default(),
-            advertisements: Advertisements::default(),
+            table: Table::new(Seed(config.seed)),
+            interner: Interner::new(Seed(config.seed)),
+            originated: BTreeMap::new(),
+            scope: Scope::default(),
+            cluster_ids: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            active: BTreeSet::new(),
             convergence: Convergence::default(),
-            installed: BTreeMap::new(),
-            changed: BTreeSet::new(),
-            next_peer: 0,
+            deadlines: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            step: 0,
+            next_group: 0,
+            next_peer: PeerIndex::FIRST.0,
             next_connection: 0,
         }
     }
 
     /// Takes in what happened and returns what to do, in order.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Output> {
+        self.step = self.step.wrapping_add(1);
+        let is_sent = matches!(input, Input::Sent { .. });
         let mut outputs = match input {
             Input::Configure(sessions) => self.configure(sessions, now),
-            Input::Advertise(advertisements) => self.advertise(advertisements, now),
+            Input::Advertise(advertisements) => {
+                self.advertise(&advertisements, now);
+                Vec::new()
+            }
             Input::Accepted { connection, peer_addr, local_addr } => {
                 self.on_accepted(connection, peer_addr, local_addr, now)
             }
@@ -119,9 +144,11 @@ impl Speaker {
             Input::DeadlineReached => self.on_deadline(now),
             Input::Stop => self.stop(),
         };
-        outputs.extend(self.converge(now));
+        if !is_sent {
+            outputs.extend(self.converge(now));
+        }
         outputs.extend(self.settle());
-        outputs.extend(self.report_states(now));
+        outputs.extend(self.account_for_touched(now));
         outputs
     }
 
@@ -131,9 +158,8 @@ impl Speaker {
         if !self.convergence.has_started() {
             return None;
         }
-        let sessions = self.peers.values().filter_map(|peer| peer.session.next_deadline());
-        let stale = self.peers.values().filter_map(|peer| peer.stale_until);
-        sessions.chain(stale).chain(self.convergence_deadline()).min()
+        let peers = self.deadlines.first().map(|(at, _)| *at);
+        [peers, self.convergence.deadline()].into_iter().flatten().min()
     }
 
     fn environment(&self, now: Timestamp) -> Environment {
@@ -160,6 +186,7 @@ impl Speaker {
         let env = self.environment(now);
         let Some(index) = self.connections.get(&connection).copied() else { return Vec::new() };
         let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
+        self.touched.insert(index);
         let effects = step(&mut peer.session, &env);
         self.apply(index, effects, now)
     }
@@ -191,11 +218,12 @@ impl Speaker {
     }
 
     fn on_sent(&mut self, connection: ConnectionId, len: usize) -> Vec<Output> {
-        let index = self.connections.get(&connection);
-        let peer = index.and_then(|index| self.peers.get_mut(index));
-        if let Some(connection) = peer.and_then(|peer| peer.session.connection_mut(connection)) {
+        let Some(index) = self.connections.get(&connection).copied() else { return Vec::new() };
+        let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
+        if let Some(connection) = peer.session.connection_mut(connection) {
             connection.unsent = connection.unsent.saturating_sub(len);
         }
+        self.active.extend(self.group_of(index));
         Vec::new()
     }
 
@@ -204,9 +232,11 @@ impl Speaker {
             return Vec::new();
         }
         let env = self.environment(now);
-        let indexes: Vec<PeerIndex> = self.peers.keys().copied().collect();
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        let due: BTreeSet<PeerIndex> = due.map(|(_, index)| *index).collect();
         let mut outputs = Vec::new();
-        for index in indexes {
+        for index in due {
+            self.touched.insert(index);
             let Some(peer) = self.peers.get_mut(&index) else { continue };
             let connection = ConnectionId::Outgoing(self.next_connection);
             let effects = peer.session.on_deadline(connection, &env);
@@ -224,8 +254,10 @@ impl Speaker {
         let outputs = self.peers.values_mut().flat_map(|peer| peer.session.close_all()).collect();
         self.peers.clear();
         self.connections.clear();
+        self.deadlines.clear();
+        self.groups.clear();
         // What was learned stays in the kernel: nothing is reselected, so nothing is withdrawn.
-        self.changed.clear();
+        self.table.take_marked();
         self.convergence.stop();
         outputs
     }
@@ -251,8 +283,8 @@ impl Speaker {
     }
 
     fn on_down(&mut self, index: PeerIndex, loss: Loss, now: Timestamp) {
+        self.leave(index);
         let Some(peer) = self.peers.get_mut(&index) else { return };
-        peer.adj_out = AdjRibOut::default();
         peer.source = None;
         peer.has_end_of_rib = false;
         peer.owes_end_of_rib = false;
@@ -262,7 +294,7 @@ impl Speaker {
             Loss::Graceful(time) if !time.is_zero() => peer.stale_until = Some(now + time),
             Loss::Graceful(_) | Loss::Hard => {
                 peer.stale_until = None;
-                self.changed.extend(self.table.remove_peer(index));
+                self.table.remove_peer(index);
             }
         }
     }
@@ -272,14 +304,22 @@ impl Speaker {
         let is_due = |peer: &&mut Peer| peer.stale_until.is_some_and(|until| until <= now);
         if let Some(peer) = self.peers.get_mut(&index).filter(is_due) {
             peer.stale_until = None;
-            self.changed.extend(self.table.remove_before(index, peer.epoch));
+            self.table.remove_before(index, peer.epoch);
         }
     }
 
-    /// Returns what has changed in the states since they were last reported.
-    fn report_states(&mut self, now: Timestamp) -> Vec<Output> {
+    /// Notes new deadlines of the peers of this step, and reports what states they are in now.
+    fn account_for_touched(&mut self, now: Timestamp) -> Vec<Output> {
         let mut outputs = Vec::new();
-        for peer in self.peers.values_mut() {
+        for index in std::mem::take(&mut self.touched) {
+            let Some(peer) = self.peers.get_mut(&index) else { continue };
+            let deadline = [peer.session.next_deadline(), peer.stale_until];
+            let deadline = deadline.into_iter().flatten().min();
+            if deadline != peer.deadline {
+                peer.deadline.map(|old| self.deadlines.remove(&(old, index)));
+                deadline.map(|new| self.deadlines.insert((new, index)));
+                peer.deadline = deadline;
+            }
             let state = peer.session.state();
             if state != peer.state {
                 peer.state = state;
@@ -293,5 +333,15 @@ impl Speaker {
             }
         }
         outputs
+    }
+}
+
+impl Peer {
+    /// Makes what the peer has told so far old, until it tells it again.
+    fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.saturating_add(1);
+        if let Some(source) = &mut self.source {
+            Arc::make_mut(source).epoch = self.epoch;
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use ::bgp::{ConnectionId, Input};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -23,7 +24,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) async fn run(
     id: ConnectionId,
     stream: TcpStream,
-    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
     messages: mpsc::Sender<Message>,
 ) {
     let (mut reading, mut writing) = stream.into_split();
@@ -63,7 +64,7 @@ async fn read_all(
 async fn write_all(
     connection: ConnectionId,
     writing: &mut OwnedWriteHalf,
-    queue: &mut mpsc::UnboundedReceiver<Vec<u8>>,
+    queue: &mut mpsc::UnboundedReceiver<Bytes>,
     messages: &mpsc::Sender<Message>,
 ) -> io::Result<()> {
     while let Some(bytes) = queue.recv().await {

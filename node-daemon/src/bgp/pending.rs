@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ::bgp::rib::Gateways;
 use model::net::Cidr;
 
 use super::Event;
@@ -11,14 +12,14 @@ use super::Event;
 /// What is still to be told.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    routes: BTreeMap<Cidr, BTreeSet<IpAddr>>,
+    routes: BTreeMap<Cidr, Gateways>,
     sessions: BTreeMap<String, Event>,
     has_converged: bool,
 }
 
 impl Pending {
     /// Adds routes; the last word about a destination counts.
-    pub(super) fn add_routes(&mut self, routes: Vec<(Cidr, BTreeSet<IpAddr>)>) {
+    pub(super) fn add_routes(&mut self, routes: Vec<(Cidr, Gateways)>) {
         self.routes.extend(routes);
     }
 
@@ -41,7 +42,9 @@ impl Pending {
     pub(super) fn take(&mut self) -> Option<Event> {
         if !self.routes.is_empty() {
             let routes = std::mem::take(&mut self.routes).into_iter();
-            let wanted = |gateways: BTreeSet<IpAddr>| (!gateways.is_empty()).then_some(gateways);
+            let wanted = |gateways: Gateways| -> Option<BTreeSet<IpAddr>> {
+                (!gateways.is_empty()).then(|| (*gateways).clone())
+            };
             let routes = routes.map(|(cidr, gateways)| (cidr, wanted(gateways)));
             return Some(Event::RoutesChanged(routes.collect()));
         }
@@ -62,8 +65,8 @@ mod tests {
         let gateway: IpAddr = "192.0.2.1".parse().unwrap();
         let mut pending = Pending::default();
         pending.add_converged();
-        pending.add_routes(vec![(cidr, BTreeSet::new())]);
-        pending.add_routes(vec![(cidr, BTreeSet::from([gateway]))]);
+        pending.add_routes(vec![(cidr, Gateways::default())]);
+        pending.add_routes(vec![(cidr, BTreeSet::from([gateway]).into())]);
         let routes = Event::RoutesChanged(vec![(cidr, Some(BTreeSet::from([gateway])))]);
         assert_eq!(pending.take(), Some(routes));
         assert_eq!(pending.take(), Some(Event::Converged));

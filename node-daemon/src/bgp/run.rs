@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ::bgp::{ConnectionId, Input, Output, Problem, Speaker, State};
+use bytes::Bytes;
 use kernel::socket;
 use model::time::Timestamp;
 use tokio::net::TcpStream;
@@ -38,7 +39,7 @@ pub(super) enum Message {
 #[derive(Debug)]
 enum Link {
     Connecting(AbortHandle),
-    Open(mpsc::UnboundedSender<Vec<u8>>),
+    Open(mpsc::UnboundedSender<Bytes>),
 }
 
 /// The speaker with everything that its outputs act on.

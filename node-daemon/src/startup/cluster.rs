@@ -1,8 +1,8 @@
 //! What every cluster has one of: information about itself, three tiers, Felix's defaults.
 
 use api::{
-    CALICO_VERSION, ClusterInformation, ClusterInformationSpec, FelixConfiguration, FelixConfigurationSpec, Tier,
-    TierSpec,
+    CALICO_VERSION, ClusterInformation, ClusterInformationSpec, FelixConfiguration,
+    FelixConfigurationSpec, Tier, TierSpec,
 };
 use model::net::Cidr;
 use serde::Deserialize;

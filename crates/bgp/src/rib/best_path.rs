@@ -15,20 +15,29 @@ pub const MAX_GATEWAYS: usize = 16;
 /// What was chosen for a destination.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// The path that is passed on to peers.
-    pub best: Candidate,
+    /// Where among the candidates the path stands that is passed on to peers.
+    pub best: usize,
     /// The next hops of all paths that are as good, up to where only ties are broken.
     pub gateways: BTreeSet<IpAddr>,
 }
 
-/// Chooses among `candidates`; the outcome does not depend on their order.
+impl Selection {
+    /// Returns the gateway if there is just one.
+    #[must_use]
+    pub fn only_gateway(&self) -> Option<IpAddr> {
+        self.gateways.first().copied().filter(|_| self.gateways.len() == 1)
+    }
+}
+
+type Numbered<'a> = (usize, &'a Candidate);
+
+/// Chooses among `candidates`; which path it is does not depend on their order.
 #[must_use]
 pub fn select(candidates: &[Candidate]) -> Option<Selection> {
     if let [only] = candidates {
-        let gateways = BTreeSet::from([only.path.next_hop]);
-        return Some(Selection { best: only.clone(), gateways });
+        return Some(Selection { best: 0, gateways: BTreeSet::from([only.path.next_hop]) });
     }
-    let mut equal = keep_least(candidates.iter().collect(), |each| {
+    let mut equal = keep_least(candidates.iter().enumerate().collect(), |each| {
         let attributes = &each.path.attributes;
         let local_pref = attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
         (Reverse(local_pref), attributes.as_path.length(), attributes.origin)
@@ -36,43 +45,44 @@ pub fn select(candidates: &[Candidate]) -> Option<Selection> {
     keep_least_med(&mut equal);
     // RFC 4271 §9.1.2.2 d: external before internal. Here multipath ends and breaking ties begins.
     let mut equal = keep_least(equal, |each| each.source.is_internal);
-    equal.sort_by_key(|each| tie_breaker(each));
-    let best = equal.first()?;
+    equal.sort_by_key(|(_, each)| tie_breaker(each));
+    let (best, _) = *equal.first()?;
     let mut gateways = BTreeSet::new();
-    for candidate in &equal {
+    for (_, candidate) in &equal {
         if gateways.len() < MAX_GATEWAYS {
             gateways.insert(candidate.path.next_hop);
         }
     }
-    Some(Selection { best: (*best).clone(), gateways })
+    Some(Selection { best, gateways })
 }
 
 /// RFC 4271 §9.1.2.2 f and g, with RFC 4456 §9 between them.
-fn tie_breaker(candidate: &Candidate) -> (BgpIdentifier, usize, IpAddr, u32) {
+fn tie_breaker(candidate: &Candidate) -> (BgpIdentifier, usize, IpAddr, u32, u32) {
     let attributes = &candidate.path.attributes;
     let identifier = attributes.originator_id.unwrap_or(candidate.source.identifier);
     let clusters = attributes.cluster_list.len();
-    (identifier, clusters, candidate.source.addr, candidate.source.peer.0)
+    let Candidate { source, received_id, .. } = candidate;
+    (identifier, clusters, source.addr, source.peer.0, *received_id)
 }
 
 fn keep_least<K: Ord>(
-    candidates: Vec<&Candidate>,
+    candidates: Vec<Numbered<'_>>,
     key: impl Fn(&Candidate) -> K,
-) -> Vec<&Candidate> {
-    let Some(least) = candidates.iter().map(|each| key(each)).min() else { return candidates };
-    candidates.into_iter().filter(|each| key(each) == least).collect()
+) -> Vec<Numbered<'_>> {
+    let Some(least) = candidates.iter().map(|(_, each)| key(each)).min() else { return candidates };
+    candidates.into_iter().filter(|(_, each)| key(each) == least).collect()
 }
 
 /// RFC 4271 §9.1.2.2 c: a MED is compared only with those of the same neighbouring AS.
-fn keep_least_med(candidates: &mut Vec<&Candidate>) {
+fn keep_least_med(candidates: &mut Vec<Numbered<'_>>) {
     let neighbour = |each: &Candidate| each.path.attributes.as_path.neighbour();
     let med = |each: &Candidate| each.path.attributes.med.unwrap_or(0);
     let mut least: BTreeMap<Option<Asn>, u32> = BTreeMap::new();
-    for candidate in candidates.iter() {
+    for (_, candidate) in candidates.iter() {
         let entry = least.entry(neighbour(candidate)).or_insert(u32::MAX);
         *entry = (*entry).min(med(candidate));
     }
-    candidates.retain(|each| least.get(&neighbour(each)) == Some(&med(each)));
+    candidates.retain(|(_, each)| least.get(&neighbour(each)) == Some(&med(each)));
 }
 
 #[cfg(test)]
@@ -127,9 +137,12 @@ mod tests {
             addr,
             identifier: BgpIdentifier(case.peer.into()),
             is_internal: case.is_internal,
+            is_client: false,
+            cluster_id: None,
+            epoch: 0,
         };
-        let path = Arc::new(Path { next_hop: addr, attributes });
-        Candidate { source: Arc::new(source), path, epoch: 0 }
+        let path = Arc::new(Path { next_hop: addr, attributes: Arc::new(attributes), serial: 1 });
+        Candidate { source: Arc::new(source), path, received_id: 0, sent_id: 1 }
     }
 
     /// Returns the best peer and, in order, all whose next hops are used.
@@ -138,7 +151,10 @@ mod tests {
         let selection = select(&candidates).unwrap();
         let last_octet =
             |addr: &IpAddr| addr.to_string().rsplit('.').next().unwrap().parse().unwrap();
-        (selection.best.source.peer.0, selection.gateways.iter().map(last_octet).collect())
+        (
+            candidates[selection.best].source.peer.0,
+            selection.gateways.iter().map(last_octet).collect(),
+        )
     }
 
     #[test]

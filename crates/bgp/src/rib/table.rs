@@ -1,122 +1,297 @@
 //! Adj-RIBs-In and Loc-RIB in one table by destination, as BIRD keeps them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use model::net::Cidr;
 
-use super::best_path::{Selection, select};
-use super::{Path, PeerIndex, Source};
+use super::best_path::select;
+use super::{Candidate, Candidates, Gateways, Interner, Path, PeerIndex, Seed};
 
-/// A path together with whom it came from.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// Whom it came from.
-    pub source: Arc<Source>,
-    /// The way.
-    pub path: Arc<Path>,
-    /// The peer's count of restarts when the path came; a smaller one than now is stale.
-    pub epoch: u32,
+/// A destination's number; it is given to another one only when nobody holds it any more.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct DestId(pub u32);
+
+impl DestId {
+    /// Returns the number as an index.
+    #[must_use]
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// All that is known of a destination.
+#[derive(Debug)]
+pub struct Destination {
+    cidr: Cidr,
+    is_dirty: bool,
+    /// How many streams have told of it or are about to.
+    holders: u32,
+    candidates: Candidates,
+    own: Option<Arc<Path>>,
+    gateways: Option<Gateways>,
+}
+
+impl Destination {
+    /// Returns the prefix.
+    #[must_use]
+    pub fn cidr(&self) -> &Cidr {
+        &self.cidr
+    }
+
+    /// Returns all learned paths, the best first.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        self.candidates.as_slice()
+    }
+
+    /// Returns the path that we originate, if we do.
+    #[must_use]
+    pub fn own(&self) -> Option<&Arc<Path>> {
+        self.own.as_ref()
+    }
+
+    /// Returns the gateways that the kernel should have; `None` if it should have no route.
+    #[must_use]
+    pub fn gateways(&self) -> Option<&Gateways> {
+        self.gateways.as_ref()
+    }
+
+    fn is_unused(&self) -> bool {
+        let has_nothing = self.candidates().is_empty() && self.own.is_none();
+        has_nothing && self.holders == 0 && !self.is_dirty && self.gateways.is_none()
+    }
 }
 
 /// All paths by destination, with what was chosen.
 #[derive(Debug, Default)]
-pub struct Table(BTreeMap<Cidr, Destination>);
-
-#[derive(Debug, Default)]
-struct Destination {
-    candidates: Vec<Candidate>,
-    best: Option<Candidate>,
+pub struct Table {
+    slots: Vec<Option<Destination>>,
+    free: Vec<DestId>,
+    index: HashTable<DestId>,
+    dirty: Vec<DestId>,
+    received: BTreeMap<PeerIndex, usize>,
+    seed: Seed,
 }
 
 impl Table {
-    /// Puts in what a peer says about `cidr`; returns whether it says something new.
-    pub fn upsert(&mut self, cidr: Cidr, candidate: Candidate) -> bool {
-        let destination = self.0.entry(cidr).or_default();
-        let peer = candidate.source.peer;
-        let old = destination.candidates.iter_mut().find(|old| old.source.peer == peer);
-        let Some(old) = old else {
-            destination.candidates.push(candidate);
-            return true;
-        };
-        let is_new = !Arc::ptr_eq(&old.path, &candidate.path) || old.source != candidate.source;
-        *old = candidate;
-        is_new
+    /// Makes a table whose hashes begin with `seed`.
+    #[must_use]
+    pub fn new(seed: Seed) -> Self {
+        Self { seed, ..Self::default() }
     }
 
-    /// Takes out what `peer` says about `cidr`; returns whether it said anything.
-    pub fn remove(&mut self, cidr: &Cidr, peer: PeerIndex) -> bool {
-        let Some(destination) = self.0.get_mut(cidr) else { return false };
-        let before = destination.candidates.len();
-        destination.candidates.retain(|candidate| candidate.source.peer != peer);
-        destination.candidates.len() != before
-    }
-
-    /// Takes out all that `peer` said before `epoch`; returns the destinations.
-    pub fn remove_before(&mut self, peer: PeerIndex, epoch: u32) -> BTreeSet<Cidr> {
-        let mut removed = BTreeSet::new();
-        for (cidr, destination) in &mut self.0 {
-            let before = destination.candidates.len();
-            let is_old = |each: &Candidate| each.source.peer == peer && each.epoch < epoch;
-            destination.candidates.retain(|candidate| !is_old(candidate));
-            if destination.candidates.len() != before {
-                removed.insert(*cidr);
+    fn hash(seed: Seed, cidr: &Cidr) -> u64 {
+        match cidr.addr() {
+            IpAddr::V4(addr) => {
+                seed.hash(&(u64::from(addr.to_bits()) << 8 | u64::from(cidr.prefix_len())))
             }
+            IpAddr::V6(addr) => seed.hash(&(addr.to_bits(), cidr.prefix_len())),
         }
-        removed
     }
 
-    /// Takes out all that `peer` said; returns the destinations.
-    pub fn remove_peer(&mut self, peer: PeerIndex) -> BTreeSet<Cidr> {
-        self.remove_before(peer, u32::MAX)
+    /// Returns the destination's number, if it is known.
+    #[must_use]
+    pub fn find(&self, cidr: &Cidr) -> Option<DestId> {
+        let is_it = |id: &DestId| self.get(*id).is_some_and(|each| each.cidr == *cidr);
+        self.index.find(Self::hash(self.seed, cidr), is_it).copied()
     }
 
-    /// Chooses again for `cidr`; returns the gateways, none if it is not reachable.
-    pub fn reselect(&mut self, cidr: &Cidr) -> BTreeSet<IpAddr> {
-        let Some(destination) = self.0.get_mut(cidr) else { return BTreeSet::new() };
-        let (best, gateways) = match select(&destination.candidates) {
-            Some(Selection { best, gateways }) => (Some(best), gateways),
-            None => (None, BTreeSet::new()),
+    /// Returns the destination with this number.
+    #[must_use]
+    pub fn get(&self, id: DestId) -> Option<&Destination> {
+        self.slots.get(id.as_usize())?.as_ref()
+    }
+
+    fn get_mut(&mut self, id: DestId) -> Option<&mut Destination> {
+        self.slots.get_mut(id.as_usize())?.as_mut()
+    }
+
+    /// Returns the destination's number, a new one if it is not known.
+    fn entry(&mut self, cidr: Cidr) -> DestId {
+        if let Some(id) = self.find(&cidr) {
+            return id;
+        }
+        let new = Destination {
+            cidr,
+            is_dirty: false,
+            holders: 0,
+            candidates: Candidates::None,
+            own: None,
+            gateways: None,
         };
-        destination.best = best;
-        if destination.candidates.is_empty() {
-            self.0.remove(cidr);
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            DestId(u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX))
+        });
+        if let Some(slot) = self.slots.get_mut(id.as_usize()) {
+            *slot = Some(new);
         }
-        gateways
+        let (slots, seed) = (&self.slots, self.seed);
+        let rehash = |id: &DestId| {
+            let destination = slots.get(id.as_usize()).and_then(Option::as_ref);
+            destination.map_or(0, |each| Self::hash(seed, &each.cidr))
+        };
+        self.index.insert_unique(Self::hash(seed, &cidr), id, rehash);
+        id
     }
 
-    /// Returns the best path to `cidr`.
-    #[must_use]
-    pub fn best(&self, cidr: &Cidr) -> Option<&Candidate> {
-        self.0.get(cidr)?.best.as_ref()
+    /// Notes that a destination must be looked at again.
+    pub fn mark(&mut self, id: DestId) {
+        if let Some(destination) = self.get_mut(id)
+            && !destination.is_dirty
+        {
+            destination.is_dirty = true;
+            self.dirty.push(id);
+        }
     }
 
-    /// Returns all destinations that have a best path, in order.
-    pub fn destinations(&self) -> impl Iterator<Item = &Cidr> {
-        self.0.iter().filter(|(_, each)| each.best.is_some()).map(|(cidr, _)| cidr)
+    /// Takes the destinations that were marked, in the order of their marks.
+    pub fn take_marked(&mut self) -> Vec<DestId> {
+        std::mem::take(&mut self.dirty)
     }
 
-    /// Counts the destinations that each peer told of.
-    #[must_use]
-    pub fn count_by_peer(&self) -> BTreeMap<PeerIndex, usize> {
-        let mut counts = BTreeMap::new();
-        for candidate in self.0.values().flat_map(|destination| &destination.candidates) {
-            let count: &mut usize = counts.entry(candidate.source.peer).or_default();
+    /// Puts in what a peer says about `cidr`.
+    pub fn upsert(&mut self, cidr: Cidr, candidate: Candidate) {
+        let (id, peer) = (self.entry(cidr), candidate.source.peer);
+        let Some(destination) = self.get_mut(id) else { return };
+        let (is_other, is_new) = destination.candidates.upsert(candidate);
+        if is_new {
+            let count = self.received.entry(peer).or_default();
             *count = count.saturating_add(1);
         }
-        counts
+        if is_other {
+            self.mark(id);
+        }
+    }
+
+    /// Takes out what `peer` says about `cidr` under `received_id`.
+    pub fn remove(&mut self, cidr: &Cidr, peer: PeerIndex, received_id: u32) {
+        let Some(id) = self.find(cidr) else { return };
+        let Some(destination) = self.get_mut(id) else { return };
+        let count = destination.candidates.remove(peer, received_id);
+        self.removed(id, peer, count);
+    }
+
+    fn removed(&mut self, id: DestId, peer: PeerIndex, count: usize) {
+        if count == 0 {
+            return;
+        }
+        if let Some(received) = self.received.get_mut(&peer) {
+            *received = received.saturating_sub(count);
+            if *received == 0 {
+                self.received.remove(&peer);
+            }
+        }
+        self.mark(id);
+    }
+
+    /// Takes out all that `peer` said before `epoch`.
+    pub fn remove_before(&mut self, peer: PeerIndex, epoch: u32) {
+        if !self.received.contains_key(&peer) {
+            return;
+        }
+        let is_old = |each: &Candidate| each.source.peer == peer && each.source.epoch < epoch;
+        for id in self.ids() {
+            let Some(destination) = self.get_mut(id) else { continue };
+            let count = destination.candidates.retain(|each| !is_old(each));
+            self.removed(id, peer, count);
+        }
+    }
+
+    /// Takes out all that `peer` said.
+    pub fn remove_peer(&mut self, peer: PeerIndex) {
+        self.remove_before(peer, u32::MAX);
+    }
+
+    /// Sets the path that we originate to `cidr`, or that we originate none.
+    pub fn set_own(&mut self, cidr: Cidr, own: Option<Arc<Path>>) {
+        let id = self.entry(cidr);
+        if let Some(destination) = self.get_mut(id) {
+            destination.own = own;
+        }
+        self.mark(id);
+    }
+
+    /// Chooses again for a marked destination; returns its prefix and gateways if these are
+    /// not what they were.
+    pub fn reselect(&mut self, id: DestId, interner: &mut Interner) -> Option<(Cidr, Gateways)> {
+        let destination = self.get_mut(id)?;
+        destination.is_dirty = false;
+        let selection = select(destination.candidates.as_slice());
+        let mut gateways = None;
+        if let Some(selection) = selection {
+            gateways = Some(match selection.only_gateway() {
+                Some(addr) => interner.gateway(addr),
+                None => Arc::new(selection.gateways),
+            });
+            destination.candidates.put_first(selection.best);
+        }
+        if destination.own.is_some() {
+            // Our own prefixes never lead elsewhere, whoever else announces them.
+            gateways = None;
+        }
+        if destination.gateways == gateways {
+            return None;
+        }
+        destination.gateways.clone_from(&gateways);
+        Some((destination.cidr, gateways.unwrap_or_default()))
+    }
+
+    /// Notes that a stream has told of a destination or is about to.
+    pub fn hold(&mut self, id: DestId) {
+        if let Some(destination) = self.get_mut(id) {
+            destination.holders = destination.holders.saturating_add(1);
+        }
+    }
+
+    /// Takes back one [`Self::hold`].
+    pub fn release(&mut self, id: DestId) {
+        if let Some(destination) = self.get_mut(id) {
+            destination.holders = destination.holders.saturating_sub(1);
+        }
+        self.forget_unused(id);
+    }
+
+    /// Forgets a destination if nobody has a use for it.
+    pub fn forget_unused(&mut self, id: DestId) {
+        let Some(slot) = self.slots.get_mut(id.as_usize()) else { return };
+        let Some(destination) = slot.take_if(|each| each.is_unused()) else { return };
+        let hash = Self::hash(self.seed, &destination.cidr);
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
+        self.free.push(id);
+    }
+
+    /// Returns the numbers that destinations have or had.
+    pub fn ids(&self) -> impl Iterator<Item = DestId> + use<> {
+        (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).map(DestId)
+    }
+
+    /// Returns all destinations that a path leads to, in the order of their numbers.
+    pub fn reachable(&self) -> impl Iterator<Item = (DestId, &Destination)> {
+        let known = self.ids().filter_map(|id| Some((id, self.get(id)?)));
+        known.filter(|(_, each)| !each.candidates().is_empty() || each.own.is_some())
+    }
+
+    /// Returns how many paths `peer` told of.
+    #[must_use]
+    pub fn received(&self, peer: PeerIndex) -> usize {
+        self.received.get(&peer).copied().unwrap_or(0)
     }
 
     /// Returns how many destinations there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.index.len()
     }
 
     /// Is there no destination?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.index.is_empty()
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Convergence {
     is_configured: bool,
     is_advertised: bool,
     started_at: Option<Timestamp>,
+    /// When the last wait for a peer ends by itself.
+    waits_until: Option<Timestamp>,
     is_done: bool,
 }
 
@@ -59,6 +61,11 @@ impl Convergence {
         self.is_done
     }
 
+    /// Returns when the initial exchange is over at the latest, if it is not.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        self.waits_until.filter(|_| !self.is_done)
+    }
+
     fn started_at(&self) -> Option<Timestamp> {
         self.started_at.filter(|_| !self.is_done)
     }
@@ -68,18 +75,16 @@ impl Speaker {
     /// Ends the initial exchange once nobody is left to wait for.
     pub(super) fn converge(&mut self, now: Timestamp) -> Option<Output> {
         let started_at = self.convergence.started_at()?;
-        let mut waits = self.peers.values().filter_map(|peer| wait_for(peer, started_at));
-        if waits.any(|until| until > now) {
+        let waits = self.peers.values().filter_map(|peer| wait_for(peer, started_at));
+        let until = waits.filter(|until| *until > now).max();
+        self.convergence.waits_until = until;
+        if until.is_some() {
             return None;
         }
         self.convergence.is_done = true;
+        // Groups that have been told everything may now say so.
+        self.active.extend(self.groups.keys());
         Some(Output::Converged)
-    }
-
-    /// Returns when the next wait for a peer ends by itself.
-    pub(super) fn convergence_deadline(&self) -> Option<Timestamp> {
-        let started_at = self.convergence.started_at()?;
-        self.peers.values().filter_map(|peer| wait_for(peer, started_at)).max()
     }
 }
 

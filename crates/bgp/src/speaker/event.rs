@@ -1,12 +1,13 @@
 //! What a speaker is told and what it says: all of it, so that a run can be recorded.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use model::desired::{Advertisements, BgpSession};
 use model::net::Cidr;
 
 use crate::connection::ConnectionId;
+use crate::rib::Gateways;
 use crate::session::State;
 use crate::wire::Malformed;
 
@@ -78,8 +79,8 @@ pub enum Output {
     Send {
         /// To which connection.
         connection: ConnectionId,
-        /// What.
-        bytes: Vec<u8>,
+        /// What; peers that are told the same share it.
+        bytes: Bytes,
     },
     /// Write what is queued, then close; needs no answer.
     Close {
@@ -87,7 +88,7 @@ pub enum Output {
         connection: ConnectionId,
     },
     /// The kernel should hold these routes: gateways by destination, none to remove it.
-    RoutesChanged(Vec<(Cidr, BTreeSet<IpAddr>)>),
+    RoutesChanged(Vec<(Cidr, Gateways)>),
     /// A session is in another state.
     SessionChanged {
         /// Its name.

@@ -49,15 +49,14 @@ impl Speaker {
     /// Returns how things are.
     #[must_use]
     pub fn status(&self) -> Status {
-        let received = self.table.count_by_peer();
         let peers = self.peers.iter().map(|(index, peer)| PeerStatus {
             name: peer.session.config.name.clone(),
             peer_addr: peer.session.config.peer_addr,
             peer_asn: peer.session.config.peer_asn,
             state: peer.session.state(),
             since: peer.since,
-            received: received.get(index).copied().unwrap_or(0),
-            advertised: peer.adj_out.len(),
+            received: self.table.received(*index),
+            advertised: self.advertised(*index),
             is_stale: peer.stale_until.is_some(),
             has_end_of_rib: peer.has_end_of_rib,
             last_error: peer.session.last_error.clone(),
@@ -71,6 +70,7 @@ impl Speaker {
 
     /// Returns the routes that the kernel should hold: gateways by destination.
     pub fn routes(&self) -> impl Iterator<Item = (&Cidr, &BTreeSet<IpAddr>)> {
-        self.installed.iter()
+        let known = self.table.reachable().map(|(_, destination)| destination);
+        known.filter_map(|each| Some((each.cidr(), &**each.gateways()?)))
     }
 }

@@ -8,11 +8,11 @@ use super::AsnWidth;
 use super::reader::Reader;
 
 /// A path of AS numbers, the nearest first.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AsPath(pub Vec<Segment>);
 
 /// A part of a path.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Segment {
     /// Whether the order means something.
     pub kind: SegmentKind,
@@ -21,7 +21,7 @@ pub struct Segment {
 }
 
 /// Whether a segment's order means something.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum SegmentKind {
     /// `AS_SET`: the systems of an aggregate, in no order.
     Set,

@@ -8,7 +8,7 @@ use super::reader::{Reader, u32_list};
 use super::{AsPath, AsnWidth, BgpIdentifier};
 
 /// What a path says about itself, apart from its next hop.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Attributes {
     /// `ORIGIN`.
     pub origin: Origin,
@@ -48,7 +48,7 @@ impl Attributes {
 }
 
 /// How a route came into BGP; the smaller is preferred (RFC 4271 §5.1.1).
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Origin {
     /// From inside the AS.
     #[default]
@@ -60,7 +60,7 @@ pub enum Origin {
 }
 
 /// Who aggregated a route (RFC 4271 §5.1.7).
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Aggregator {
     /// Its AS.
     pub asn: Asn,
@@ -69,7 +69,7 @@ pub struct Aggregator {
 }
 
 /// An optional transitive attribute that we pass on unread.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct UnknownAttribute {
     /// Its type code.
     pub code: u8,

@@ -1,10 +1,10 @@
 //! The language of the transcripts.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bgp::rib::Gateways;
 use bgp::wire::{
     self, AsPath, Attributes, Capability, Form, GracefulRestart, Nlri, Notification, Open, Reason,
 };
@@ -288,7 +288,7 @@ fn update(words: &[&str]) -> Vec<u8> {
     messages
 }
 
-fn route_line((cidr, gateways): &(Cidr, BTreeSet<IpAddr>)) -> String {
+fn route_line((cidr, gateways): &(Cidr, Gateways)) -> String {
     let gateways: Vec<String> = gateways.iter().map(ToString::to_string).collect();
     if gateways.is_empty() {
         format!("route -{cidr}")

@@ -369,7 +369,10 @@ impl Network {
                 if let Some(other) = self.ends.get(&(node, connection)).copied()
                     && !self.is_partitioned
                 {
-                    self.deliver(other, Input::Received { connection: other.1, bytes });
+                    self.deliver(
+                        other,
+                        Input::Received { connection: other.1, bytes: bytes.to_vec() },
+                    );
                 }
                 self.deliver((node, connection), Input::Sent { connection, len });
             }
@@ -380,7 +383,7 @@ impl Network {
                         assert!(!self.are_withdrawals_forbidden, "node {node} lost {cidr}");
                         self.nodes[node].kernel.remove(&cidr);
                     } else {
-                        self.nodes[node].kernel.insert(cidr, gateways);
+                        self.nodes[node].kernel.insert(cidr, (*gateways).clone());
                     }
                 }
             }

@@ -1,0 +1,121 @@
+//! Paths in use, each stored once, and found by what they say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::{Gateways, Seed};
+use crate::wire::Attributes;
+
+/// A way to a destination.
+#[derive(Debug)]
+pub struct Path {
+    /// Where to send packets.
+    pub next_hop: IpAddr,
+    /// Everything else about it.
+    pub attributes: Arc<Attributes>,
+    /// Tells the paths of one [`Interner`] apart, for as long as it lives; at least 1.
+    pub serial: u64,
+}
+
+/// All paths in use, each stored once.
+#[derive(Debug, Default)]
+pub struct Interner {
+    paths: HashTable<Arc<Path>>,
+    gateways: BTreeMap<IpAddr, Gateways>,
+    seed: Seed,
+    last_serial: u64,
+    clean_at: usize,
+}
+
+impl Interner {
+    /// Below this many paths nothing is ever cleaned.
+    const SMALL: usize = 1024;
+
+    /// Makes one whose hashes begin with `seed`.
+    #[must_use]
+    pub fn new(seed: Seed) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// Returns the one copy of the path with these words.
+    pub fn intern(&mut self, next_hop: IpAddr, attributes: Arc<Attributes>) -> Arc<Path> {
+        let seed = self.seed;
+        let hash = seed.hash(&(next_hop, &*attributes));
+        let is_same = |path: &Arc<Path>| {
+            path.next_hop == next_hop
+                && (Arc::ptr_eq(&path.attributes, &attributes) || path.attributes == attributes)
+        };
+        if let Some(known) = self.paths.find(hash, is_same) {
+            return Arc::clone(known);
+        }
+        if self.paths.len() >= self.clean_at.max(Self::SMALL) {
+            self.clean();
+        }
+        self.last_serial = self.last_serial.saturating_add(1);
+        let path = Arc::new(Path { next_hop, attributes, serial: self.last_serial });
+        let rehash = |path: &Arc<Path>| seed.hash(&(path.next_hop, &*path.attributes));
+        self.paths.insert_unique(hash, Arc::clone(&path), rehash);
+        path
+    }
+
+    /// Returns the one copy of the set that holds only `addr`.
+    pub fn gateway(&mut self, addr: IpAddr) -> Gateways {
+        if self.gateways.len() >= Self::SMALL {
+            self.gateways.retain(|_, set| Arc::strong_count(set) > 1);
+        }
+        let set = self.gateways.entry(addr).or_insert_with(|| Arc::new(BTreeSet::from([addr])));
+        Arc::clone(set)
+    }
+
+    fn clean(&mut self) {
+        self.paths.retain(|path| Arc::strong_count(path) > 1);
+        let seed = self.seed;
+        let rehash = |path: &Arc<Path>| seed.hash(&(path.next_hop, &*path.attributes));
+        self.paths.shrink_to(Self::SMALL, rehash);
+        // Cleaning again only after doubling keeps its cost constant for each path.
+        self.clean_at = self.paths.len().saturating_mul(2);
+    }
+
+    /// Returns how many paths are stored.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Is nothing stored?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(med: u32) -> Arc<Attributes> {
+        Arc::new(Attributes { med: Some(med), ..Attributes::default() })
+    }
+
+    #[test]
+    fn equal_paths_are_stored_once() {
+        let (mut interner, addr) = (Interner::default(), IpAddr::from([192, 0, 2, 1]));
+        let one = interner.intern(addr, attributes(1));
+        assert!(Arc::ptr_eq(&one, &interner.intern(addr, attributes(1))));
+        let other = interner.intern(addr, attributes(2));
+        assert_ne!(one.serial, other.serial);
+        assert_eq!(interner.len(), 2);
+    }
+
+    #[test]
+    fn unused_paths_go_before_the_table_grows() {
+        let (mut interner, addr) = (Interner::default(), IpAddr::from([192, 0, 2, 1]));
+        for med in 0..100_000 {
+            interner.intern(addr, attributes(med));
+        }
+        assert!(interner.len() <= Interner::SMALL);
+    }
+}
