@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use model::net::Cidr;
 use telemetry::logging::Level;
 
 use crate::output::Format;
@@ -75,8 +76,12 @@ pub enum Command {
 pub enum Ipam {
     /// How full the pools are, or what is known of one address.
     Show(Show),
+    /// When pools and nodes will run out of addresses.
+    Forecast(Forecast),
     /// How addresses are assigned throughout the cluster.
     Configure(Configure),
+    /// Split a pool into equal parts; the datastore must be locked.
+    Split(Split),
 }
 
 /// Arguments of `ipam show`.
@@ -99,6 +104,17 @@ pub struct Show {
     pub output: Format,
 }
 
+/// Arguments of `ipam forecast`.
+#[derive(Args, Debug)]
+pub struct Forecast {
+    /// An earlier forecast, printed with `-o json`: growth is then measured, not estimated.
+    #[arg(long, value_name = "FILE")]
+    pub since: Option<PathBuf>,
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
 /// Arguments of `ipam configure`.
 #[derive(Args, Debug)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
@@ -108,16 +124,16 @@ pub struct Configure {
     #[command(subcommand)]
     pub task: Option<ConfigureTask>,
     /// Whether nodes take addresses only from blocks of their own.
-    #[arg(long, value_name = "true|false", action = ArgAction::Set, group = "setting")]
+    #[arg(long, value_name = "true|false", action = ArgAction::Set)]
     pub strictaffinity: Option<bool>,
     /// The most blocks that a node may own; 0 is the default of 20.
-    #[arg(long, value_name = "NUMBER", group = "setting")]
+    #[arg(long, value_name = "NUMBER")]
     pub max_blocks_per_host: Option<u32>,
     /// Whether virtual machines keep their addresses: Enabled or Disabled.
-    #[arg(long, value_name = "MODE", value_parser = ["Enabled", "Disabled"], group = "setting")]
+    #[arg(long, value_name = "MODE", value_parser = ["Enabled", "Disabled"])]
     pub kubevirt_ip_persistence: Option<String>,
     /// How long an address rests after its release, 0 to 1200.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=1200), group = "setting")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=1200))]
     pub ip_cooldown_seconds: Option<u16>,
 }
 
@@ -130,6 +146,19 @@ pub enum ConfigureTask {
         #[arg(short, long, default_value = "table")]
         output: Format,
     },
+}
+
+/// Arguments of `ipam split`.
+#[derive(Args, Debug)]
+pub struct Split {
+    /// Into how many parts; a power of two.
+    pub number: u32,
+    /// The range of the pool.
+    #[arg(long, required_unless_present = "name", conflicts_with = "name")]
+    pub cidr: Option<Cidr>,
+    /// The name of the pool.
+    #[arg(long)]
+    pub name: Option<String>,
 }
 
 /// What to do about the datastore.
@@ -184,6 +213,9 @@ mod tests {
             "calicoctl ipam configure --strictaffinity=true --max-blocks-per-host=4",
             "calicoctl ipam configure --ip-cooldown-seconds=60 --kubevirt-ip-persistence=Disabled",
             "calicoctl ipam configure show",
+            "calicoctl ipam split 4 --cidr=192.168.0.0/16",
+            "calicoctl ipam split --name=pool 4 -c /etc/calico/calicoctl.cfg",
+            "calicoctl ipam forecast --since=earlier.json -o yaml",
             "calicoctl -l panic --context=a ipam show",
             "calicoctl datastore migrate lock",
             "calicoctl completion bash",
@@ -200,6 +232,8 @@ mod tests {
             "calicoctl",
             "calicoctl ipam show --ip=1.2.3",
             "calicoctl ipam show --ip=1.2.3.4 --show-blocks",
+            "calicoctl ipam split 4",
+            "calicoctl ipam split 4 --cidr=10.0.0.1/8",
             "calicoctl ipam configure",
             "calicoctl ipam configure --strictaffinity=maybe",
             "calicoctl ipam configure --ip-cooldown-seconds=1201",

@@ -1,11 +1,16 @@
 //! `calicoctl ipam`: what each command reads, and which pure function answers it.
 
 pub mod configure;
+pub mod forecast;
+pub mod moment;
 pub mod read;
 pub mod show;
+pub mod split;
 pub mod usage;
 
-use crate::arguments::{Configure, ConfigureTask, Global, Ipam, Show};
+use std::path::Path;
+
+use crate::arguments::{Configure, ConfigureTask, Forecast, Global, Ipam, Show};
 use crate::output::{print, render};
 use crate::run::{Verdict, connect, connect_to_write};
 use crate::{Error, ipam};
@@ -18,6 +23,11 @@ use crate::{Error, ipam};
 pub async fn run(global: &Global, task: Ipam) -> Result<Verdict, Error> {
     match task {
         Ipam::Show(arguments) => Box::pin(show(global, &arguments)).await?,
+        Ipam::Forecast(arguments) => Box::pin(foresee(global, &arguments)).await?,
+        Ipam::Split(arguments) => {
+            let client = Box::pin(connect_to_write(global)).await?;
+            print(&Box::pin(split::run(&client, &arguments)).await?)?;
+        }
         Ipam::Configure(arguments) => Box::pin(configure(global, &arguments)).await?,
     }
     Ok(Verdict::Fine)
@@ -58,4 +68,37 @@ async fn configure(global: &Global, arguments: &Configure) -> Result<(), Error> 
         print(&line)?;
     }
     Ok(())
+}
+
+async fn foresee(global: &Global, arguments: &Forecast) -> Result<(), Error> {
+    let earlier: Option<forecast::Forecast> =
+        arguments.since.as_deref().map(from_json_file).transpose()?;
+    let client = connect(global)?;
+    let (blocks, pools, reserved, config) = futures::try_join!(
+        read::blocks(&client),
+        read::pools(&client),
+        read::reserved(&client),
+        read::config(&client),
+    )?;
+    let sight = forecast::Sight {
+        pools: &pools,
+        blocks: &blocks,
+        reserved: &reserved,
+        config: &config,
+        now: read::now(),
+    };
+    print(&render(&forecast::forecast(sight, earlier.as_ref()), arguments.output)?)
+}
+
+/// Reads what this program has printed as JSON.
+fn from_json_file<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|error| Error::Unreadable {
+        path: path.to_owned(),
+        problem: format!("{error}: name a file that this command has written as JSON"),
+    })
 }

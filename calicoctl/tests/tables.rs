@@ -12,9 +12,11 @@
 #[path = "tables/world.rs"]
 mod world;
 
+use calicoctl::ipam::forecast::{Forecast, Sight, forecast};
 use calicoctl::ipam::show::{address, borrowed};
 use calicoctl::ipam::usage::{Detail, usage};
 use calicoctl::output::{Format, Report, render};
+use model::block::IpamConfig;
 use world::{World, clock, compare};
 
 #[test]
@@ -40,4 +42,29 @@ fn show_finds_what_is_borrowed() {
     let world = World::read();
     compare("show-borrowed.txt", &borrowed(&world.blocks).text());
     compare("show-borrowed-yaml.txt", &render(&borrowed(&world.blocks), Format::Yaml).unwrap());
+}
+
+#[test]
+fn forecast_says_when_addresses_run_out() {
+    let world = World::read();
+    let config = IpamConfig { max_blocks_per_host: 4, ..IpamConfig::default() };
+    let sight = Sight {
+        pools: &world.pools,
+        blocks: &world.blocks,
+        reserved: &world.reserved,
+        config: &config,
+        now: clock().now,
+    };
+    compare("forecast.txt", &forecast(sight, None).text());
+    // Two days ago there was one address less on node 1, and node 2 had nothing.
+    let mut earlier: Forecast = forecast(sight, None);
+    earlier.time = "2026-11-21T00:00:00Z".to_owned();
+    earlier.pools[0].in_use -= 1;
+    earlier.nodes.retain(|node| node.outlook.name == "node-1");
+    earlier.nodes[0].outlook.in_use -= 1;
+    compare("forecast-since.txt", &forecast(sight, Some(&earlier)).text());
+    let measured = forecast(sight, Some(&earlier));
+    let json = render(&measured, Format::Json).unwrap();
+    assert_eq!(serde_json::from_str::<Forecast>(&json).unwrap(), measured);
+    compare("forecast-json.txt", &json);
 }
