@@ -1,0 +1,116 @@
+//! Random clusters: whatever is wrong, repairs end, and nobody alive loses an address.
+
+use super::*;
+
+/// What happens to one address: its block, its holder's fate, and what its handle suffers.
+#[derive(Clone, Debug)]
+struct Fate {
+    at: u8,
+    holder: u8,
+    handle: u8,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = (0_u8..96, 0_u8..7, 0_u8..6);
+    proptest::collection::vec(
+        fate.prop_map(|(at, holder, handle)| Fate { at, holder, handle }),
+        0..40,
+    )
+}
+
+fn random_cluster(fates: &[Fate], owners: &[u8], damage: u8) -> Snapshot {
+    let mut snapshot = cluster();
+    for (index, who) in owners.iter().enumerate() {
+        let block = format!("10.0.0.{}/28", 16 * (index + 1));
+        match who {
+            0 => claim(&mut snapshot, "a", &block),
+            1 => claim(&mut snapshot, "b", &block),
+            2 => claim(&mut snapshot, "gone", &block),
+            3 => affine(&mut snapshot, "b", &block),
+            _ => {
+                claim(&mut snapshot, "a", &block);
+                snapshot.affinities.pop();
+            }
+        }
+    }
+    let mut taken = BTreeSet::from([0]);
+    for fate in fates {
+        let at = format!("10.0.0.{}", fate.at);
+        let has_block = snapshot.blocks.iter().any(|block| block.value.cidr.contains(addr(&at)));
+        if !has_block || !taken.insert(fate.at) {
+            continue;
+        }
+        suffer(&mut snapshot, fate, &at);
+    }
+    if damage < 16 {
+        block_mut(&mut snapshot, "10.0.0.0/28").unallocated.retain(|free| *free != damage.into());
+    }
+    snapshot
+}
+
+fn suffer(snapshot: &mut Snapshot, fate: &Fate, at: &str) {
+    let name = format!("p{}", fate.at);
+    match fate.holder {
+        0 => run(snapshot, &name, "a", at),
+        1 => run(snapshot, &name, "b", at),
+        2 => take_for_pod(snapshot, &name, "a", at),
+        3 => take_for_pod(snapshot, &name, "gone", at),
+        4 => {
+            take_for_pod(snapshot, &name, "a", at);
+            start(snapshot, &name, "b", &["10.0.0.250"]);
+        }
+        5 => {
+            take_for_pod(snapshot, &name, "b", at);
+            start(snapshot, &format!("other{}", fate.at), "a", &[at]);
+        }
+        _ => take(snapshot, at, WINDOWS_HANDLE, &[]),
+    }
+    match fate.handle {
+        0 => drop(snapshot.handles.pop()),
+        1 => {
+            let last = snapshot.handles.last_mut().unwrap();
+            last.value.blocks.insert(cidr("10.0.0.128/28"), 2);
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn repairs_end_and_free_nothing_that_is_in_use(
+        fates in fates(),
+        owners in proptest::collection::vec(0_u8..5, 5),
+        damage in 0_u8..32,
+    ) {
+        let mut snapshot = random_cluster(&fates, &owners, damage);
+        let before = live(&snapshot);
+        for _ in 0..4 {
+            let findings = check(&snapshot);
+            let repair = plan(&snapshot, &findings, &Limits::default()).unwrap();
+            apply(&mut snapshot, &repair);
+            prop_assert_eq!(&live(&snapshot), &before);
+        }
+        let findings = check(&snapshot);
+        let repair = plan(&snapshot, &findings, &Limits::default()).unwrap();
+        prop_assert_eq!(repair.writes, Vec::new());
+        // What is left is what only people can judge, or a part of a handle that lives on.
+        let left = findings.iter().filter(|finding| finding.confidence > Confidence::Possible);
+        let left: Vec<&Finding> =
+            left.filter(|it| !matches!(it.problem, Problem::Duplicate(_))).collect();
+        prop_assert_eq!(left, Vec::<&Finding>::new());
+    }
+
+    #[test]
+    fn the_order_of_lists_does_not_matter(
+        fates in fates(),
+        owners in proptest::collection::vec(0_u8..5, 5),
+    ) {
+        let snapshot = random_cluster(&fates, &owners, 32);
+        let mut turned = snapshot.clone();
+        turned.blocks.reverse();
+        turned.affinities.reverse();
+        turned.handles.reverse();
+        let problems = |snapshot: &Snapshot| names(&check(snapshot));
+        prop_assert_eq!(problems(&snapshot), problems(&turned));
+    }
+}
