@@ -27,6 +27,7 @@ mod check;
 mod cleanup;
 mod del;
 mod delegate;
+mod gc;
 mod plan;
 mod site;
 mod status;
@@ -123,10 +124,7 @@ fn dispatch(
             block_on(check::run(&call)).map(|()| None)
         }
         Request::Status => block_on(status::run(&config, &environment.path, trace)).map(|()| None),
-        Request::Gc => {
-            let message = "GC is not supported: set `disableGC` in the conflist";
-            Err(Error::new(ErrorCode::UnsupportedField, message))
-        }
+        Request::Gc => block_on(gc::run(&config, &environment.path)).map(|()| None),
         Request::Version => Ok(None),
     }
 }

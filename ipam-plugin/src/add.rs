@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use ipam::{
-    Assigned, Assignment, Candidates, Failure, PoolReference, Release, Request, Scene, View,
-    pools_for, pools_holding, seed_of,
+    Assigned, Assignment, Candidates, Failure, PoolReference, Release, Request, Scene, Selectors,
+    View, pools_for, pools_holding, seed_of,
 };
 use model::id::NodeName;
 use model::net::{Cidr, Family, InterfaceAddr};
@@ -26,6 +26,8 @@ pub struct AddRequest {
     pub holder: Holder,
     /// Its addresses, one each.
     pub wanted: Vec<Wanted>,
+    /// Whether selectors count for pools and addresses that are asked for.
+    pub selectors: Selectors,
 }
 
 /// One address that is wanted.
@@ -155,7 +157,9 @@ fn pools(
     wanted: &Wanted,
 ) -> Result<Vec<IpPool>, Failure> {
     match wanted {
-        Wanted::This(addr) => Ok(pools_holding(&around.pools, *addr, Use::Workload)),
+        Wanted::This(addr) => {
+            pools_holding(&around.pools, *addr, &candidates(request, around, &[]))
+        }
         Wanted::Any(family, requested) => {
             pools_for(&around.pools, *family, &candidates(request, around, requested))
         }
@@ -191,6 +195,7 @@ fn candidates<'a>(
         node_labels: &around.node_labels,
         namespace_labels: around.namespace_labels.as_ref(),
         intended: Use::Workload,
+        selectors: request.selectors,
     }
 }
 

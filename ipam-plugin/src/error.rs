@@ -14,6 +14,9 @@ pub enum Error {
     /// The decision was: no.
     #[error(transparent)]
     Refused(#[from] ipam::Failure),
+    /// There was no address a moment ago.
+    #[error("{0}")]
+    Exhausted(String),
     /// An object that everything depends on cannot be understood.
     #[error("{0}")]
     InvalidObject(#[from] api::Invalid),
@@ -64,6 +67,7 @@ impl Error {
                 ErrorCode::Datastore
             }
             Self::Refused(failure) => code_of(failure),
+            Self::Exhausted(_) => ErrorCode::NoFreeAddress,
             Self::NotReady(_) | Self::TooSlow { .. } => ErrorCode::TryAgainLater,
             Self::InvalidRequest(_) => ErrorCode::InvalidConfig,
             Self::Differs(_) => ErrorCode::CheckFailed,

@@ -23,11 +23,13 @@ pub mod check;
 pub mod delete;
 pub mod driver;
 pub mod error;
+pub mod gc;
 pub mod holder;
 pub mod lock;
 mod objects;
 pub mod plugin;
 pub mod scene;
+pub mod status;
 pub mod upgrade;
 
 pub use error::Error;

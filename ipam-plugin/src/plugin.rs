@@ -8,7 +8,7 @@ use cni::environment::Attachment;
 use cni::result::Ip;
 use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
 use datastore::{Client, Options, Source};
-use ipam::PoolReference;
+use ipam::{PoolReference, Selectors};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
 use serde_json::Value;
@@ -16,9 +16,11 @@ use tracing::debug;
 
 use crate::add::{AddRequest, Wanted, add};
 use crate::driver::Driver;
+use crate::gc::GcRequest;
 use crate::holder::Holder;
 use crate::lock::HostLock;
-use crate::{Error, check, delete, scene, upgrade};
+use crate::status::Memory;
+use crate::{Error, check, delete, gc, scene, status, upgrade};
 
 /// Carries out the command in `environment` and returns what to print, if anything.
 ///
@@ -44,6 +46,7 @@ pub async fn run(
         Request::Del(attachment, _) => {
             let mut driver = connect(config)?;
             delete::delete(&mut driver, &holder(config, attachment)).await?;
+            Memory::of(config).forget();
             tell_requests(&driver);
             Ok(None)
         }
@@ -58,20 +61,34 @@ pub async fn run(
             Ok(None)
         }
         Request::Status => {
-            let is_ready = match connect(config) {
-                Ok(driver) => scene::check_ready(driver.client()).await,
-                Err(error) => Err(error),
-            };
-            is_ready
-                .map_err(|error| cni::Error::new(ErrorCode::NotAvailable, error.to_string()))?;
+            let checked = Box::pin(check_status(config)).await;
+            checked.map_err(|error| cni::Error { code: ErrorCode::NotAvailable, ..error })?;
             Ok(None)
         }
-        Request::Gc => Err(cni::Error::new(
-            ErrorCode::InvalidEnvironment,
-            "CNI_COMMAND is GC, which calico-ipam does not do: set disableGC in the network's \
-             configuration list; calico-kube-controllers frees leaked addresses",
-        )),
+        Request::Gc => {
+            let valid = config.valid_attachments.as_deref().ok_or_else(|| {
+                let text = "GC needs `cni.dev/valid-attachments` in the network configuration: \
+                            add it, or set disableGC in the configuration list";
+                cni::Error::new(ErrorCode::InvalidConfig, text)
+            })?;
+            let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
+            let mut driver = connect(config)?;
+            upgrade::upgrade_once(driver.client(), &node, Path::new(upgrade::MARKER)).await?;
+            let request = GcRequest { network: &config.name, node: &node, valid };
+            gc::collect(&mut driver, &request).await?;
+            Memory::of(config).forget();
+            Ok(None)
+        }
     }
+}
+
+async fn check_status(config: &NetworkConfig) -> Result<(), cni::Error> {
+    let mut driver = connect(config)?;
+    scene::check_ready(driver.client()).await?;
+    let Some(ipam) = &config.ipam else { return Ok(()) };
+    let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
+    let families: Vec<Family> = families(ipam).map(|(family, _)| family).collect();
+    Ok(status::check(&mut driver, &node, &families, &Memory::of(config)).await?)
 }
 
 fn connect(config: &NetworkConfig) -> Result<Driver, Error> {
@@ -113,18 +130,27 @@ fn add_request(
                     `ipam.assign_ipv6` to \"true\"";
         return Err(Error::InvalidRequest(text.to_owned()));
     }
-    Ok(AddRequest { node, holder: holder(config, attachment), wanted })
+    let selectors =
+        if ipam.honors_selectors { Selectors::Honoured } else { Selectors::OfRequestedIgnored };
+    Ok(AddRequest { node, holder: holder(config, attachment), wanted, selectors })
 }
 
 fn any_of(ipam: &Ipam) -> Vec<Wanted> {
     let references =
         |pools: &[String]| pools.iter().map(|pool| PoolReference::parse(pool)).collect();
+    families(ipam).map(|(family, pools)| Wanted::Any(family, references(pools))).collect()
+}
+
+/// Returns the families of which an address is wanted, with the pools that are named.
+fn families(ipam: &Ipam) -> impl Iterator<Item = (Family, &[String])> {
     let families = [
-        (ipam.assigns_ipv4, Family::V4, &ipam.ipv4_pools),
-        (ipam.assigns_ipv6, Family::V6, &ipam.ipv6_pools),
+        (ipam.assigns_ipv4, Family::V4, ipam.ipv4_pools.as_slice()),
+        (ipam.assigns_ipv6, Family::V6, ipam.ipv6_pools.as_slice()),
     ];
-    let wanted = families.into_iter().filter(|(is_wanted, ..)| *is_wanted);
-    wanted.map(|(_, family, pools)| Wanted::Any(family, references(pools))).collect()
+    families
+        .into_iter()
+        .filter(|(is_wanted, ..)| *is_wanted)
+        .map(|(_, family, pools)| (family, pools))
 }
 
 /// Returns the result: addresses only, as CNI asks of a delegate.

@@ -62,7 +62,7 @@ impl Surroundings {
         age: Age,
     ) -> Result<(Self, View), Error> {
         let client = driver.client().clone();
-        let filter = Filter { labels: Some(own_affinities(node)), ..Filter::default() };
+        let filter = own_affinities(node);
         let (ready, config, reserved, pools, node_labels, affinities) = futures::join!(
             check_ready(&client),
             read_config_of(&client, age),
@@ -186,12 +186,13 @@ pub(crate) async fn list<T: Object>(
     })
 }
 
-/// Returns the label selector of a node's affinities.
-fn own_affinities(node: &NodeName) -> String {
-    format!(
+/// Returns what selects a node's affinities.
+pub(crate) fn own_affinities(node: &NodeName) -> Filter {
+    let labels = format!(
         "{}={},{}=host",
         api::names::HOSTNAME_HASH_LABEL,
         api::names::hostname_hash(node.as_str()),
         api::names::AFFINITY_TYPE_LABEL,
-    )
+    );
+    Filter { labels: Some(labels), ..Filter::default() }
 }

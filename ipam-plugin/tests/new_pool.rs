@@ -13,7 +13,7 @@
 mod common;
 
 use common::{Asked, Reply, Server};
-use ipam::PoolReference;
+use ipam::{PoolReference, Selectors};
 use ipam_plugin::add::{AddRequest, Wanted, add};
 use ipam_plugin::driver::Driver;
 use ipam_plugin::holder::Holder;
@@ -27,7 +27,7 @@ const LISTED: [&str; 3] = ["blockaffinities", "ippools", "ipreservations"];
 const GROUP: &str = "/apis/crd.projectcalico.org/v1";
 
 /// What was written before the request; memory has none of it.
-fn objects() -> [(String, Value); 5] {
+fn objects() -> [(String, Value); 6] {
     let cidr = "10.0.0.0/26".parse().unwrap();
     let owner = Owner::Host("a".parse().unwrap());
     let block = ipam::slots::fresh(cidr, owner.clone(), WallTime(0)).unwrap();
@@ -48,6 +48,7 @@ fn objects() -> [(String, Value); 5] {
         (format!("{GROUP}/clusterinformations/default"), ready),
         (format!("{GROUP}/ippools"), named("IPPool", "new", pool)),
         ("/api/v1/nodes/a".to_owned(), node),
+        (format!("{GROUP}/blockaffinities/a-10-0-0-0-26"), affinity.clone()),
         (format!("{GROUP}/blockaffinities"), affinity),
         (format!("{GROUP}/ipamblocks/10-0-0-0-26"), block),
     ]
@@ -91,6 +92,7 @@ async fn added(pools: &[&str]) -> (Result<String, String>, usize) {
         node: "a".parse().unwrap(),
         holder: Holder { network: "n".to_owned(), container_id: "c".to_owned(), pod: None },
         wanted: vec![Wanted::Any(Family::V4, references)],
+        selectors: Selectors::OfRequestedIgnored,
     };
     let end = Box::pin(add(&mut driver, &request)).await;
     let end = end.map(|addrs| addrs[0].to_string()).map_err(|error| error.to_string());

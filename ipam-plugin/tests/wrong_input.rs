@@ -30,7 +30,12 @@ const CASES: &[Case] = &[
     ("", config!(""), 4, "every call needs CNI_COMMAND"),
     ("CNI_COMMAND=ATTACH", config!(""), 4, "CNI_COMMAND `ATTACH` is unknown"),
     ("CNI_COMMAND=ADD", config!(""), 4, "ADD needs CNI_CONTAINERID, CNI_NETNS"),
-    ("CNI_COMMAND=GC CNI_PATH=/opt/cni/bin", config!(""), 4, "CNI_COMMAND is GC"),
+    (
+        "CNI_COMMAND=GC CNI_PATH=/opt/cni/bin",
+        config!(""),
+        7,
+        "GC needs `cni.dev/valid-attachments`",
+    ),
     ("CNI_COMMAND=STATUS", config!(""), 50, "cannot use the datastore configuration"),
     (ADD, "", 6, "network configuration is no JSON object"),
     (ADD, "[]", 6, "network configuration is no JSON object"),

@@ -9,6 +9,7 @@ mod sections;
 pub(crate) use fields::Fields;
 pub use sections::{
     ContainerSettings, FeatureControl, Ipam, Kubernetes, LogLevel, Logging, Nodename,
+    ValidAttachment,
 };
 
 use std::net::IpAddr;
@@ -66,6 +67,8 @@ pub struct NetworkConfig {
     pub ipam_lock_file: PathBuf,
     /// `args.cni.ips`, or else `runtimeConfig.ips`: addresses that the container should get.
     pub addrs: Vec<IpAddr>,
+    /// `cni.dev/valid-attachments`: what GC must leave alone. Absent is not empty.
+    pub valid_attachments: Option<Vec<ValidAttachment>>,
     /// `prevResult`, if there is one.
     pub prev_result: Option<Success>,
     raw: Secret<Map<String, Value>>,
@@ -174,6 +177,7 @@ impl NetworkConfig {
             endpoint_status_dir: text("endpoint_status_dir", "/var/run/calico/endpoint-status")?,
             ipam_lock_file: text("ipam_lock_file", "/var/run/calico/ipam.lock")?,
             addrs: sections::requested_addrs(&fields)?,
+            valid_attachments: sections::valid_attachments(&fields)?,
             prev_result: previous.map(|value| Success::read(value, version)).transpose()?,
             raw: Secret::new(raw),
         })

@@ -123,6 +123,17 @@ impl Assignment {
         }
     }
 
+    /// Starts the assignment of an address for a Service, from blocks that belong to no
+    /// machine but to the virtual owner named by `request.node`: in Calico `load-balancer`.
+    ///
+    /// The limit of blocks per node is none for it.
+    #[must_use]
+    pub fn for_service(request: Request, mut scene: Scene, view: View) -> Self {
+        scene.config.max_blocks_per_host = u32::MAX;
+        let owner = Owner::Virtual(request.node.to_string());
+        Self { owner, ..Self::new(request, scene, view) }
+    }
+
     /// Returns what the machine knows, for an operation that follows.
     #[must_use]
     pub fn into_view(self) -> View {

@@ -53,6 +53,6 @@ pub mod slots;
 pub use assign::{Assigned, Assignment, Request, Scene};
 pub use failure::{Failure, Limit, PoolUsage};
 pub use machine::{Key, Known, Machine, Op, Outcome, Record, Step, View};
-pub use pools::{Candidates, PoolReference, pools_for, pools_holding};
+pub use pools::{Candidates, PoolReference, Selectors, pools_for, pools_holding};
 pub use ranges::{Ranges, seed_of};
 pub use release::{AddressRelease, Expected, Release, Released};

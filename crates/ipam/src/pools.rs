@@ -58,12 +58,24 @@ pub struct Candidates<'a> {
     pub namespace_labels: Option<&'a Labels>,
     /// What the address is for.
     pub intended: Use,
+    /// Whether selectors count for what is asked for by name.
+    pub selectors: Selectors,
+}
+
+/// Whether a pool's selectors count when the pool, or an address of it, is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Selectors {
+    /// As in Calico: who asks for a pool gets it.
+    OfRequestedIgnored,
+    /// A pool is only for the nodes and namespaces that it selects.
+    Honoured,
 }
 
 /// Returns the pools to assign from, in the order to try them.
 ///
-/// Requested pools are taken as they are, whatever their selectors say;
-/// otherwise all that select the node and the namespace, by name.
+/// Requested pools are taken in the order of the request, those of
+/// [`Selectors::Honoured`] only if they select the node and the namespace;
+/// otherwise all that do, by name.
 ///
 /// # Errors
 ///
@@ -93,13 +105,24 @@ pub fn pools_for(
     Ok(chosen)
 }
 
-/// Returns the enabled pools for that use which `addr` lies in; selectors do not count.
-#[must_use]
-pub fn pools_holding(pools: &[IpPool], addr: IpAddr, intended: Use) -> Vec<IpPool> {
+/// Returns the pools from which the very address `addr` may be taken.
+///
+/// # Errors
+///
+/// [`Failure::UnusablePool`] if the address lies in a pool whose selectors count and forbid it.
+pub fn pools_holding(
+    pools: &[IpPool],
+    addr: IpAddr,
+    wanted: &Candidates<'_>,
+) -> Result<Vec<IpPool>, Failure> {
     let fits = |pool: &&IpPool| {
-        !pool.is_disabled && pool.allowed_uses.allow(intended) && pool.cidr.contains(addr)
+        !pool.is_disabled && pool.allowed_uses.allow(wanted.intended) && pool.cidr.contains(addr)
     };
-    pools.iter().filter(fits).cloned().collect()
+    let usable = |pool: &IpPool| match forbidden(pool, wanted) {
+        Some(reason) => Err(unusable(pool, reason)),
+        None => Ok(pool.clone()),
+    };
+    pools.iter().filter(fits).map(usable).collect()
 }
 
 fn requested(
@@ -113,12 +136,31 @@ fn requested(
     };
     let reason = if pool.is_disabled {
         "is disabled: set spec.disabled to false"
-    } else if pool.allowed_uses.allow(wanted.intended) {
-        return Ok((*pool).clone());
-    } else {
+    } else if !pool.allowed_uses.allow(wanted.intended) {
         "is not for this use: add it to spec.allowedUses"
+    } else if let Some(reason) = forbidden(pool, wanted) {
+        reason
+    } else {
+        return Ok((*pool).clone());
     };
-    Err(Failure::UnusablePool { pool: pool.name.clone(), cidr: pool.cidr, reason })
+    Err(unusable(pool, reason))
+}
+
+/// Returns which selector of a pool that is asked for forbids its use, if they count.
+fn forbidden(pool: &IpPool, wanted: &Candidates<'_>) -> Option<&'static str> {
+    if wanted.selectors == Selectors::OfRequestedIgnored {
+        return None;
+    }
+    if !pool.node_selector.matches(wanted.node_labels) {
+        return Some("does not select this node: change its nodeSelector");
+    }
+    let selector = pool.namespace_selector.as_ref()?;
+    let is_selected = wanted.namespace_labels.is_some_and(|labels| selector.matches(labels));
+    (!is_selected).then_some("does not select the namespace: change its namespaceSelector")
+}
+
+fn unusable(pool: &IpPool, reason: &'static str) -> Failure {
+    Failure::UnusablePool { pool: pool.name.clone(), cidr: pool.cidr, reason }
 }
 
 /// Returns why the pool is not used unasked, or `None` if it is.

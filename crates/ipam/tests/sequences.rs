@@ -394,6 +394,21 @@ fn a_block_of_a_new_size_never_overlaps_an_old_one() {
     assert!(failure.contains("overlaps a block of another size"), "{failure}");
 }
 
+#[test]
+fn a_service_gets_its_address_from_blocks_of_no_machine() {
+    let mut store = Store::default();
+    addr_of(&mut store, "a", "h1");
+    let config = IpamConfig { max_blocks_per_host: 0, ..IpamConfig::default() };
+    let scene = Scene { config, ..scene() };
+    let mut view = View::default();
+    let mut revisions = Revisions::new();
+    view.feed(Op::ListAffinities, store.apply(&Op::ListAffinities, &mut revisions));
+    let mut machine = Assignment::for_service(request("load-balancer", "lb-1"), scene, view);
+    let (log, end) = run(&mut store, &mut machine, &mut revisions);
+    assert_eq!(end.unwrap().addr.to_string(), "10.0.0.2");
+    assert!(log.contains(&"create affinity virtual:load-balancer 10.0.0.2/31 Pending".to_owned()));
+}
+
 /// What is left when a block is created for a writer that is dead, and whose claim was
 /// withdrawn for one of a block of another size.
 fn late_block() -> Store {

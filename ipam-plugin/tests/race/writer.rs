@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use datastore::{Client, Options};
+use ipam::Selectors;
 use ipam_plugin::add::{AddRequest, Wanted, add};
 use ipam_plugin::delete::delete;
 use ipam_plugin::driver::Driver;
@@ -90,6 +91,7 @@ impl Life {
                     node: format!("node-{}", self.writer % NODES).parse().unwrap(),
                     holder: holder(&container),
                     wanted: vec![Wanted::Any(Family::V4, Vec::new())],
+                    selectors: Selectors::OfRequestedIgnored,
                 };
                 let mut driver = Driver::new(client.clone(), lock());
                 let addrs = Box::pin(add(&mut driver, &request)).await.unwrap();

@@ -24,6 +24,9 @@ pub struct Ipam {
     pub ipv4_pools: Vec<String>,
     /// `ipv6_pools`.
     pub ipv6_pools: Vec<String>,
+    /// `honor_pool_selectors`: also pools and addresses that are asked for must select the
+    /// node and the namespace. False unless said otherwise, as in Calico, which has no such key.
+    pub honors_selectors: bool,
     /// `subnet`, for `host-local`: a CIDR, `usePodCidr` or `usePodCidrIPv6`.
     pub subnet: Option<String>,
     /// `routes[].dst`: what the container should reach instead of everything.
@@ -48,6 +51,7 @@ impl Ipam {
             assigns_ipv6: fields.truth("assign_ipv6")?.unwrap_or(false),
             ipv4_pools: fields.texts("ipv4_pools")?,
             ipv6_pools: fields.texts("ipv6_pools")?,
+            honors_selectors: fields.truth("honor_pool_selectors")?.unwrap_or(false),
             subnet: fields.text("subnet")?.map(str::to_owned),
             routes: fields.objects("routes")?.into_iter().map(dst).collect::<Result<_, _>>()?,
         }))
@@ -209,6 +213,34 @@ impl ContainerSettings {
         let fields = Fields::new("container_settings", object.unwrap_or(&empty));
         Ok(Self { allows_forwarding: fields.truth("allow_ip_forwarding")?.unwrap_or(false) })
     }
+}
+
+/// An attachment that the runtime still knows (CNI spec 1.1 §2 "GC").
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ValidAttachment {
+    /// `containerID`.
+    pub container_id: String,
+    /// `ifname`.
+    pub if_name: String,
+}
+
+/// Reads what GC must leave alone.
+pub(super) fn valid_attachments(
+    fields: &Fields<'_>,
+) -> Result<Option<Vec<ValidAttachment>>, InvalidConfig> {
+    const KEY: &str = "cni.dev/valid-attachments";
+    if fields.value(KEY).is_none_or(Value::is_null) {
+        return Ok(None);
+    }
+    let read = |object| {
+        let fields = Fields::new("cni.dev/valid-attachments[]", object);
+        let need = |key| {
+            let text = fields.text(key)?.filter(|text| !text.is_empty());
+            text.map(str::to_owned).ok_or_else(|| InvalidConfig::Missing(fields.name(key)))
+        };
+        Ok(ValidAttachment { container_id: need("containerID")?, if_name: need("ifname")? })
+    };
+    fields.objects(KEY)?.into_iter().map(read).collect::<Result<_, _>>().map(Some)
 }
 
 /// Reads the addresses that were asked for; `args` wins over `runtimeConfig`

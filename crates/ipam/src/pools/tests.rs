@@ -56,6 +56,7 @@ fn chosen(
         node_labels: &node_labels,
         namespace_labels: namespace,
         intended: Use::Workload,
+        selectors: Selectors::OfRequestedIgnored,
     };
     let pools = pools_for(pools, Family::V4, &wanted).map_err(|failure| failure.to_string())?;
     Ok(pools.into_iter().map(|pool| pool.name).collect())
@@ -110,15 +111,38 @@ fn without_a_usable_pool_every_refusal_is_told() {
     );
 }
 
+fn holding(addr: &str, intended: Use, selectors: Selectors) -> Result<Vec<String>, String> {
+    let node = "node-1".parse().unwrap();
+    let node_labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+    let wanted = Candidates {
+        requested: &[],
+        node: &node,
+        node_labels: &node_labels,
+        namespace_labels: Some(&team("red")),
+        intended,
+        selectors,
+    };
+    let found = pools_holding(&pools(), addr.parse().unwrap(), &wanted);
+    let found = found.map_err(|failure| failure.to_string())?;
+    Ok(found.into_iter().map(|pool| pool.name).collect())
+}
+
 #[test]
 fn a_given_address_needs_an_enabled_pool_for_its_use() {
-    let names = |addr: &str, intended| -> Vec<String> {
-        let found = pools_holding(&pools(), addr.parse().unwrap(), intended);
-        found.into_iter().map(|pool| pool.name).collect()
-    };
-    assert_eq!(names("10.1.0.1", Use::Workload), ["manual"]);
-    assert_eq!(names("10.2.0.1", Use::Workload), ["elsewhere"]);
-    assert!(names("10.0.0.1", Use::Workload).is_empty());
-    assert!(names("10.3.0.1", Use::Workload).is_empty());
-    assert!(names("192.0.2.1", Use::Workload).is_empty());
+    let names = |addr| holding(addr, Use::Workload, Selectors::OfRequestedIgnored).unwrap();
+    assert_eq!(names("10.1.0.1"), ["manual"]);
+    assert_eq!(names("10.2.0.1"), ["elsewhere"]);
+    for addr in ["10.0.0.1", "10.3.0.1", "192.0.2.1"] {
+        assert!(names(addr).is_empty(), "{addr}");
+    }
+}
+
+#[test]
+fn selectors_count_for_what_is_asked_for_if_they_are_honoured() {
+    let of = |addr| holding(addr, Use::Workload, Selectors::Honoured);
+    assert_eq!(of("10.1.0.1").unwrap(), ["manual"]);
+    let elsewhere = of("10.2.0.1").unwrap_err();
+    assert!(elsewhere.contains("elsewhere 10.2.0.0/16 does not select this node"), "{elsewhere}");
+    let blue = of("10.4.0.1").unwrap_err();
+    assert!(blue.contains("blue 10.4.0.0/16 does not select the namespace"), "{blue}");
 }
