@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::time::Timestamp;
 
 use crate::hold_time::HoldTime;
-use crate::wire::{self, Kind, Notification, Open, RouteRefresh};
+use crate::wire::{self, Context, Kind, Notification, Open, RouteRefresh, Update};
 
 /// The name of a TCP connection between the speaker and its shell.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -40,11 +40,12 @@ pub(crate) enum Stage {
     Established,
 }
 
-/// A message of the peer, decoded except for UPDATE, whose form the session knows.
+/// A message of the peer; an UPDATE that comes too early is not read.
 #[derive(Debug)]
 pub(crate) enum Message {
     Open(Open),
-    Update(Vec<u8>),
+    Update(Update),
+    EarlyUpdate,
     Notification(Notification),
     Keepalive,
     RouteRefresh(RouteRefresh),
@@ -61,6 +62,11 @@ pub(crate) struct Connection {
     pub(crate) peer_open: Option<Open>,
     /// Bytes given to the shell that it has not written yet.
     pub(crate) unsent: usize,
+    /// What both sides have agreed on for UPDATEs, once they flow.
+    pub(crate) context: Context,
+    /// The longest message that we have offered to read, in bytes.
+    max_len: usize,
+    stall: Stall,
     buffer: Vec<u8>,
     /// How much of the buffer has been taken; it is cut off when no whole message is left.
     taken: usize,
@@ -68,6 +74,15 @@ pub(crate) struct Connection {
     /// When silence, or a TCP connect without an end, has lasted too long.
     expires: Option<Timestamp>,
     keepalive: Option<Timer>,
+}
+
+/// Whether the peer takes what we write (RFC 9687).
+#[derive(Clone, Copy, Debug, Default)]
+struct Stall {
+    /// Has the shell written anything since the last look?
+    has_progress: bool,
+    /// The first look since which nothing was written although something should be.
+    since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +96,12 @@ struct Timer {
 pub(crate) enum TimerEvent {
     SendKeepalive,
     Expired,
+    /// The peer has taken nothing for the Send Hold Time (RFC 9687 §3.2).
+    Stalled,
 }
+
+/// The least Send Hold Time (RFC 9687 §4).
+const SEND_HOLD: Duration = Duration::from_secs(480);
 
 impl Connection {
     /// Starts an outgoing connection, which must be there within `limit`.
@@ -96,6 +116,9 @@ impl Connection {
             local_addr: None,
             peer_open: None,
             unsent: 0,
+            context: Context::default(),
+            max_len: wire::MAX_LEN,
+            stall: Stall::default(),
             buffer: Vec::new(),
             taken: 0,
             hold: None,
@@ -110,8 +133,11 @@ impl Connection {
     }
 
     /// Notes that our OPEN goes out; until the peer's comes, the proposed Hold Time counts (§8.2.2).
-    pub(crate) fn open_sent(&mut self, local_addr: IpAddr, now: Timestamp) {
+    ///
+    /// `max_len` is the longest message that it offers to read.
+    pub(crate) fn open_sent(&mut self, local_addr: IpAddr, max_len: usize, now: Timestamp) {
         self.stage = Stage::OpenSent;
+        self.max_len = max_len;
         self.local_addr = Some(local_addr);
         self.expires = HoldTime::PROPOSED.period().map(|period| now + period);
     }
@@ -148,14 +174,17 @@ impl Connection {
     /// Takes the next whole message, if there is one.
     pub(crate) fn next_message(&mut self, now: Timestamp) -> Result<Option<Message>, Notification> {
         let untaken = self.buffer.get(self.taken..).unwrap_or_default();
-        let Some((frame, rest)) = wire::split_frame(untaken, wire::MAX_LEN)? else {
+        let Some((frame, rest)) = wire::split_frame(untaken, self.max_len)? else {
             self.buffer.drain(..self.taken);
             self.taken = 0;
             return Ok(None);
         };
         let message = match frame.kind {
             Kind::Open => Message::Open(Open::decode(frame.body)?),
-            Kind::Update => Message::Update(frame.body.to_vec()),
+            Kind::Update if self.stage == Stage::Established => {
+                Message::Update(Update::decode(frame.body, self.context)?)
+            }
+            Kind::Update => Message::EarlyUpdate,
             Kind::Notification => Message::Notification(Notification::decode(frame.body)),
             Kind::Keepalive => Message::Keepalive,
             Kind::RouteRefresh => Message::RouteRefresh(RouteRefresh::decode(frame.body)?),
@@ -180,6 +209,26 @@ impl Connection {
         }
         let timer = self.keepalive.as_mut().filter(|timer| timer.due <= now)?;
         timer.due = now + timer.period;
+        if self.has_stalled(now) {
+            return Some(TimerEvent::Stalled);
+        }
         Some(TimerEvent::SendKeepalive)
+    }
+
+    /// Notes that the shell has written `len` bytes.
+    pub(crate) fn written(&mut self, len: usize) {
+        self.unsent = self.unsent.saturating_sub(len);
+        self.stall.has_progress = true;
+    }
+
+    /// Looks, as often as KEEPALIVEs go out, whether the peer still takes them.
+    fn has_stalled(&mut self, now: Timestamp) -> bool {
+        if std::mem::take(&mut self.stall.has_progress) || self.unsent == 0 {
+            self.stall.since = None;
+            return false;
+        }
+        let since = *self.stall.since.get_or_insert(now);
+        let doubled = self.hold.unwrap_or_default().saturating_mul(2);
+        since.until(now) >= SEND_HOLD.max(doubled)
     }
 }

@@ -44,5 +44,5 @@ pub mod wire;
 pub use connection::ConnectionId;
 pub use hold_time::{HoldTime, UnacceptableHoldTime};
 pub use session::State;
-pub use speaker::{Input, Output, PeerStatus, Problem, Speaker, SpeakerConfig, Status};
+pub use speaker::{Input, Output, PathFate, PeerStatus, Problem, Speaker, SpeakerConfig, Status};
 pub use wire::BgpIdentifier;

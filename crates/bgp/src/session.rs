@@ -5,6 +5,7 @@
 //! each of them is an FSM of RFC 4271 by itself, and the session's state is that
 //! of the one which has come furthest.
 
+mod agreed;
 mod ending;
 mod open;
 
@@ -13,16 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::desired::BgpSession;
-use model::net::{Asn, Family};
+use model::net::Asn;
 use model::time::Timestamp;
 
 use crate::connection::{Connection, ConnectionId, Message, Stage, TimerEvent};
 use crate::jitter::Jitter;
 use crate::speaker::Output;
-use crate::wire::{
-    self, AsnWidth, BgpIdentifier, Capability, Context, Form, GracefulRestart, Notification,
-    Reason, RouteRefresh, Update,
-};
+use crate::wire::{self, BgpIdentifier, Notification, Reason, RouteRefresh, Update};
 
 /// The states of RFC 4271 §8.2.2.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -118,11 +116,6 @@ impl Session {
         }
     }
 
-    /// Returns the family of the session's routes, which is that of its TCP connection.
-    pub(crate) fn family(&self) -> Family {
-        Family::of(self.config.peer_addr)
-    }
-
     pub(crate) fn state(&self) -> State {
         let furthest = self.connections.iter().map(|connection| connection.stage).max();
         match furthest {
@@ -146,12 +139,6 @@ impl Session {
 
     pub(crate) fn established_at(&self) -> Option<Timestamp> {
         self.established().and(self.established_at)
-    }
-
-    /// Returns what the peer said about restarts, if it covers our family.
-    pub(crate) fn graceful_restart(&self) -> Option<&GracefulRestart> {
-        let open = self.established()?.peer_open.as_ref()?;
-        open.graceful_restart().filter(|restart| restart.covers(self.family()))
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
@@ -184,6 +171,7 @@ impl Session {
                     effects.extend(self.send(id, wire::encode_keepalive()));
                 }
                 Some(TimerEvent::Expired) => effects.extend(self.on_expired(id, env)),
+                Some(TimerEvent::Stalled) => effects.extend(self.on_stalled(env)),
                 None => {}
             }
         }
@@ -251,9 +239,10 @@ impl Session {
         env: &Environment,
     ) -> Vec<Effect> {
         let open = self.our_open(env);
+        let max_len = self.readable_len();
         match self.connection_mut(id) {
             Some(connection) if connection.stage == Stage::Connecting => {
-                connection.open_sent(local_addr, env.now);
+                connection.open_sent(local_addr, max_len, env.now);
                 self.send(id, open.encode())
             }
             Some(_) | None => Vec::new(),
@@ -291,13 +280,7 @@ impl Session {
             (Stage::OpenSent, Message::Open(open)) => self.on_open(id, open, env),
             (Stage::OpenConfirm, Message::Keepalive) => self.on_established(id, env),
             (Stage::Established, Message::Keepalive) => Vec::new(),
-            (Stage::Established, Message::Update(body)) => {
-                let decoded = Update::decode(&body, self.context());
-                match decoded {
-                    Ok(update) => vec![Effect::Update(update)],
-                    Err(notification) => self.fail(id, &notification, env),
-                }
-            }
+            (Stage::Established, Message::Update(update)) => vec![Effect::Update(update)],
             (Stage::Established, Message::RouteRefresh(refresh)) => vec![Effect::Refresh(refresh)],
             (Stage::Connecting | Stage::OpenSent, _) => {
                 self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_OPEN_SENT), env)
@@ -305,7 +288,7 @@ impl Session {
             (Stage::OpenConfirm, _) => {
                 self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_OPEN_CONFIRM), env)
             }
-            (Stage::Established, Message::Open(_)) => {
+            (Stage::Established, Message::Open(_) | Message::EarlyUpdate) => {
                 self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_ESTABLISHED), env)
             }
         }
@@ -320,6 +303,10 @@ impl Session {
         }
         if let Some(connection) = self.connection_mut(id) {
             connection.stage = Stage::Established;
+        }
+        let context = self.context();
+        if let Some(connection) = self.connection_mut(id) {
+            connection.context = context;
         }
         self.established_at = Some(env.now);
         self.has_been_established = true;
@@ -341,32 +328,6 @@ impl Session {
             self.retry_at = Some(now);
         }
         self.config = config;
-    }
-
-    /// Returns how the peer of an open connection writes AS numbers.
-    pub(crate) fn width(&self) -> AsnWidth {
-        let open = self.established().and_then(|each| each.peer_open.as_ref());
-        let is_wide = open.is_none_or(|open| open.four_octet_asn().is_some());
-        if is_wide { AsnWidth::Four } else { AsnWidth::Two }
-    }
-
-    /// Returns how the peer wants to be written to.
-    pub(crate) fn form(&self) -> Form {
-        Form { width: self.width(), ..Form::default() }
-    }
-
-    fn context(&self) -> Context {
-        Context {
-            width: self.width(),
-            is_internal: self.config.is_internal(),
-            ..Context::default()
-        }
-    }
-
-    /// Does the peer know the borders of a refresh (RFC 7313)?
-    pub(crate) fn speaks_enhanced_refresh(&self) -> bool {
-        let open = self.established().and_then(|each| each.peer_open.as_ref());
-        open.is_some_and(|open| open.capabilities.contains(&Capability::EnhancedRouteRefresh))
     }
 
     /// Returns the output that sends `bytes`, and counts them.

@@ -16,14 +16,14 @@ use model::desired::Origination;
 use model::net::Cidr;
 use model::time::Timestamp;
 
-pub use event::{Input, Output, Problem};
+pub use event::{Input, Output, PathFate, Problem};
 pub use status::{PeerStatus, Status};
 
 use crate::connection::ConnectionId;
 use crate::export::Scope;
 use crate::rib::{Interner, PeerIndex, Seed, Source, Table};
 use crate::session::{Effect, Environment, Loss, Session, State};
-use crate::wire::BgpIdentifier;
+use crate::wire::{BgpIdentifier, Families};
 use convergence::Convergence;
 use groups::{Group, GroupId};
 
@@ -75,6 +75,8 @@ struct Peer {
     epoch: u32,
     /// When paths of earlier epochs go at the latest.
     stale_until: Option<Timestamp>,
+    /// The families whose initial routes it has told.
+    ended: Families,
     has_end_of_rib: bool,
     owes_end_of_rib: bool,
     owes_refresh_end: bool,
@@ -141,6 +143,7 @@ impl Speaker {
                 outputs
             }
             Input::Sent { connection, len } => self.on_sent(connection, len),
+            Input::PathDown { peer_addr, fate } => self.on_path_down(peer_addr, fate, now),
             Input::DeadlineReached => self.on_deadline(now),
             Input::Stop => self.stop(),
         };
@@ -217,11 +220,26 @@ impl Speaker {
         })
     }
 
+    fn on_path_down(&mut self, peer_addr: IpAddr, fate: PathFate, now: Timestamp) -> Vec<Output> {
+        let env = self.environment(now);
+        let is_meant = |(_, peer): &(&PeerIndex, &Peer)| peer.session.config.peer_addr == peer_addr;
+        let indexes: Vec<PeerIndex> =
+            self.peers.iter().filter(is_meant).map(|(index, _)| *index).collect();
+        let mut outputs = Vec::new();
+        for index in indexes {
+            let Some(peer) = self.peers.get_mut(&index) else { continue };
+            self.touched.insert(index);
+            let effects = peer.session.on_path_down(fate, &env);
+            outputs.extend(self.apply(index, effects, now));
+        }
+        outputs
+    }
+
     fn on_sent(&mut self, connection: ConnectionId, len: usize) -> Vec<Output> {
         let Some(index) = self.connections.get(&connection).copied() else { return Vec::new() };
         let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
         if let Some(connection) = peer.session.connection_mut(connection) {
-            connection.unsent = connection.unsent.saturating_sub(len);
+            connection.written(len);
         }
         self.active.extend(self.group_of(index));
         Vec::new()
@@ -274,7 +292,7 @@ impl Speaker {
                     outputs.push(output);
                 }
                 Effect::Established => self.on_established(index, now),
-                Effect::Update(update) => outputs.extend(self.on_update(index, &update)),
+                Effect::Update(update) => outputs.extend(self.on_update(index, &update, now)),
                 Effect::Refresh(refresh) => outputs.extend(self.on_refresh(index, refresh)),
                 Effect::Down(loss) => self.on_down(index, loss, now),
             }
@@ -286,9 +304,14 @@ impl Speaker {
         self.leave(index);
         let Some(peer) = self.peers.get_mut(&index) else { return };
         peer.source = None;
+        peer.ended = Families::NONE;
         peer.has_end_of_rib = false;
         peer.owes_end_of_rib = false;
         peer.owes_refresh_end = false;
+        if peer.stale_until.is_some() {
+            // RFC 4724 §4.2: what was stale already does not survive a second restart.
+            self.table.remove_before(index, peer.epoch);
+        }
         peer.epoch = peer.epoch.saturating_add(1);
         match loss {
             Loss::Graceful(time) if !time.is_zero() => peer.stale_until = Some(now + time),

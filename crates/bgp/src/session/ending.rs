@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use model::net::Family;
+
 use super::{
     CONNECT_DELAY, CONNECT_RETRY, ERROR_FORGET, ERROR_WAIT, Effect, Environment, Loss, Session,
 };
 use crate::connection::{ConnectionId, Stage};
-use crate::speaker::Output;
-use crate::wire::{Notification, Reason};
+use crate::speaker::{Output, PathFate};
+use crate::wire::{AfiSafi, GracefulRestart, Notification, Reason};
+
+/// How long a peer that announced too much is left alone.
+const MAX_PREFIXES_WAIT: Duration = Duration::from_secs(300);
 
 impl Session {
     /// Ends a connection that lost to another one, which is no error of the session.
@@ -32,7 +37,78 @@ impl Session {
             self.connections.retain(|each| each.id != id);
             return vec![Effect::Output(Output::Close { connection: id })];
         }
-        self.end_with_error(format!("the peer said: {notification}"), env)
+        let loss = self.loss_by(notification);
+        self.end_with_error(format!("the peer said: {notification}"), loss, env)
+    }
+
+    /// Returns what becomes of the routes when `notification` ends the session (RFC 8538 §4).
+    fn loss_by(&self, notification: &Notification) -> Loss {
+        let is_hard = notification.reason == Reason::HARD_RESET;
+        match self.graceful_restart() {
+            Some(restart) if self.survives_notifications() && !is_hard => {
+                Loss::Graceful(restart.restart_time())
+            }
+            Some(_) | None => Loss::Hard,
+        }
+    }
+
+    /// Returns `notification` as the peer must be told it: wrapped if it would otherwise
+    /// keep routes that must go (RFC 8538 §5).
+    fn worded(&self, notification: &Notification) -> Notification {
+        let must_go = [
+            Reason::MAXIMUM_PREFIXES,
+            Reason::ADMINISTRATIVE_SHUTDOWN,
+            Reason::PEER_DECONFIGURED,
+            // Who was silent for that long is taken for dead, as BIRD does in Calico.
+            Reason::HOLD_TIMER_EXPIRED,
+        ];
+        let notification = notification.clone();
+        if self.survives_notifications() && must_go.contains(&notification.reason) {
+            notification.into_hard_reset()
+        } else {
+            notification
+        }
+    }
+
+    /// Ends a session whose peer takes nothing any more; it would not take a word either.
+    pub(super) fn on_stalled(&mut self, env: &Environment) -> Vec<Effect> {
+        let notification = Notification::new(Reason::SEND_HOLD_TIMER_EXPIRED);
+        let loss = self.loss_by(&notification);
+        self.end_with_error(notification.to_string(), loss, env)
+    }
+
+    /// Ends a session whose peer has announced more than `limit` prefixes of `family`, and
+    /// leaves the peer alone for a while (RFC 4486 §4).
+    pub(crate) fn on_too_many_prefixes(
+        &mut self,
+        family: Family,
+        limit: u32,
+        env: &Environment,
+    ) -> Vec<Effect> {
+        let Some(id) = self.established().map(|each| each.id) else { return Vec::new() };
+        let AfiSafi { afi, safi } = family.into();
+        let data = [&afi.to_be_bytes()[..], &[safi], &limit.to_be_bytes()].concat();
+        let effects = self.fail(id, &Notification::with_data(Reason::MAXIMUM_PREFIXES, &data), env);
+        self.idle_until = Some(env.now + MAX_PREFIXES_WAIT);
+        effects
+    }
+
+    /// Ends a session whose path is down (RFC 5882 §4.2, RFC 9384 §3). The routes stay for a
+    /// restart only if the watch may have died with the peer's control plane (RFC 5882 §4.3).
+    pub(crate) fn on_path_down(&mut self, fate: PathFate, env: &Environment) -> Vec<Effect> {
+        let Some(id) = self.established().map(|each| each.id) else { return Vec::new() };
+        let restart = self.graceful_restart().map(GracefulRestart::restart_time);
+        let loss = match (fate, restart) {
+            (PathFate::MaybeRestart, Some(time)) => Loss::Graceful(time),
+            (PathFate::MaybeRestart | PathFate::Broken, _) => Loss::Hard,
+        };
+        let notification = Notification::new(Reason::BFD_DOWN);
+        let mut effects = self.send(id, notification.encode());
+        effects.extend(self.end_with_error(format!("we said: {notification}"), loss, env));
+        // The path may be back at once, and nobody has done anything wrong.
+        self.idle_until = None;
+        self.retry_at = Some(env.now + CONNECT_RETRY);
+        effects
     }
 
     /// Sends `notification` and ends the session with the pause that errors cost.
@@ -42,13 +118,15 @@ impl Session {
         notification: &Notification,
         env: &Environment,
     ) -> Vec<Effect> {
+        let notification = self.worded(notification);
+        let loss = self.loss_by(&notification);
         let mut effects = self.send(id, notification.encode());
-        effects.extend(self.end_with_error(format!("we said: {notification}"), env));
+        effects.extend(self.end_with_error(format!("we said: {notification}"), loss, env));
         effects
     }
 
     /// Closes all connections after a protocol error.
-    fn end_with_error(&mut self, error: String, env: &Environment) -> Vec<Effect> {
+    fn end_with_error(&mut self, error: String, loss: Loss, env: &Environment) -> Vec<Effect> {
         let was_established = self.established().is_some();
         let lasted = self.established_at.map(|since| since.until(env.now)).unwrap_or_default();
         if was_established && lasted >= ERROR_FORGET {
@@ -60,7 +138,7 @@ impl Session {
         self.idle_until = Some(env.now + self.jitter.shorten(self.error_wait));
         self.error_wait = self.error_wait.saturating_mul(2).min(ERROR_WAIT.1);
         if was_established {
-            effects.push(Effect::Down(Loss::Hard));
+            effects.push(Effect::Down(loss));
         }
         effects
     }
@@ -76,9 +154,10 @@ impl Session {
         let was_established = self.established().is_some();
         let open = self.connections.iter().filter(|each| each.stage > Stage::Connecting);
         let ids: Vec<ConnectionId> = open.map(|each| each.id).collect();
+        let bytes = self.worded(notification).encode();
         let mut effects = Vec::new();
         for id in ids {
-            effects.extend(self.send(id, notification.encode()));
+            effects.extend(self.send(id, bytes.clone()));
         }
         effects.extend(self.close_all().map(Effect::Output));
         if was_established {

@@ -1,34 +1,77 @@
 //! OPEN messages: ours, and what is checked in the peer's (RFC 4271 §6.2, §6.8).
 
+use model::net::Family;
+
+use super::agreed::{RECEIVES_PATHS, SENDS_PATHS, role_code, roles_match};
 use super::{Effect, Environment, Session};
 use crate::connection::{Connection, ConnectionId, Stage};
 use crate::hold_time::HoldTime;
-use crate::wire::{self, Capability, GracefulRestart, Notification, Open, Reason};
+use crate::wire::{self, AfiSafi, Capability, GracefulRestart, Notification, Open, Reason};
 
 impl Session {
     /// Returns the OPEN that we send, with the R and F bits as they are now (RFC 4724 §3).
     pub(super) fn our_open(&self, env: &Environment) -> Open {
-        let family = self.family().into();
-        let secs = u16::try_from(self.config.restart_time.as_secs()).unwrap_or(u16::MAX);
-        // F says whether forwarding survived; across a mere loss of TCP it always does.
-        let is_kept = env.is_forwarding_kept || self.has_been_established;
+        let mut capabilities: Vec<Capability> = self
+            .config
+            .families
+            .iter()
+            .map(|each| Capability::Multiprotocol((*each).into()))
+            .collect();
+        capabilities.push(Capability::RouteRefresh);
+        capabilities.extend(self.next_hop_capability());
+        if self.config.allows_extended_messages {
+            capabilities.push(Capability::ExtendedMessage);
+        }
+        // RFC 9234 §4.1: roles are of external sessions only.
+        let role = self.config.role.filter(|_| !self.config.is_internal());
+        capabilities.extend(role.map(|role| Capability::Role(role_code(role))));
+        capabilities.push(Capability::GracefulRestart(self.our_restart(env)));
+        capabilities.push(Capability::FourOctetAsn(self.config.local_asn));
+        capabilities.extend(self.path_capability());
+        capabilities.push(Capability::EnhancedRouteRefresh);
         Open {
             short_asn: Self::short_asn(self.config.local_asn),
             hold_time: HoldTime::PROPOSED,
             identifier: env.identifier,
-            capabilities: vec![
-                Capability::Multiprotocol(family),
-                Capability::RouteRefresh,
-                Capability::GracefulRestart(GracefulRestart {
-                    is_restarting: env.is_restarting,
-                    is_notification_graceful: false,
-                    restart_secs: secs.min(GracefulRestart::MAX_SECS),
-                    families: vec![(family, is_kept)],
-                }),
-                Capability::FourOctetAsn(self.config.local_asn),
-                Capability::EnhancedRouteRefresh,
-            ],
+            capabilities,
         }
+    }
+
+    /// Returns what we say of our restarts, with R and F as they are now (RFC 4724 §3).
+    fn our_restart(&self, env: &Environment) -> GracefulRestart {
+        let secs = u16::try_from(self.config.restart_time.as_secs()).unwrap_or(u16::MAX);
+        // F says whether forwarding survived; across a mere loss of TCP it always does.
+        let is_kept = env.is_forwarding_kept || self.has_been_established;
+        GracefulRestart {
+            is_restarting: env.is_restarting,
+            is_notification_graceful: true,
+            restart_secs: secs.min(GracefulRestart::MAX_SECS),
+            families: self.config.families.iter().map(|each| ((*each).into(), is_kept)).collect(),
+        }
+    }
+
+    /// Returns for which families we take next hops of the other one (RFC 8950 §4).
+    fn next_hop_capability(&self) -> Option<Capability> {
+        let families = self.config.families.iter().copied();
+        let entries: Vec<(AfiSafi, u16)> = families
+            .filter(|family| self.needs_foreign_next_hops(*family))
+            .map(|family| (family.into(), AfiSafi::from(Family::V6).afi))
+            .collect();
+        (!entries.is_empty()).then_some(Capability::ExtendedNextHop(entries))
+    }
+
+    /// Returns in which directions we carry several paths of a prefix (RFC 7911 §4).
+    fn path_capability(&self) -> Option<Capability> {
+        let receives = if self.config.add_path.receives { RECEIVES_PATHS } else { 0 };
+        let sends = if self.config.add_path.sends { SENDS_PATHS } else { 0 };
+        let mode = receives | sends;
+        let entry = |family: &Family| ((*family).into(), mode);
+        (mode != 0).then(|| Capability::AddPath(self.config.families.iter().map(entry).collect()))
+    }
+
+    /// Returns the longest message that we offer to read (RFC 8654).
+    pub(super) fn readable_len(&self) -> usize {
+        if self.config.allows_extended_messages { wire::MAX_EXTENDED_LEN } else { wire::MAX_LEN }
     }
 
     /// Checks the peer's OPEN against the configuration.
@@ -42,9 +85,18 @@ impl Session {
             let data = open.identifier.0.to_be_bytes();
             return Err(Notification::with_data(Reason::BAD_IDENTIFIER, &data));
         }
-        if !open.carries(self.family()) {
-            let missing = Capability::Multiprotocol(self.family().into()).to_bytes();
-            return Err(Notification::with_data(Reason::UNSUPPORTED_CAPABILITY, &missing));
+        if let Some(role) = self.config.role.filter(|_| !self.config.is_internal())
+            && !roles_match(role, open)
+        {
+            return Err(Notification::new(Reason::ROLE_MISMATCH));
+        }
+        let families = &self.config.families;
+        if !families.iter().any(|family| self.shares(open, *family)) {
+            // RFC 5492 §5: the data lists what we would need.
+            let needed = families.iter().map(|each| Capability::Multiprotocol((*each).into()));
+            let needed: Vec<u8> =
+                needed.chain(self.next_hop_capability()).flat_map(|each| each.to_bytes()).collect();
+            return Err(Notification::with_data(Reason::UNSUPPORTED_CAPABILITY, &needed));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use model::time::Timestamp;
 use super::{Output, Peer, Speaker};
 use crate::rib::PeerIndex;
 use crate::session::{Session, State};
-use crate::wire::{Notification, Reason, RefreshKind, RouteRefresh};
+use crate::wire::{Families, Notification, Reason, RefreshKind, RouteRefresh};
 
 /// What makes two sessions the same one.
 type Key = (IpAddr, u16);
@@ -30,7 +30,7 @@ impl Speaker {
             let Some(peer) = self.peers.get(&index) else { continue };
             match by_key.remove(&key(&peer.session.config)) {
                 None => outputs.extend(self.remove(index, Reason::PEER_DECONFIGURED, now)),
-                Some(config) if needs_reset(&peer.session.config, &config) => {
+                Some(config) if must_begin_anew(&peer.session, &config) => {
                     outputs.extend(self.remove(index, Reason::CONFIGURATION_CHANGE, now));
                     self.add(config, now);
                 }
@@ -55,6 +55,7 @@ impl Speaker {
             source: None,
             epoch: 0,
             stale_until: None,
+            ended: Families::NONE,
             has_end_of_rib: false,
             owes_end_of_rib: false,
             owes_refresh_end: false,
@@ -83,10 +84,7 @@ impl Speaker {
         if *old == config {
             return Vec::new();
         }
-        let imports = |each: &BgpSession| {
-            (each.import.clone(), each.allowed_own_asns, each.requires_policy, each.role)
-        };
-        let is_import_new = imports(old) != imports(&config);
+        let is_import_new = is_import_new(old, &config);
         let reflection = config.reflection;
         peer.session.reconfigure(config, now);
         self.touched.insert(index);
@@ -98,9 +96,11 @@ impl Speaker {
         let mut outputs = Vec::new();
         if is_import_new && peer.source.is_some() {
             // What was received is not kept, so the peer says it again (RFC 2918 §1).
-            let family = peer.session.family().into();
-            let request = RouteRefresh { family, kind: RefreshKind::Request };
-            outputs = peer.send(request.encode().into());
+            for family in peer.session.families().iter() {
+                let kind = RefreshKind::Request;
+                let request = RouteRefresh { family: family.into(), kind };
+                outputs.extend(peer.send(request.encode().into()));
+            }
         }
         if self.is_policy_new(index) {
             self.tell_again(index);
@@ -113,8 +113,29 @@ fn key(session: &BgpSession) -> Key {
     (session.peer_addr, session.peer_port)
 }
 
-/// Does the difference show in TCP or in the OPEN's identity?
+/// Is there no other way to `new` than another session?
+fn must_begin_anew(session: &Session, new: &BgpSession) -> bool {
+    let is_deaf = session.established().is_some() && !session.speaks_refresh();
+    needs_reset(&session.config, new) || (is_deaf && is_import_new(&session.config, new))
+}
+
+/// Would received routes be judged otherwise?
+fn is_import_new(old: &BgpSession, new: &BgpSession) -> bool {
+    old.import != new.import
+        || old.allowed_own_asns != new.allowed_own_asns
+        || old.requires_policy != new.requires_policy
+        || old.role != new.role
+}
+
+/// Does the difference show in TCP or in our OPEN?
 fn needs_reset(old: &BgpSession, new: &BgpSession) -> bool {
-    let identity = |session: &BgpSession| (session.local_asn, session.peer_asn, session.local_addr);
-    identity(old) != identity(new)
+    old.local_asn != new.local_asn
+        || old.peer_asn != new.peer_asn
+        || old.local_addr != new.local_addr
+        || old.password != new.password
+        || old.ttl_security != new.ttl_security
+        || old.families != new.families
+        || old.role != new.role
+        || old.add_path != new.add_path
+        || old.allows_extended_messages != new.allows_extended_messages
 }

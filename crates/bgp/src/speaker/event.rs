@@ -56,11 +56,27 @@ pub enum Input {
         /// What the kernel said.
         why: String,
     },
+    /// The path to a peer is down, as BFD sees it (RFC 5882).
+    PathDown {
+        /// The peer.
+        peer_addr: IpAddr,
+        /// What that says of its routes.
+        fate: PathFate,
+    },
     /// [`next_deadline`](super::Speaker::next_deadline) has come; an early one does no harm.
     DeadlineReached,
     /// The program ends: all connections close without a NOTIFICATION, so that peers
     /// keep our routes until we are back (RFC 4724 §4.2).
     Stop,
+}
+
+/// What the end of a BFD session says of the peer's forwarding (RFC 5882 §4.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PathFate {
+    /// The peer's BFD does not depend on its control plane (C bit): packets are lost.
+    Broken,
+    /// Its BFD may just have died with the control plane, which restarts.
+    MaybeRestart,
 }
 
 /// What to do.

@@ -12,7 +12,7 @@ use super::{Output, Peer, Problem, Speaker};
 use crate::export::{Agreement, Policy};
 use crate::rib::{DestId, PeerIndex, Stream};
 use crate::session::Effect;
-use crate::wire::{self, Families, RefreshKind, RouteRefresh};
+use crate::wire::{self, RefreshKind, RouteRefresh};
 
 /// How many unwritten bytes a connection may have before it gets no more routes.
 const SEND_LIMIT: usize = 256 * 1024;
@@ -227,8 +227,8 @@ impl Peer {
         let local_addr = self.session.established()?.local_addr?;
         let agreement = Agreement {
             form: self.session.form(),
-            families: Families::from_iter([self.session.family()]),
-            foreign_next_hops: Families::NONE,
+            families: self.session.families(),
+            foreign_next_hops: self.session.foreign_next_hops(),
         };
         Some(Policy::new(&self.session.config, local_addr, agreement))
     }
@@ -239,17 +239,21 @@ impl Peer {
 
     /// Says that everything has been told, if that is owed and true.
     fn end_of_rib(&mut self, is_restarting: bool) -> Vec<Output> {
-        let family = self.session.family();
+        let families = self.session.families();
         let mut outputs = Vec::new();
         // RFC 4724 §4.1: a restarting speaker is done only when it has heard its peers.
         if self.owes_end_of_rib && !is_restarting {
             self.owes_end_of_rib = false;
-            outputs.extend(self.send(wire::encode_end_of_rib(family).into()));
+            for family in families.iter() {
+                outputs.extend(self.send(wire::encode_end_of_rib(family).into()));
+            }
         }
         if self.owes_refresh_end {
             self.owes_refresh_end = false;
-            let end = RouteRefresh { family: family.into(), kind: RefreshKind::End };
-            outputs.extend(self.send(end.encode().into()));
+            for family in families.iter() {
+                let end = RouteRefresh { family: family.into(), kind: RefreshKind::End };
+                outputs.extend(self.send(end.encode().into()));
+            }
         }
         outputs
     }

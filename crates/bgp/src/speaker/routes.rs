@@ -13,7 +13,7 @@ use crate::export::Scope;
 use crate::filter;
 use crate::import::{Identity, Import};
 use crate::rib::{Candidate, PeerIndex, Source};
-use crate::wire::{Attributes, RefreshKind, RouteRefresh, Update};
+use crate::wire::{AfiSafi, Attributes, Families, RefreshKind, RouteRefresh, Update};
 
 /// How long a peer that came back may take to tell all its routes again.
 const RESYNC_LIMIT: Duration = Duration::from_secs(360);
@@ -21,9 +21,10 @@ const RESYNC_LIMIT: Duration = Duration::from_secs(360);
 impl Speaker {
     pub(super) fn on_established(&mut self, index: PeerIndex, now: Timestamp) {
         let Some(peer) = self.peers.get_mut(&index) else { return };
-        let family = peer.session.family();
+        let mut families = peer.session.families().iter();
         let restart = peer.session.graceful_restart();
-        let is_kept = restart.is_some_and(|restart| restart.is_forwarding_kept(family));
+        let is_kept = restart
+            .is_some_and(|restart| families.all(|family| restart.is_forwarding_kept(family)));
         let Some(open) = peer.session.established().and_then(|each| each.peer_open.as_ref()) else {
             return;
         };
@@ -45,15 +46,21 @@ impl Speaker {
         self.expire_stale(index, now);
     }
 
-    pub(super) fn on_update(&mut self, index: PeerIndex, update: &Update) -> Vec<Output> {
+    pub(super) fn on_update(
+        &mut self,
+        index: PeerIndex,
+        update: &Update,
+        now: Timestamp,
+    ) -> Vec<Output> {
         let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
-        let family = peer.session.family();
+        let families = peer.session.families();
         let name = &peer.session.config.name;
         let report = |malformed| Problem::Malformed { name: name.clone(), malformed };
-        let reports = update.malformed.iter().copied().map(report).map(Output::Report).collect();
+        let mut reports: Vec<Output> =
+            update.malformed.iter().copied().map(report).map(Output::Report).collect();
         let Some(source) = peer.source.clone() else { return reports };
         // RFC 4760 §7: routes of a family that was not agreed on are not for us.
-        let is_ours = |cidr: &Cidr| cidr.family() == family;
+        let is_ours = |cidr: &Cidr| families.contains(cidr.family());
         for nlri in update.withdrawn.iter().filter(|nlri| is_ours(&nlri.prefix)) {
             self.table.remove(&nlri.prefix, index, nlri.path_id);
         }
@@ -78,29 +85,52 @@ impl Speaker {
                 }
             }
         }
-        if update.end_of_rib == Some(family.into()) {
-            peer.has_end_of_rib = true;
-            peer.stale_until = None;
-            self.table.remove_before(index, peer.epoch);
+        if let Some(family) = update.end_of_rib.and_then(AfiSafi::unicast) {
+            peer.ended = peer.ended.with(family);
+            if families.iter().all(|family| peer.ended.contains(family)) {
+                peer.has_end_of_rib = true;
+                peer.stale_until = None;
+                self.table.remove_before(index, peer.epoch);
+            }
         }
+        reports.extend(self.limit_prefixes(index, now));
         reports
+    }
+
+    /// Ends the session with a peer that has announced more than it may (RFC 4486 §4).
+    fn limit_prefixes(&mut self, index: PeerIndex, now: Timestamp) -> Vec<Output> {
+        let env = self.environment(now);
+        let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
+        let Some(limit) = peer.session.config.max_prefixes else { return Vec::new() };
+        if u64::try_from(self.table.received(index)).unwrap_or(u64::MAX) <= u64::from(limit) {
+            return Vec::new();
+        }
+        let Some(family) = peer.session.families().iter().next() else { return Vec::new() };
+        let effects = peer.session.on_too_many_prefixes(family, limit, &env);
+        self.apply(index, effects, now)
     }
 
     pub(super) fn on_refresh(&mut self, index: PeerIndex, refresh: RouteRefresh) -> Vec<Output> {
         let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
-        if refresh.family.unicast() != Some(peer.session.family()) {
+        let families = peer.session.families();
+        if !refresh.family.unicast().is_some_and(|family| families.contains(family)) {
             return Vec::new();
         }
         match refresh.kind {
             RefreshKind::Request => {
                 let is_enhanced = peer.session.speaks_enhanced_refresh();
                 peer.owes_refresh_end = is_enhanced;
-                let begin = RouteRefresh { kind: RefreshKind::Begin, ..refresh };
-                let outputs =
-                    if is_enhanced { peer.send(begin.encode().into()) } else { Vec::new() };
+                let mut outputs = Vec::new();
+                // Everything is told again, and so every family has its borders.
+                for family in families.iter().filter(|_| is_enhanced) {
+                    let begin = RouteRefresh { family: family.into(), kind: RefreshKind::Begin };
+                    outputs.extend(peer.send(begin.encode().into()));
+                }
                 self.tell_again(index);
                 return outputs;
             }
+            // One family's borders say nothing of another's paths, and epochs are of the peer.
+            RefreshKind::Begin | RefreshKind::End if families == Families::ALL => {}
             // RFC 7313 §4: what is not told between the borders is gone.
             RefreshKind::Begin => peer.begin_epoch(),
             RefreshKind::End => self.table.remove_before(index, peer.epoch),

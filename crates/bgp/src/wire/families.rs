@@ -30,6 +30,15 @@ impl Families {
         !self.has_v4 && !self.has_v6
     }
 
+    /// Returns the set with `family` in it.
+    #[must_use]
+    pub const fn with(self, family: Family) -> Self {
+        match family {
+            Family::V4 => Self { has_v4: true, ..self },
+            Family::V6 => Self { has_v6: true, ..self },
+        }
+    }
+
     /// Returns the families, IPv4 first.
     pub fn iter(self) -> impl Iterator<Item = Family> + use<> {
         Family::ALL.into_iter().filter(move |family| self.contains(*family))
@@ -38,9 +47,6 @@ impl Families {
 
 impl FromIterator<Family> for Families {
     fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Self {
-        families.into_iter().fold(Self::NONE, |set, family| match family {
-            Family::V4 => Self { has_v4: true, ..set },
-            Family::V6 => Self { has_v6: true, ..set },
-        })
+        families.into_iter().fold(Self::NONE, Self::with)
     }
 }
