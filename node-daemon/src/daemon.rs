@@ -1,13 +1,11 @@
 //! The daemon, put together: start-up, then routes, BGP, health and metrics until the end.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::value::{Backend, LogSeverity, Switch};
 use config::{FelixConfig, Sources, StartupConfig};
 use datastore::{Client, Options, Source};
-use model::net::Family;
 use telemetry::health::Aggregator;
 use telemetry::logging;
 use telemetry::metrics::Registry;
@@ -16,7 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::felix::demand;
 use crate::felix::engine::Engine;
+use crate::felix::event::Demand;
 use crate::felix::policy;
 use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
@@ -94,10 +94,11 @@ pub async fn run() -> Result<(), DaemonError> {
         device_route_protocol: settings::device_protocol(&started.felix),
     };
     let speaker = match startup.node.backend {
-        Backend::Bird => Some(start_bgp(&client, &netlink, &started, &ownership).await?),
+        Backend::Bird => Some(start_bgp(&netlink, &started, &ownership).await?),
         Backend::Vxlan | Backend::None => None,
     };
     let (store_sender, store) = mpsc::channel(STORE_QUEUE);
+    let (demand_sender, demand) = watch::channel(Demand::default());
     let (status_sender, status) = watch::channel(Status::default());
     let (policy_status_sender, policy_status) = watch::channel(policy::run::Status::default());
     parts.follow(&client, &started, (&status, &policy_status), speaker.as_ref());
@@ -114,12 +115,14 @@ pub async fn run() -> Result<(), DaemonError> {
         store,
         bgp_commands,
         bgp_events,
+        demand: demand_sender,
         status: status_sender,
         ownership: ownership.clone(),
     };
     let scope = Scope { node: started.name.clone(), interface_prefix: ownership.interface_prefix };
     let settings = Settings::new(sources, &started.name, started.felix.clone());
     let listeners = Listeners { routes: store_sender, policy: policy_sender };
+    parts.tasks.spawn(demand::run(client.clone(), listeners.clone(), demand));
     let _watches = all(&client, &scope, settings, &listeners);
     tracing::info!(node = %started.name, "started");
     until_the_end(felix, policy_task, bgp_task).await
@@ -273,22 +276,10 @@ fn start_policy(
 type RunningSpeaker = (mpsc::Sender<bgp::Command>, bgp::Handle);
 
 async fn start_bgp(
-    client: &Client,
     netlink: &::kernel::Netlink,
     started: &StartedNode,
     ownership: &Ownership,
 ) -> Result<RunningSpeaker, DaemonError> {
-    let object: Option<api::BgpConfiguration> = client.get("default").await?;
-    let configuration = object.as_ref().map(model::peer::BgpConfiguration::try_from);
-    let configuration = configuration.and_then(Result::ok).unwrap_or_default();
-    let listen = Family::ALL.into_iter().filter(|family| started.node.addr(*family).is_some());
-    let listen = listen.map(|family| {
-        let any: IpAddr = match family {
-            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        SocketAddr::new(any, configuration.listen_port)
-    });
     let left = table::list(netlink, ownership).await?;
     let is_restarting = left
         .routes
@@ -297,7 +288,6 @@ async fn start_bgp(
     let (commands, receiver) = mpsc::channel(16);
     let config = bgp::Config {
         identifier: started.router_id,
-        listen: listen.collect(),
         is_restarting,
         seed: getrandom::u64().unwrap_or_default(),
     };

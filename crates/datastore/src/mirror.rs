@@ -47,6 +47,12 @@ impl<T: Object> Mirror<T> {
         self.is_synced
     }
 
+    /// Returns whether the server has none of these objects, as far as is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Takes the next event of the watch and returns what it changes.
     ///
     /// [`WatchEvent::Failed`] changes nothing: what is held stays until the server is back.

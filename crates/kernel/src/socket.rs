@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
+use model::net::Cidr;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -126,20 +127,20 @@ pub fn listen(addr: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::from_std(socket.into()).map_err(setup("registering it with the runtime"))
 }
 
-/// Sets the key that connections from `peer` to `listener` must be signed with;
-/// `None` takes it away.
+/// Sets the key that connections from `peers` to `listener` must be signed with;
+/// `None` takes it away. Of two ranges with a key the longer one counts.
 ///
 /// # Errors
 ///
 /// [`Error::Setup`] if the kernel has no TCP MD5 signatures.
 pub fn set_listener_key(
     listener: &TcpListener,
-    peer: IpAddr,
+    peers: Cidr,
     key: Option<&Md5Key>,
 ) -> Result<(), Error> {
-    set_md5_key(listener, peer, key).map_err(|source| Error::Setup {
-        addr: SocketAddr::new(peer, 0),
-        step: "TCP_MD5SIG",
+    set_md5_key(listener, peers, key).map_err(|source| Error::Setup {
+        addr: SocketAddr::new(peers.addr(), 0),
+        step: "TCP_MD5SIG_EXT",
         source,
     })
 }
@@ -153,7 +154,7 @@ pub async fn connect(peer: SocketAddr, options: &Options) -> Result<TcpStream, E
     let setup = |step| move |source| Error::Setup { addr: peer, step, source };
     let socket = open(peer)?;
     if let Some(key) = &options.md5_key {
-        set_md5_key(&socket, peer.ip(), Some(key)).map_err(setup("TCP_MD5SIG"))?;
+        set_md5_key(&socket, Cidr::host(peer.ip()), Some(key)).map_err(setup("TCP_MD5SIG_EXT"))?;
     }
     set_ttl(&socket, peer, options)?;
     if let Some(local) = options.local_addr {
@@ -208,6 +209,9 @@ fn set_ttl(socket: &impl AsRawFd, peer: SocketAddr, options: &Options) -> Result
     Ok(())
 }
 
+/// The key is for a range of addresses (`TCP_MD5SIG_FLAG_PREFIX` of linux/tcp.h).
+const MD5_FLAG_PREFIX: u8 = 1;
+
 /// `struct tcp_md5sig` of linux/tcp.h.
 #[repr(C, align(8))]
 struct TcpMd5Sig {
@@ -219,21 +223,21 @@ struct TcpMd5Sig {
     key: [u8; Md5Key::MAX_LEN],
 }
 
-fn set_md5_key(socket: &impl AsRawFd, peer: IpAddr, key: Option<&Md5Key>) -> io::Result<()> {
+fn set_md5_key(socket: &impl AsRawFd, peers: Cidr, key: Option<&Md5Key>) -> io::Result<()> {
     let bytes = key.map_or(&[][..], |key| &key.0);
     let mut padded = [0; Md5Key::MAX_LEN];
     for (to, from) in padded.iter_mut().zip(bytes) {
         *to = *from;
     }
     let option = TcpMd5Sig {
-        addr: sockaddr(peer),
-        flags: 0,
-        prefix_len: 0,
+        addr: sockaddr(peers.addr()),
+        flags: MD5_FLAG_PREFIX,
+        prefix_len: peers.prefix_len(),
         key_len: u16::try_from(bytes.len()).unwrap_or_default(),
         if_index: 0,
         key: padded,
     };
-    set_option(socket, (libc::IPPROTO_TCP, libc::TCP_MD5SIG), &option)
+    set_option(socket, (libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT), &option)
 }
 
 /// Lays `addr` out as a `struct sockaddr_storage` with port zero.

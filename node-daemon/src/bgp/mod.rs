@@ -8,7 +8,9 @@
 //! and what the daemon has not taken yet is merged ([`pending::Pending`]).
 
 mod connection;
+mod keys;
 mod listener;
+mod options;
 mod pending;
 mod run;
 
@@ -23,12 +25,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// What the speaker is born with.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Config {
     /// Our BGP identifier, for both families.
     pub identifier: Ipv4Addr,
-    /// Where peers reach us: an address of each family that is spoken.
-    pub listen: Vec<SocketAddr>,
     /// Did an earlier life of the daemon leave routes in the kernel (RFC 4724 §4.1)?
     pub is_restarting: bool,
     /// Where the jitter of timers starts: a random number.
@@ -38,6 +38,8 @@ pub struct Config {
 /// What the daemon wants of the speaker.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
+    /// This is where peers reach us from now on.
+    Listen(BTreeSet<SocketAddr>),
     /// These are all the sessions from now on.
     Configure(Vec<BgpSession>),
     /// This is all that is announced from now on.
@@ -109,6 +111,6 @@ pub fn spawn(config: Config, commands: mpsc::Receiver<Command>) -> Handle {
     let snapshot = Snapshot { status: speaker.status(), origin };
     let (status_sender, status) = watch::channel(snapshot);
     let runner = run::Runner::new(speaker, origin, status_sender);
-    let task = tokio::spawn(runner.run(config.listen, commands, event_sender));
+    let task = tokio::spawn(runner.run(commands, event_sender));
     Handle { events, status, task }
 }

@@ -1,6 +1,6 @@
 //! The task that runs the speaker: inputs in, outputs carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::keys::{self, Keys};
+use super::options::BySession;
 use super::pending::Pending;
 use super::{Command, Event, Snapshot, connection, listener};
 
@@ -56,6 +58,9 @@ pub(super) struct Runner {
     reported: BTreeMap<String, Instant>,
     messages: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
+    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    options: BySession,
+    keys: watch::Sender<Keys>,
 }
 
 impl Runner {
@@ -72,25 +77,23 @@ impl Runner {
             reported: BTreeMap::new(),
             messages,
             inbox,
+            listeners: BTreeMap::new(),
+            options: BySession::default(),
+            keys: watch::Sender::default(),
         }
     }
 
     /// Runs until nobody sends commands or takes events any more.
     pub(super) async fn run(
         mut self,
-        listen: Vec<SocketAddr>,
         mut commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
     ) {
-        for addr in listen {
-            tokio::spawn(listener::run(addr, self.messages.clone()));
-        }
         loop {
             let deadline = self.next_deadline();
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Configure(sessions)) => self.step(Input::Configure(sessions)),
-                    Some(Command::Advertise(all)) => self.step(Input::Advertise(all)),
+                    Some(command) => self.on_command(command),
                     None => break,
                 },
                 Some(message) = self.inbox.recv() => self.on_message(message),
@@ -103,6 +106,43 @@ impl Runner {
             }
         }
         self.step(Input::Stop);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Listen(addrs) => self.listen(&addrs),
+            Command::Advertise(all) => self.step(Input::Advertise(all)),
+            Command::Configure(sessions) => {
+                // Sockets first: the speaker's next words may be connections.
+                self.options = BySession::new(&sessions);
+                self.keys.send_if_modified(|old| {
+                    let new = keys::of(&sessions);
+                    let is_new = *old != new;
+                    *old = new;
+                    is_new
+                });
+                self.step(Input::Configure(sessions));
+            }
+        }
+    }
+
+    /// Listens on `addrs` and nowhere else; connections that were made stay.
+    fn listen(&mut self, addrs: &BTreeSet<SocketAddr>) {
+        self.listeners.retain(|addr, task| {
+            let is_wanted = addrs.contains(addr);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for addr in addrs {
+            let (messages, keys) = (&self.messages, &self.keys);
+            let start = || {
+                let task = listener::run(*addr, messages.clone(), keys.subscribe());
+                tokio::spawn(task).abort_handle()
+            };
+            self.listeners.entry(*addr).or_insert_with(start);
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -142,6 +182,11 @@ impl Runner {
                 }
             }
             Message::Accepted { stream, peer, local } => {
+                let options = self.options.incoming(peer.ip());
+                if let Err(error) = socket::accepted(&stream, peer, &options) {
+                    tracing::warn!(%error, "dropped a connection of a BGP peer");
+                    return;
+                }
                 let id = ConnectionId::Incoming(self.next_incoming);
                 self.next_incoming = self.next_incoming.saturating_add(1);
                 self.open(id, stream);
@@ -203,8 +248,9 @@ impl Runner {
 
     fn connect(&mut self, id: ConnectionId, to: SocketAddr, from: Option<IpAddr>) {
         let messages = self.messages.clone();
+        let options = self.options.outgoing(to);
         let task = tokio::spawn(async move {
-            let options = socket::Options { local_addr: from, ..socket::Options::default() };
+            let options = socket::Options { local_addr: from, ..options };
             let message = match socket::connect(to, &options).await {
                 Ok(stream) => Message::Connected { id, stream },
                 Err(error) => {

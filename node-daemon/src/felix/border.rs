@@ -6,8 +6,9 @@ use std::sync::Arc;
 use api::{Invalid, PolicyObject, Reading};
 use calc::Change;
 use datastore::ObjectKey;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use model::desired::Password;
 use model::id::{NamespacedName, NodeName};
 use model::policy::{PolicyId, PolicyKind};
 
@@ -38,8 +39,9 @@ impl Heard {
     }
 
     pub(crate) fn synced(kind: Kind) -> Self {
+        let is_of_routes = kind == Kind::Services || Kind::ROUTES.contains(&kind);
         Self {
-            routes: Kind::ROUTES.contains(&kind).then_some(Event::Synced(kind)),
+            routes: is_of_routes.then_some(Event::Synced(kind)),
             policy: Kind::POLICY.contains(&kind).then_some(PolicyEvent::Synced(kind)),
         }
     }
@@ -89,8 +91,13 @@ pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> 
     Heard { policy: Some(PolicyEvent::Change(everybodys)), ..Heard::routes(own) }
 }
 
-/// Only the object named `default` is the cluster's.
+/// The object named `default` is the cluster's, `node.<name>` that of one node.
 pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfiguration>) -> Heard {
+    if let Some(node) = key.name.strip_prefix("node.") {
+        let Some(node) = accepted(node.parse::<NodeName>()) else { return Heard::default() };
+        let own = object.and_then(|object| accepted(object.try_into()));
+        return Heard::routes(Change::NodeBgp(node, own.map(Box::new)));
+    }
     if key.name != "default" {
         return Heard::default();
     }
@@ -101,6 +108,25 @@ pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfigu
 pub(crate) fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Heard {
     let peer = object.and_then(|object| accepted(object.try_into()));
     Heard::routes(Change::Peer(key.name.clone(), peer.map(Box::new)))
+}
+
+pub(crate) fn bgp_filter(key: &ObjectKey, object: Option<&api::BgpFilter>) -> Heard {
+    let filter = object.and_then(|object| accepted(object.try_into()));
+    Heard::routes(Change::Filter(key.name.clone(), filter.map(Box::new)))
+}
+
+pub(crate) fn service(key: &ObjectKey, object: Option<&Service>) -> Heard {
+    let service = object.and_then(|object| accepted(api::kubernetes::service(object)));
+    Heard::routes(Change::Service(name_of(key), service.map(Arc::new)))
+}
+
+/// A value that is no password counts as absent, apart from what is said about it.
+pub(crate) fn secret(name: &str, object: Option<&Secret>) -> Heard {
+    let values = object.map(|object| {
+        let data = object.data.iter().flatten();
+        data.map(|(key, value)| (key.clone(), Password::new(&value.0))).collect()
+    });
+    Heard::routes(Change::Secret(name.to_owned(), values))
 }
 
 /// Returns how to read policies of a kind.
@@ -165,7 +191,12 @@ pub(crate) fn host_endpoint(key: &ObjectKey, object: Option<&api::HostEndpoint>)
 
 pub(crate) fn endpoint_slice(key: &ObjectKey, object: Option<&EndpointSlice>) -> Heard {
     let slice = object.and_then(|object| accepted(api::kubernetes::endpoint_slice(object)));
-    Heard::policy(calc::policy::Change::EndpointSlice(name_of(key), slice.map(Arc::new)))
+    let slice = slice.map(Arc::new);
+    let for_policy = calc::policy::Change::EndpointSlice(name_of(key), slice.clone());
+    Heard {
+        policy: Some(PolicyEvent::Change(for_policy)),
+        ..Heard::routes(Change::EndpointSlice(name_of(key), slice))
+    }
 }
 
 fn name_of(key: &ObjectKey) -> NamespacedName {

@@ -26,7 +26,7 @@ use model::net::{Cidr, IfName};
 use model::time::Timestamp;
 use reconcile::{Backoff, Table};
 
-use super::event::{Applied, Effect, Event, KernelState, Kind};
+use super::event::{Applied, Demand, Effect, Event, KernelState, Kind};
 
 /// How long a workload's route may be there without its workload.
 ///
@@ -48,6 +48,10 @@ pub(crate) struct Engine {
     /// What was last calculated, and the problems found; `None` until in sync.
     calculated: Option<(Desired, Vec<Problem>)>,
     is_store_changed: bool,
+    /// What was last asked for.
+    demand: Demand,
+    /// Have all Services been seen since they were asked for?
+    are_services_synced: bool,
     /// Since when workloads' routes are there without a workload.
     unknown_since: BTreeMap<Cidr, Timestamp>,
 }
@@ -66,6 +70,8 @@ impl Engine {
             has_bgp_converged: false,
             calculated: None,
             is_store_changed: false,
+            demand: Demand::default(),
+            are_services_synced: false,
             unknown_since: BTreeMap::new(),
         }
     }
@@ -74,6 +80,10 @@ impl Engine {
     pub(crate) fn handle(&mut self, event: Event, now: Timestamp) {
         match event {
             Event::Store(change) => self.store(change),
+            Event::Synced(Kind::Services) => {
+                self.are_services_synced = true;
+                self.is_store_changed = true;
+            }
             Event::Synced(kind) => self.is_store_changed |= self.unsynced.remove(&kind),
             Event::DeviceRouteProtocol(protocol) => {
                 self.is_store_changed |= self.cluster.device_route_protocol != protocol;
@@ -93,7 +103,11 @@ impl Engine {
         if !self.unsynced.is_empty() {
             return Vec::new();
         }
-        let mut effects = self.recalculate();
+        let mut effects = self.demand();
+        if self.calculated.is_none() && !self.is_demand_met() {
+            return effects;
+        }
+        effects.extend(self.recalculate());
         if self.routes.needs_list(now) {
             effects.push(Effect::ListKernel);
             return effects;
@@ -135,9 +149,35 @@ impl Engine {
         &self.cluster
     }
 
+    /// Endpoints of Services come and go all the time; mostly nobody announces any.
     fn store(&mut self, change: Change) {
-        self.is_store_changed = true;
+        let is_about_services = matches!(change, Change::Service(..) | Change::EndpointSlice(..));
+        self.is_store_changed |= !is_about_services || self.demand.has_services;
         self.cluster.apply(change);
+    }
+
+    /// Returns what must be watched from now on, if that has changed.
+    fn demand(&mut self) -> Vec<Effect> {
+        let demand = Demand {
+            secrets: self.cluster.wanted_secrets(),
+            has_services: self.cluster.bgp.services.ranges().next().is_some(),
+        };
+        if demand == self.demand {
+            return Vec::new();
+        }
+        self.cluster.secrets.retain(|name, _| demand.secrets.contains(name));
+        if !demand.has_services {
+            self.cluster.services.clear();
+            self.are_services_synced = false;
+        }
+        self.demand = demand.clone();
+        vec![Effect::Demand(demand)]
+    }
+
+    /// Is all known that was asked for?
+    fn is_demand_met(&self) -> bool {
+        let are_services_known = !self.demand.has_services || self.are_services_synced;
+        self.cluster.are_secrets_known() && are_services_known
     }
 
     fn learn(&mut self, changes: Vec<(Cidr, BTreeSet<IpAddr>)>) {
@@ -186,6 +226,9 @@ impl Engine {
         if before.is_none_or(|(old, _)| old.advertisements != desired.advertisements) {
             effects.push(Effect::Advertise(desired.advertisements.clone()));
         }
+        if before.is_none_or(|(old, _)| old.listen != desired.listen) {
+            effects.push(Effect::Listen(desired.listen.clone()));
+        }
         if before.is_none_or(|(old, _)| old.sessions != desired.sessions) {
             effects.push(Effect::Sessions(desired.sessions.clone()));
         }
@@ -202,8 +245,13 @@ impl Engine {
     /// replaces one of our own to the same destination, and one whose next
     /// hops are all unreachable is left out until one of them is.
     fn desired_routes(&self) -> BTreeMap<Cidr, Route> {
-        let learned = self.learned.iter().filter_map(|(dst, next_hops)| {
-            let gateways = self.underlay.gateways(next_hops);
+        let desired = self.calculated.as_ref().map(|(desired, _)| desired);
+        let is_refused = |dst: &Cidr| {
+            desired.is_some_and(|desired| desired.not_learned.iter().any(|range| range.covers(dst)))
+        };
+        let learned = self.learned.iter().filter(|(dst, _)| !is_refused(dst));
+        let learned = learned.filter_map(|(dst, next_hops)| {
+            let gateways = self.gateways(next_hops);
             let target = (!gateways.is_empty()).then_some(RouteTarget::Via(gateways))?;
             Some((*dst, Route { target, protocol: RouteProtocol::CALICO }))
         });
@@ -211,9 +259,21 @@ impl Engine {
             RouteTarget::Link(if_name) => self.workload_links.contains(if_name),
             RouteTarget::Blackhole | RouteTarget::Via(_) => true,
         };
-        let own = self.calculated.iter().flat_map(|(desired, _)| &desired.routes);
+        let own = desired.into_iter().flat_map(|desired| &desired.routes);
         let own = own.filter(|(_, route)| is_ready(route));
         learned.chain(own.map(|(dst, route)| (*dst, route.clone()))).collect()
+    }
+
+    /// Returns the gateways of `next_hops`; those that we route ourselves lead where our route does.
+    fn gateways(&self, next_hops: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let own = self.calculated.as_ref().map(|(desired, _)| &desired.routes);
+        let resolve = |next_hop: &IpAddr| match own?.get(&Cidr::host(*next_hop))?.target {
+            RouteTarget::Via(ref gateways) => Some(gateways.clone()),
+            RouteTarget::Link(_) | RouteTarget::Blackhole => None,
+        };
+        let hops = next_hops.iter();
+        let hops = hops.flat_map(|hop| resolve(hop).unwrap_or_else(|| BTreeSet::from([*hop])));
+        self.underlay.gateways(&hops.collect())
     }
 
     /// Returns `desired` with those routes besides that are there and may not go yet.

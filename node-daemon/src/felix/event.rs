@@ -1,7 +1,7 @@
 //! Everything that can change what Felix does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use calc::next_hop::UnderlayTable;
 use calc::{Change, Problem};
@@ -73,18 +73,28 @@ pub(crate) enum Kind {
     HostEndpoints,
     /// Who answers for Services.
     EndpointSlices,
+    /// `BGPFilter`.
+    BgpFilters,
+    /// Services, while some of their addresses are announced.
+    Services,
+    /// Secrets that passwords of peers lie in.
+    Secrets,
 }
 
 impl Kind {
     /// What must be in sync before routes are changed.
-    pub(crate) const ROUTES: [Self; 7] = [
+    ///
+    /// Besides, what [`Demand`] asks for must be known once.
+    pub(crate) const ROUTES: [Self; 9] = [
         Self::Nodes,
         Self::Pools,
         Self::Affinities,
         Self::Endpoints,
         Self::BgpConfigurations,
         Self::BgpPeers,
+        Self::BgpFilters,
         Self::FelixConfigurations,
+        Self::EndpointSlices,
     ];
 
     /// What must be in sync before policy is changed.
@@ -159,12 +169,25 @@ pub(crate) enum Effect {
     ListKernel,
     /// Make these changes of routes and report each in [`Event::Applied`].
     Routes(Vec<RouteChange>),
+    /// Watch these besides, and nothing else.
+    Demand(Demand),
+    /// Listen for peers there, and nowhere else.
+    Listen(BTreeSet<SocketAddr>),
     /// Announce this, and nothing else.
     Advertise(Advertisements),
     /// Have these sessions, and no others.
     Sessions(Vec<BgpSession>),
     /// Tell people what in the datastore cannot be followed; empty when all is well again.
     Problems(Vec<Problem>),
+}
+
+/// What must be watched only because of what is configured.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Demand {
+    /// The names of Secrets, in the namespace of calico-node.
+    pub(crate) secrets: BTreeSet<String>,
+    /// Whether Services are announced.
+    pub(crate) has_services: bool,
 }
 
 /// A change of one of the kernel's routes.

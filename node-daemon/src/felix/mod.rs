@@ -6,6 +6,7 @@
 //! rooms for policy.
 
 pub(crate) mod border;
+pub(crate) mod demand;
 pub(crate) mod engine;
 pub(crate) mod event;
 pub(crate) mod policy;

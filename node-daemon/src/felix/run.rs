@@ -8,7 +8,7 @@ use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::Engine;
-use super::event::{Effect, Event, RouteChange};
+use super::event::{Demand, Effect, Event, RouteChange};
 use super::table::{self, Ownership};
 use crate::bgp;
 
@@ -38,6 +38,8 @@ pub(crate) struct Felix {
     pub(crate) bgp_commands: Option<mpsc::Sender<bgp::Command>>,
     /// What BGP tells.
     pub(crate) bgp_events: Option<mpsc::Receiver<bgp::Event>>,
+    /// What is to be watched because of what is configured.
+    pub(crate) demand: watch::Sender<Demand>,
     /// How things are, for health and metrics.
     pub(crate) status: watch::Sender<Status>,
 }
@@ -168,6 +170,10 @@ impl Felix {
                 Effect::Routes(changes) => {
                     must_list |= !self.change(changes, origin, progress).await;
                 }
+                Effect::Demand(demand) => {
+                    self.demand.send_replace(demand);
+                }
+                Effect::Listen(addrs) => self.tell_bgp(bgp::Command::Listen(addrs)).await,
                 Effect::Advertise(all) => self.tell_bgp(bgp::Command::Advertise(all)).await,
                 Effect::Sessions(all) => self.tell_bgp(bgp::Command::Configure(all)).await,
                 Effect::Problems(problems) => {

@@ -3,7 +3,7 @@
 use api::PolicyObject;
 use api::kubernetes::ClusterNetworkPolicy;
 use datastore::{Client, Filter, Mirror, Object, ObjectKey, WatchEvent};
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::id::NodeName;
 use tokio::sync::mpsc;
@@ -60,6 +60,7 @@ pub(crate) fn all(
     });
     watches.start(Kind::BgpConfigurations, &everything, border::bgp_configuration);
     watches.start(Kind::BgpPeers, &everything, border::bgp_peer);
+    watches.start(Kind::BgpFilters, &everything, border::bgp_filter);
     watches.start(Kind::FelixConfigurations, &everything, move |key, object| {
         settings.take(key, object)
     });
@@ -96,45 +97,55 @@ impl Watches<'_> {
     }
 
     /// Starts a watch of `T`, of whose objects `read` says what to tell whom.
-    fn start<T, R>(&mut self, kind: Kind, filter: &Filter, mut read: R)
+    fn start<T, R>(&mut self, kind: Kind, filter: &Filter, read: R)
     where
         T: Object,
         R: FnMut(&ObjectKey, Option<&T>) -> Heard + Send + 'static,
     {
         let stream = self.client.watch::<T>(filter);
-        let listeners = self.listeners.clone();
-        self.tasks.spawn(async move {
-            let mut stream = std::pin::pin!(stream);
-            let mut mirror = Mirror::default();
-            while let Some(event) = stream.next().await {
-                report(kind, &event);
-                if is_none(kind, &event) && listeners.tell(Heard::synced(kind)).await.is_err() {
-                    return;
+        self.tasks.spawn(follow(kind, stream, self.listeners.clone(), read));
+    }
+}
+
+/// Tells `listeners` of all that a watch tells, until it or they end.
+pub(super) async fn follow<T, R>(
+    kind: Kind,
+    stream: impl Stream<Item = WatchEvent<T>>,
+    listeners: Listeners,
+    mut read: R,
+) where
+    T: Object,
+    R: FnMut(&ObjectKey, Option<&T>) -> Heard,
+{
+    let mut stream = std::pin::pin!(stream);
+    let mut mirror = Mirror::default();
+    while let Some(event) = stream.next().await {
+        report(kind, &event);
+        if is_none(kind, &event) && listeners.tell(Heard::synced(kind)).await.is_err() {
+            return;
+        }
+        for change in mirror.apply(event) {
+            let heard = match change {
+                datastore::Change::Upsert(key, object) => read(&key, Some(&object)),
+                datastore::Change::Unreadable(key, problem) => {
+                    let closed = border::unreadable(kind, &key, problem);
+                    closed.unwrap_or_else(|| read(&key, None))
                 }
-                for change in mirror.apply(event) {
-                    let heard = match change {
-                        datastore::Change::Upsert(key, object) => read(&key, Some(&object)),
-                        datastore::Change::Unreadable(key, problem) => {
-                            let closed = border::unreadable(kind, &key, problem);
-                            closed.unwrap_or_else(|| read(&key, None))
-                        }
-                        datastore::Change::Delete(key) => read(&key, None),
-                        datastore::Change::Synced => Heard::synced(kind),
-                    };
-                    if listeners.tell(heard).await.is_err() {
-                        return;
-                    }
-                }
+                datastore::Change::Delete(key) => read(&key, None),
+                datastore::Change::Synced => Heard::synced(kind),
+            };
+            if listeners.tell(heard).await.is_err() {
+                return;
             }
-        });
+        }
     }
 }
 
 /// A listener is gone, and so the daemon is about to end.
-struct Gone;
+pub(super) struct Gone;
 
 impl Listeners {
-    async fn tell(&self, heard: Heard) -> Result<(), Gone> {
+    pub(super) async fn tell(&self, heard: Heard) -> Result<(), Gone> {
         if let Some(event) = heard.policy {
             self.policy.send(event).await.map_err(|_| Gone)?;
         }
@@ -152,7 +163,7 @@ fn is_none<T>(kind: Kind, event: &WatchEvent<T>) -> bool {
 }
 
 /// Logs what is wrong with the server or an object; what is known stays in force meanwhile.
-fn report<T>(kind: Kind, event: &WatchEvent<T>) {
+pub(super) fn report<T>(kind: Kind, event: &WatchEvent<T>) {
     match event {
         WatchEvent::Failed(error) => {
             tracing::warn!(?kind, %error, "watch failed and will be retried");

@@ -240,6 +240,8 @@ impl Ours {
         let ours = Self { commands: Some(commands), status, view, thread: Some(thread) };
         let mut sessions = [session("192.0.2.1", "192.0.2.2"), session("fd00::1", "fd00::2")];
         sessions.iter_mut().for_each(change);
+        let listen = ["192.0.2.1:179", "[fd00::1]:179"].map(|addr| addr.parse().unwrap());
+        ours.send(Command::Listen(listen.into()));
         ours.send(Command::Configure(sessions.into()));
         ours.originate(&["10.244.1.0/26", "fd00:244:1::/122"]);
         ours
@@ -324,12 +326,7 @@ fn live(
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = Config {
-            identifier: "192.0.2.1".parse().unwrap(),
-            listen: vec!["192.0.2.1:179".parse().unwrap(), "[fd00::1]:179".parse().unwrap()],
-            is_restarting,
-            seed: 1,
-        };
+        let config = Config { identifier: "192.0.2.1".parse().unwrap(), is_restarting, seed: 1 };
         let mut handle = spawn(config, commands);
         status.send(handle.status.clone()).unwrap();
         while let Some(event) = handle.events.recv().await {

@@ -263,6 +263,8 @@ fn peers_hear_of_everything_before_sessions_open() {
         .flush(NOW)
         .iter()
         .map(|effect| match effect {
+            Effect::Demand(_) => "demand",
+            Effect::Listen(_) => "listen",
             Effect::ListKernel => "list",
             Effect::Routes(_) => "routes",
             Effect::Advertise(_) => "advertise",
@@ -270,7 +272,7 @@ fn peers_hear_of_everything_before_sessions_open() {
             Effect::Problems(_) => "problems",
         })
         .collect();
-    assert_eq!(effects, ["routes", "advertise", "sessions"]);
+    assert_eq!(effects, ["routes", "advertise", "listen", "sessions"]);
 }
 
 #[test]
@@ -279,4 +281,68 @@ fn sessions_are_left_alone_when_only_a_pod_changes() {
     changes(&mut engine, NOW);
     engine.handle(pod("web", "10.244.0.5"), NOW);
     assert_eq!(engine.flush(NOW), Vec::new());
+}
+
+#[test]
+fn nothing_happens_before_the_passwords_of_peers_are_known() {
+    let place = model::peer::SecretKey { secret: "bgp".to_owned(), key: "tor".to_owned() };
+    let remote = model::peer::PeerRemote::Router {
+        addr: "10.0.0.9".parse().unwrap(),
+        port: 179,
+        asn: model::net::Asn(65_001),
+    };
+    let peer = model::peer::BgpPeer {
+        password: Some(place),
+        ..model::peer::BgpPeer::new("tor".to_owned(), model::peer::PeerNodes::All, remote)
+    };
+    let peer = Event::Store(Change::Peer("tor".to_owned(), Some(Box::new(peer))));
+    let mut engine = engine(vec![peer]);
+    let wanted = Demand { secrets: ["bgp".to_owned()].into(), has_services: false };
+    assert_eq!(engine.flush(NOW), [Effect::Demand(wanted)]);
+    assert_eq!(engine.flush(NOW), []);
+    engine.handle(Event::Store(Change::Secret("bgp".to_owned(), None)), NOW);
+    let effects = engine.flush(NOW);
+    assert!(effects.contains(&Effect::Sessions(Vec::new())), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Problems(_))), "{effects:?}");
+}
+
+#[test]
+fn service_addresses_are_announced_and_never_learned() {
+    let mut bgp = model::peer::BgpConfiguration::default();
+    bgp.services.cluster = vec!["10.96.0.0/12".parse().unwrap()];
+    let bgp = Event::Store(Change::Bgp(Some(Box::new(bgp))));
+    let mut engine = engine(vec![bgp]);
+    assert!(matches!(engine.flush(NOW)[..], [Effect::Demand(_)]));
+    engine.handle(Event::Synced(Kind::Services), NOW);
+    let is_announced = |effect: &Effect| {
+        let range: Cidr = "10.96.0.0/12".parse().unwrap();
+        matches!(effect, Effect::Advertise(all) if all.originated.contains_key(&range))
+    };
+    assert!(engine.flush(NOW).iter().any(is_announced));
+    engine.handle(kernel(&[], &[]), NOW);
+    engine.handle(learned("10.96.0.0/12", &["10.0.0.2"]), NOW);
+    engine.handle(learned("10.244.9.0/26", &["10.0.0.2"]), NOW);
+    assert_eq!(changes(&mut engine, NOW), ["+ 10.244.9.0/26 via 10.0.0.2 proto 80"]);
+}
+
+#[test]
+fn next_hops_behind_a_gateway_of_ours_lead_to_it() {
+    let remote = model::peer::PeerRemote::Router {
+        addr: "192.0.2.9".parse().unwrap(),
+        port: 179,
+        asn: model::net::Asn(65_001),
+    };
+    let peer = model::peer::BgpPeer {
+        reachable_by: "10.0.0.7".parse().ok(),
+        ..model::peer::BgpPeer::new("far".to_owned(), model::peer::PeerNodes::All, remote)
+    };
+    let peer = Event::Store(Change::Peer("far".to_owned(), Some(Box::new(peer))));
+    let mut engine = engine(vec![peer]);
+    engine.flush(NOW);
+    engine.handle(kernel(&[], &[]), NOW);
+    engine.handle(learned("198.51.100.0/24", &["192.0.2.9"]), NOW);
+    assert_eq!(
+        changes(&mut engine, NOW),
+        ["+ 192.0.2.9/32 via 10.0.0.7 proto 80", "+ 198.51.100.0/24 via 10.0.0.7 proto 80"]
+    );
 }
