@@ -23,6 +23,7 @@ mod network_set;
 mod node_status;
 mod object;
 mod policy;
+pub mod policy_report;
 mod pool;
 mod tier;
 mod time;

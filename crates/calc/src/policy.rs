@@ -18,6 +18,8 @@
 //! And two ways to ask what becomes of a packet: [`why::verdict`] from policies
 //! and labels, with a trace for people; [`enforced::verdict`] from the state,
 //! as the kernel will. Tests hold these against each other, too.
+//!
+//! [`status::aggregate`] says of each policy where it is in force, from what nodes report.
 
 mod change;
 mod compile;
@@ -35,6 +37,7 @@ mod question;
 mod rulebook;
 mod services;
 mod sets;
+pub mod status;
 mod things;
 pub mod why;
 

@@ -8,14 +8,17 @@
 //! Selectors here are complete: what the objects say about namespaces and
 //! service accounts has been made part of them.
 
+mod report;
 mod rule;
 
+pub use report::{Heard, InvalidHeard, NodeReport};
 pub use rule::{
     Action, EntityMatch, HttpMatch, HttpPath, IcmpMatch, PortMatch, Protocol, Rule, UnknownProtocol,
 };
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::str::FromStr;
 
 use selector::Selector;
 
@@ -64,6 +67,33 @@ impl fmt::Display for PolicyId {
     }
 }
 
+/// Text that names no policy.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "`{0}` names no policy: use KIND/NAMESPACE/NAME or KIND/NAME, with a kind such as np or gnp"
+)]
+pub struct InvalidPolicyId(String);
+
+impl FromStr for PolicyId {
+    type Err = InvalidPolicyId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPolicyId> {
+        let read = || {
+            let (kind, rest) = text.split_once('/')?;
+            let kind = PolicyKind::ALL.into_iter().find(|known| known.short_name() == kind)?;
+            let (namespace, name) = if kind.is_namespaced() {
+                let (namespace, name) = rest.split_once('/')?;
+                (Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()), name)
+            } else {
+                (None, rest)
+            };
+            let is_whole = namespace.is_some() == kind.is_namespaced() && !name.is_empty();
+            is_whole.then(|| Self { kind, namespace, name: name.to_owned() })
+        };
+        read().ok_or_else(|| InvalidPolicyId(text.to_owned()))
+    }
+}
+
 /// The kinds of objects that policies come from.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum PolicyKind {
@@ -84,6 +114,37 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Global,
+        Self::StagedNetwork,
+        Self::StagedGlobal,
+        Self::StagedKubernetes,
+        Self::Kubernetes,
+        Self::KubernetesCluster,
+    ];
+
+    /// Returns the short name, as in `np/default/allow-dns`.
+    #[must_use]
+    pub const fn short_name(self) -> &'static str {
+        match self {
+            Self::Network => "np",
+            Self::Global => "gnp",
+            Self::StagedNetwork => "snp",
+            Self::StagedGlobal => "sgnp",
+            Self::StagedKubernetes => "sknp",
+            Self::Kubernetes => "knp",
+            Self::KubernetesCluster => "kcnp",
+        }
+    }
+
+    /// Are its objects in namespaces?
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Global | Self::StagedGlobal | Self::KubernetesCluster)
+    }
+
     /// Is it a kind that is never enforced?
     #[must_use]
     pub const fn is_staged(self) -> bool {
@@ -93,15 +154,7 @@ impl PolicyKind {
 
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Network => "np",
-            Self::Global => "gnp",
-            Self::StagedNetwork => "snp",
-            Self::StagedGlobal => "sgnp",
-            Self::StagedKubernetes => "sknp",
-            Self::Kubernetes => "knp",
-            Self::KubernetesCluster => "kcnp",
-        })
+        f.write_str(self.short_name())
     }
 }
 
@@ -228,5 +281,11 @@ mod tests {
         assert_eq!(id.to_string(), "knp/default/allow-dns");
         let id = PolicyId { kind: PolicyKind::Global, namespace: None, name: "deny".into() };
         assert_eq!(id.to_string(), "gnp/deny");
+        for text in ["knp/default/allow-dns", "gnp/deny", "kcnp/a", "sknp/a/b"] {
+            assert_eq!(text.parse::<PolicyId>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "np/a", "np//a", "np/a/", "gnp/", "x/a", "deny"] {
+            assert!(wrong.parse::<PolicyId>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The incremental calculation, the naive one and the two evaluators agree.
 
 mod cluster;
-mod facts;
+pub(super) mod facts;
 mod histories;
 pub(super) mod random;
 pub(super) mod rules;

@@ -60,7 +60,7 @@ fn pod(namespace: &str, name: &str, addr: &str, extra: &[(&str, &str)]) -> Chang
 }
 
 /// A policy for servers' ingress in the default tier.
-fn policy(name: &str, rules: Vec<Rule>) -> Policy {
+pub(in crate::policy) fn policy(name: &str, rules: Vec<Rule>) -> Policy {
     Policy {
         id: PolicyId { kind: PolicyKind::Global, namespace: None, name: name.to_owned() },
         tier: "default".to_owned(),
