@@ -24,6 +24,8 @@ mod policy;
 mod policy_faults;
 #[path = "../scenarios/policy_hosts.rs"]
 mod policy_hosts;
+#[path = "../scenarios/policy_status.rs"]
+mod policy_status;
 #[path = "../scenarios/policy_strangers.rs"]
 mod policy_strangers;
 #[path = "../scenarios/reachable.rs"]
@@ -57,6 +59,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),
     ("cluster-policy-by-packets", policy::cluster_matrix, BOTH),
+    ("policy-status-is-told", policy_status::is_told, BOTH),
     ("random-policy-by-packets", policy::random, EMBEDDED),
     ("random-changes-by-packets", policy::random_changes, EMBEDDED),
     ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),

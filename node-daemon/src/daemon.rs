@@ -107,7 +107,9 @@ pub async fn run() -> Result<(), DaemonError> {
         None => (None, None, None),
     };
     let (policy_sender, policy_events) = mpsc::channel(STORE_QUEUE);
-    let policy_task = start_policy(&started, policy_events, policy_status_sender)?;
+    let (reports, told) = watch::channel(None);
+    parts.report(&client, &started, told);
+    let policy_task = start_policy(&started, policy_events, (policy_status_sender, reports))?;
     let felix = Felix {
         engine: Engine::new(started.name.clone(), jittered(started.felix.routes.refresh_interval)),
         netlink,
@@ -259,7 +261,7 @@ fn jittered(interval: Duration) -> Duration {
 fn start_policy(
     started: &StartedNode,
     events: mpsc::Receiver<policy::event::Event>,
-    status: watch::Sender<policy::run::Status>,
+    (status, reports): (watch::Sender<policy::run::Status>, watch::Sender<policy::report::Told>),
 ) -> Result<tokio::task::JoinHandle<()>, DaemonError> {
     let felix = &started.felix;
     let start = policy::run::Start {
@@ -268,6 +270,7 @@ fn start_policy(
         refresh_interval: jittered(felix.dataplane.nftables_refresh),
         events,
         status,
+        reports,
     };
     policy::run::spawn(start).map_err(DaemonError::Thread)
 }
@@ -316,6 +319,17 @@ impl Parts {
             servers.push(Server::metrics(host, port, self.registry.clone()).await?);
         }
         Ok(servers)
+    }
+
+    /// Starts what writes which policies are in force here.
+    fn report(
+        &mut self,
+        client: &Client,
+        started: &StartedNode,
+        reports: watch::Receiver<policy::report::Told>,
+    ) {
+        let (client, owner) = (client.clone(), started.kubernetes_name.clone());
+        self.tasks.spawn(policy::report::Writer { client, owner, reports }.run());
     }
 
     /// Starts what follows the status of routes and BGP.

@@ -135,7 +135,8 @@ pub(crate) fn policies<T: PolicyObject>(
 ) -> impl Fn(&ObjectKey, Option<&T>) -> Heard {
     move |key, object| {
         let id = id_of(kind, key);
-        Heard::known(id, object.map(|object| known(object.reading())))
+        let read = |object: &T| known(object.reading(), object.generation());
+        Heard::known(id, object.map(read))
     }
 }
 
@@ -143,19 +144,19 @@ pub(crate) fn policies<T: PolicyObject>(
 pub(crate) fn unreadable(kind: Kind, key: &ObjectKey, problem: String) -> Option<Heard> {
     let id = id_of(kind.of_policy()?, key);
     let reading = Reading::unreadable(id.clone(), problem);
-    Some(Heard::known(id, Some(known(reading))))
+    Some(Heard::known(id, Some(known(reading, 0))))
 }
 
 fn id_of(kind: PolicyKind, key: &ObjectKey) -> PolicyId {
     PolicyId { kind, namespace: key.namespace.clone(), name: key.name.clone() }
 }
 
-fn known(reading: Reading) -> Known {
+fn known(reading: Reading, generation: i64) -> Known {
     for fault in &reading.faults {
         tracing::warn!(error = %fault, "policy is not read as a whole: what is left opens nothing");
     }
     let faults = reading.faults.iter().map(Invalid::detail).collect();
-    Known { policy: Arc::new(reading.policy), faults }
+    Known { policy: Arc::new(reading.policy), generation, faults }
 }
 
 pub(crate) fn namespace(key: &ObjectKey, object: Option<&Namespace>) -> Heard {

@@ -15,16 +15,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use calc::policy::{Change, Counts, Policies};
-use model::desired::policy::PolicyState;
+use model::desired::policy::{PolicyChange, PolicyState};
 use model::id::NodeName;
 use model::net::Family;
-use model::policy::PolicyId;
+use model::policy::NodeReport;
 use model::ruleset::{Snapshot, Transaction};
 use model::time::Timestamp;
 use reconcile::Backoff;
 use render::{Renderer, Settings};
 
 use super::event::{Effect, Event, Outcome};
+use super::ledger::Ledger;
 use crate::felix::event::Kind;
 
 /// How long to wait after failures: policy that is not in force is more urgent than a route.
@@ -46,8 +47,7 @@ pub(crate) struct Engine {
     beginning: Beginning,
     unsynced: BTreeSet<Kind>,
     policies: Policies,
-    /// What of which policies could not be read.
-    faults: BTreeMap<PolicyId, Vec<String>>,
+    ledger: Ledger,
     /// What administrators decide, without pools and nodes.
     settings: Settings,
     pools: BTreeMap<String, render::Pool>,
@@ -83,7 +83,7 @@ impl Engine {
             beginning,
             unsynced: Kind::POLICY.into(),
             policies: Policies::new(this_node),
-            faults: BTreeMap::new(),
+            ledger: Ledger::default(),
             settings,
             pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -100,8 +100,7 @@ impl Engine {
         match event {
             Event::Change(change) => self.policies.apply(change),
             Event::Policy(id, known) => {
-                let faults = known.as_ref().map(|known| known.faults.clone());
-                put(&mut self.faults, id.clone(), faults.filter(|faults| !faults.is_empty()));
+                self.ledger.put(&id, known.as_deref());
                 let policy = known.map(|known| known.policy);
                 self.policies.apply(Change::Policy(id, policy));
             }
@@ -202,8 +201,23 @@ impl Engine {
     }
 
     /// Returns how many policies could not be read as a whole.
-    pub(crate) fn faulty(&self) -> usize {
-        self.faults.len()
+    pub(crate) const fn faulty(&self) -> usize {
+        self.ledger.faulty()
+    }
+
+    /// Returns a number that is another one when there may be something new to report.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.ledger.revision()
+    }
+
+    /// Returns how many nodes there are.
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Returns which policies the kernel enforces, provided that [`Engine::is_in_force`].
+    pub(crate) fn report(&self, node: NodeName) -> NodeReport {
+        self.ledger.report(node, self.state().policies.keys())
     }
 
     /// Returns what should be enforced.
@@ -221,6 +235,9 @@ impl Engine {
         let are_changed = std::mem::take(&mut self.are_settings_changed);
         let settings = (are_changed || self.renderer.is_none()).then(|| self.settings());
         let changes = self.policies.take_changes();
+        if changes.iter().any(|change| matches!(change, PolicyChange::Policy(..))) {
+            self.ledger.changed();
+        }
         let Some(renderer) = &mut self.renderer else {
             let state = self.policies.state().clone();
             self.renderer = settings.map(|settings| Renderer::new(state, settings));

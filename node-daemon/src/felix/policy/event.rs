@@ -39,6 +39,8 @@ pub(crate) enum Event {
 pub(crate) struct Known {
     /// What to enforce.
     pub(crate) policy: Arc<Policy>,
+    /// Which state of the object's spec it is (`metadata.generation`).
+    pub(crate) generation: i64,
     /// What of it could not be read, and closes what it would have opened.
     pub(crate) faults: Vec<String>,
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::engine::{Beginning, Engine};
 use super::event::{Effect, Event, Outcome};
+use super::report::{Teller, Told};
 
 /// How often the loop shows that it lives though there is nothing to do.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -68,6 +69,8 @@ pub(crate) struct Start {
     pub(crate) events: mpsc::Receiver<Event>,
     /// How things are, for health and metrics.
     pub(crate) status: watch::Sender<Status>,
+    /// What is in force here, for others.
+    pub(crate) reports: watch::Sender<Told>,
 }
 
 /// Why the loop ended.
@@ -117,8 +120,10 @@ async fn run(start: Start) -> Result<(), Error> {
     };
     let has_workloads = interfaces.keys().any(is_workload);
     let beginning = if has_workloads { Beginning::Populated } else { Beginning::Empty };
+    let teller = Teller::new(start.node.clone(), start.reports);
     let engine = Engine::new(start.node, start.settings, beginning, start.refresh_interval);
     let shell = Shell {
+        teller,
         engine,
         nftables,
         others,
@@ -144,6 +149,7 @@ struct Shell {
     events: mpsc::Receiver<Event>,
     status: watch::Sender<Status>,
     progress: Status,
+    teller: Teller,
     origin: Instant,
 }
 
@@ -174,6 +180,8 @@ impl Shell {
                 self.engine.handle(event, now);
             }
             self.publish();
+            let now = self.now();
+            self.teller.tell(&self.engine, now);
         }
     }
 
@@ -182,7 +190,8 @@ impl Shell {
     }
 
     fn wake(&self, list_at: Option<Instant>) -> Instant {
-        let deadline = self.engine.next_deadline();
+        let deadlines = [self.engine.next_deadline(), self.teller.due()];
+        let deadline = deadlines.into_iter().flatten().min();
         let deadline = deadline.and_then(|at| self.origin.checked_add(at.since_origin()));
         let far = Instant::now().checked_add(HEARTBEAT);
         [deadline, list_at, far].into_iter().flatten().min().unwrap_or(self.origin)
@@ -228,14 +237,10 @@ impl Shell {
 
     /// Does it, and returns what came of it.
     fn carry_out(&mut self, effect: Effect) -> Event {
-        let failed = |error: nftables::Error| {
-            tracing::warn!(%error, "policy is not in the kernel yet; will be retried");
-            Event::Applied(Outcome::Failed)
-        };
         match effect {
             Effect::List => match self.nftables.snapshot() {
                 Ok(snapshot) => Event::Kernel(Box::new(snapshot)),
-                Err(error) => failed(error),
+                Err(error) => self.failed(&error),
             },
             Effect::Apply(transaction) => {
                 let started = Instant::now();
@@ -248,11 +253,17 @@ impl Shell {
                     Ok(()) => Event::Applied(Outcome::Done),
                     Err(error) => {
                         progress.failures = progress.failures.saturating_add(1);
-                        failed(error)
+                        self.failed(&error)
                     }
                 }
             }
         }
+    }
+
+    fn failed(&mut self, error: &nftables::Error) -> Event {
+        tracing::warn!(%error, "policy is not in the kernel yet; will be retried");
+        self.teller.failure = Some(error.to_string());
+        Event::Applied(Outcome::Failed)
     }
 
     fn publish(&mut self) {
