@@ -14,7 +14,7 @@ use crate::output::Format;
 #[command(
     name = "calicoctl",
     version = api::CALICO_VERSION,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, and the check found problems.\n\n\
                   The cluster is that of KUBECONFIG, of ~/.kube/config, or of the file that -c names."
 )]
 pub struct Arguments {
@@ -76,6 +76,16 @@ pub enum Command {
 pub enum Ipam {
     /// How full the pools are, or what is known of one address.
     Show(Show),
+    /// Everything that is wrong, with the evidence; changes nothing, and locks nothing.
+    Check(Check),
+    /// Who owns an address, since when, and by which objects.
+    Explain {
+        /// The address.
+        addr: IpAddr,
+        /// How to print it.
+        #[arg(short, long, default_value = "table")]
+        output: Format,
+    },
     /// When pools and nodes will run out of addresses.
     Forecast(Forecast),
     /// How addresses are assigned throughout the cluster.
@@ -102,6 +112,26 @@ pub struct Show {
     /// How to print it.
     #[arg(short, long, default_value = "table")]
     pub output: Format,
+}
+
+/// Arguments of `ipam check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// List every address that was checked.
+    #[arg(long)]
+    pub show_all_ips: bool,
+    /// List the addresses with a problem; they are listed anyway.
+    #[arg(long)]
+    pub show_problem_ips: bool,
+    /// Write a report to this file, for `ipam release --from-report`.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How to print the result.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+    /// The kubeconfig, instead of that of the configuration.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Arguments of `ipam forecast`.
@@ -213,6 +243,9 @@ mod tests {
             "calicoctl ipam configure --strictaffinity=true --max-blocks-per-host=4",
             "calicoctl ipam configure --ip-cooldown-seconds=60 --kubevirt-ip-persistence=Disabled",
             "calicoctl ipam configure show",
+            "calicoctl ipam check --show-all-ips -o report.json",
+            "calicoctl ipam check --show-problem-ips --kubeconfig=/k",
+            "calicoctl ipam explain 10.0.0.1 -o json",
             "calicoctl ipam split 4 --cidr=192.168.0.0/16",
             "calicoctl ipam split --name=pool 4 -c /etc/calico/calicoctl.cfg",
             "calicoctl ipam forecast --since=earlier.json -o yaml",

@@ -1,18 +1,24 @@
 //! `calicoctl ipam`: what each command reads, and which pure function answers it.
 
+pub mod check;
 pub mod configure;
+pub mod explain;
 pub mod forecast;
 pub mod moment;
 pub mod read;
+pub mod scene;
 pub mod show;
 pub mod split;
+pub mod stored;
 pub mod usage;
 
 use std::path::Path;
 
-use crate::arguments::{Configure, ConfigureTask, Forecast, Global, Ipam, Show};
-use crate::output::{print, render};
-use crate::run::{Verdict, connect, connect_to_write};
+use datastore::Source;
+
+use crate::arguments::{Check, Configure, ConfigureTask, Forecast, Global, Ipam, Show};
+use crate::output::{Format, print, render};
+use crate::run::{Verdict, connect, connect_by, connect_to_write};
 use crate::{Error, ipam};
 
 /// Does one of the commands.
@@ -23,6 +29,12 @@ use crate::{Error, ipam};
 pub async fn run(global: &Global, task: Ipam) -> Result<Verdict, Error> {
     match task {
         Ipam::Show(arguments) => Box::pin(show(global, &arguments)).await?,
+        Ipam::Check(arguments) => return Box::pin(examine(global, &arguments)).await,
+        Ipam::Explain { addr, output } => {
+            let scene = Box::pin(scene::Scene::read(&connect(global)?)).await?;
+            let findings = check::findings(&scene);
+            print(&render(&explain::explain(addr, &scene, &findings), output)?)?;
+        }
         Ipam::Forecast(arguments) => Box::pin(foresee(global, &arguments)).await?,
         Ipam::Split(arguments) => {
             let client = Box::pin(connect_to_write(global)).await?;
@@ -68,6 +80,24 @@ async fn configure(global: &Global, arguments: &Configure) -> Result<(), Error> 
         print(&line)?;
     }
     Ok(())
+}
+
+async fn examine(global: &Global, arguments: &Check) -> Result<Verdict, Error> {
+    let source = arguments.kubeconfig.clone().map(Source::Kubeconfig);
+    let scene = Box::pin(scene::Scene::read(&connect_by(global, source)?)).await?;
+    let findings = check::findings(&scene);
+    let report = check::report(&scene, &findings, arguments.show_all_ips);
+    if let Some(path) = &arguments.output {
+        let text = render(&report, Format::Json)?;
+        std::fs::write(path, text).map_err(|source| Error::File {
+            action: "write",
+            path: path.clone(),
+            source,
+        })?;
+    }
+    print(&render(&report, arguments.format)?)?;
+    let is_fine = report.problems.is_empty() && report.unreadable.is_empty();
+    Ok(if is_fine { Verdict::Fine } else { Verdict::Problems })
 }
 
 async fn foresee(global: &Global, arguments: &Forecast) -> Result<(), Error> {

@@ -12,6 +12,8 @@
 #[path = "tables/world.rs"]
 mod world;
 
+use calicoctl::ipam::check::{findings, report};
+use calicoctl::ipam::explain::explain;
 use calicoctl::ipam::forecast::{Forecast, Sight, forecast};
 use calicoctl::ipam::show::{address, borrowed};
 use calicoctl::ipam::usage::{Detail, usage};
@@ -22,7 +24,9 @@ use world::{World, clock, compare};
 #[test]
 fn show_says_how_full_pools_are() {
     let world = World::read();
-    let usage = |detail| usage(&world.pools, &world.blocks, &world.reserved, (clock(), detail));
+    let usage = |detail| {
+        usage(&world.scene.snapshot.pools, &world.blocks, &world.scene.reserved, (clock(), detail))
+    };
     compare("show.txt", &usage(Detail::Pools).text());
     compare("show-blocks.txt", &usage(Detail::Blocks).text());
     compare("show-json.txt", &render(&usage(Detail::Pools), Format::Json).unwrap());
@@ -33,7 +37,9 @@ fn show_names_who_has_an_address() {
     let world = World::read();
     let said =
         ["10.0.0.3", "10.0.0.2", "10.0.0.7", "10.0.0.200", "10.9.0.0", "10.20.0.1", "192.0.2.1"]
-            .map(|addr| address(addr.parse().unwrap(), &world.blocks, &world.pools).text());
+            .map(|addr| {
+                address(addr.parse().unwrap(), &world.blocks, &world.scene.snapshot.pools).text()
+            });
     compare("show-ip.txt", &said.join("\n\n"));
 }
 
@@ -49,9 +55,9 @@ fn forecast_says_when_addresses_run_out() {
     let world = World::read();
     let config = IpamConfig { max_blocks_per_host: 4, ..IpamConfig::default() };
     let sight = Sight {
-        pools: &world.pools,
+        pools: &world.scene.snapshot.pools,
         blocks: &world.blocks,
-        reserved: &world.reserved,
+        reserved: &world.scene.reserved,
         config: &config,
         now: clock().now,
     };
@@ -67,4 +73,36 @@ fn forecast_says_when_addresses_run_out() {
     let json = render(&measured, Format::Json).unwrap();
     assert_eq!(serde_json::from_str::<Forecast>(&json).unwrap(), measured);
     compare("forecast-json.txt", &json);
+}
+
+#[test]
+fn check_names_each_problem_with_its_evidence() {
+    let world = World::read();
+    let findings = findings(&world.scene);
+    compare("check.txt", &report(&world.scene, &findings, false).text());
+    compare("check-all.txt", &report(&world.scene, &findings, true).text());
+    let report = report(&world.scene, &findings, false);
+    compare("check-json.txt", &render(&report, Format::Json).unwrap());
+}
+
+#[test]
+fn explain_tells_who_owns_an_address() {
+    let world = World::read();
+    let findings = findings(&world.scene);
+    let said = [
+        "10.0.0.3",
+        "10.0.0.4",
+        "10.0.0.5",
+        "10.0.0.6",
+        "10.0.0.2",
+        "10.0.0.7",
+        "10.0.0.1",
+        "10.0.0.20",
+        "10.9.0.0",
+        "10.20.0.1",
+        "192.0.2.1",
+        "fd00:10:244::1",
+    ]
+    .map(|addr| explain(addr.parse().unwrap(), &world.scene, &findings).text());
+    compare("explain.txt", &said.join("\n\n"));
 }

@@ -83,7 +83,6 @@ pub struct Outlook {
 #[serde(rename_all = "camelCase")]
 pub struct NodeOutlook {
     /// The node's addresses.
-    #[serde(flatten)]
     pub outlook: Outlook,
     /// Their family, 4 or 6.
     pub family: u8,

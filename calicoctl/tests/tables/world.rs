@@ -3,43 +3,45 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use calicoctl::ipam::scene::{Lists, Scene};
 use ipam::slots::Clock;
 use model::block::Block;
-use model::net::Cidr;
-use model::pool::IpPool;
 use model::time::WallTime;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// What the commands read.
 pub(crate) struct World {
-    pub(crate) pools: Vec<IpPool>,
+    pub(crate) scene: Scene,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) reserved: Vec<Cidr>,
 }
 
 impl World {
     pub(crate) fn read() -> Self {
         let text = std::fs::read_to_string(path("cluster.yaml")).unwrap();
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        let of = |kind: &str| -> Vec<Value> {
-            objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
+        let lists = Lists {
+            pools: all(&objects, "IPPool"),
+            blocks: all(&objects, "IPAMBlock"),
+            affinities: all(&objects, "BlockAffinity"),
+            handles: all(&objects, "IPAMHandle"),
+            reservations: all(&objects, "IPReservation"),
+            nodes: all(&objects, "Node"),
+            pods: all(&objects, "Pod"),
+            services: all(&objects, "Service"),
+            config: None,
         };
-        let mut pools: Vec<IpPool> = of("IPPool")
-            .iter()
-            .map(|json| IpPool::try_from(&api::IpPool::from_json(json).unwrap()).unwrap())
-            .collect();
-        pools.sort_by_key(|pool| pool.cidr);
-        let mut blocks: Vec<Block> = of("IPAMBlock")
-            .iter()
-            .map(|json| Block::try_from(&api::IpamBlock::from_json(json).unwrap()).unwrap())
-            .collect();
+        let scene = Scene::of(lists, clock().now);
+        assert_eq!(scene.unreadable, Vec::<String>::new());
+        let mut blocks: Vec<Block> = scene.blocks().cloned().collect();
         blocks.sort_by_key(|block| block.cidr);
-        let reserved = of("IPReservation")
-            .iter()
-            .flat_map(|json| api::IpReservation::from_json(json).unwrap().ranges().unwrap())
-            .collect();
-        Self { pools, blocks, reserved }
+        Self { scene, blocks }
     }
+}
+
+fn all<T: DeserializeOwned>(objects: &[Value], kind: &str) -> Vec<T> {
+    let found = objects.iter().filter(|object| object["kind"] == kind);
+    found.map(|object| serde_json::from_value(object.clone()).unwrap()).collect()
 }
 
 /// The time at which the cluster is looked at: 2026-11-23 00:00 UTC.

@@ -36,8 +36,8 @@ pub use bgp::{
     PrefixLengthSpec, SecretKeySpec,
 };
 pub use cluster::{
-    CALICO_VERSION, ClusterInformation, ClusterInformationSpec, IpReservation, IpReservationSpec, IpamConfig,
-    IpamConfigSpec,
+    CALICO_VERSION, ClusterInformation, ClusterInformationSpec, IpReservation, IpReservationSpec,
+    IpamConfig, IpamConfigSpec,
 };
 pub use controllers::{
     AutoHostEndpointSpec, ControllersSpec, HostEndpointTemplateSpec, KubeControllersConfiguration,

@@ -62,6 +62,14 @@ pub fn hostname_hash(name: &str) -> String {
     data_encoding::BASE32_NOPAD.encode(&sha3::Sha3_256::digest(name.as_bytes()))
 }
 
+/// Returns the id of the handle that holds the addresses of a Service of type `LoadBalancer`.
+#[must_use]
+pub fn load_balancer_handle(service: &str, namespace: &str, uid: &str) -> String {
+    let whose = format!("{service}-{namespace}-{uid}").to_lowercase();
+    let hash = data_encoding::BASE64URL_NOPAD.encode(&sha2::Sha256::digest(whose));
+    format!("lb-{}", hash.replace(['-', '_', '.'], "").to_lowercase())
+}
+
 /// Returns the name of the host's side of a pod's veth: the prefix, and 11 digits of a hash.
 ///
 /// A prefix that leaves no room for them is cut, so that the name always fits.

@@ -59,7 +59,8 @@ pub fn workload_endpoint(
 }
 
 /// Has the pod ended, or given its address back while it ends?
-fn has_ended(object: &Pod) -> bool {
+#[must_use]
+pub fn has_ended(object: &Pod) -> bool {
     let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
     let given_back = || {
         let annotations = object.metadata.annotations.as_ref();

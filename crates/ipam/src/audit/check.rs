@@ -198,7 +198,8 @@ fn handles(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
         } else if real == handle.value.blocks {
             continue;
         } else {
-            let text = format!("it counts {:?}, the blocks say {real:?}", handle.value.blocks);
+            let (counts, real) = (counted(&handle.value.blocks), counted(&real));
+            let text = format!("it counts {counts}; the blocks say {real}");
             (Problem::HandleMismatch(id), text)
         };
         let confidence = if is_respected { Confidence::Possible } else { Confidence::Likely };
@@ -211,6 +212,13 @@ fn handles(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
         let confidence = if real.is_respected { Confidence::Possible } else { Confidence::Likely };
         findings.push(finding(Problem::MissingHandle(real.id), confidence, text));
     }
+}
+
+/// Writes counts for people: `2 in 10.0.0.0/26`.
+fn counted(blocks: &BTreeMap<Cidr, u32>) -> String {
+    let counts: Vec<String> =
+        blocks.iter().map(|(cidr, count)| format!("{count} in {cidr}")).collect();
+    if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
 }
 
 /// Is the handle one that lives longer than what it counts?
