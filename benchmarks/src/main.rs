@@ -13,6 +13,7 @@
 //! ```
 //!
 //! The benchmark `policy` has a cluster of the same kind with thousands of pods and policies.
+//! The benchmark `ipam` measures the library of calico-ipam against a control plane alone.
 //! The benchmark `datastore` (starts, writes, watches, lists) runs on the control planes alone.
 //!
 //! Nothing of a benchmark is left when it ends, however it ends.
@@ -23,6 +24,7 @@ mod cni;
 mod cpu;
 mod daemon;
 mod datastore;
+mod ipam;
 mod isolation;
 mod load;
 mod memory;
@@ -50,6 +52,8 @@ enum Benchmark {
     Cni(ProgramArguments),
     /// The embedded datastore beside kube-apiserver and etcd.
     Datastore(DatastoreArguments),
+    /// Addresses: assigned and released, by few and many clients, in small and large clusters.
+    Ipam(DatastoreArguments),
     /// What policy costs: at the start, at changes, and in new connections.
     Policy(ProgramArguments),
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
@@ -96,6 +100,10 @@ fn main() -> ExitCode {
         Benchmark::Cni(arguments) => cni::run(&arguments.bin_dir, extent(arguments.quick)),
         Benchmark::Policy(arguments) => {
             policy::run(&arguments.bin_dir, policy::Extent::of(arguments.quick))
+        }
+        Benchmark::Ipam(arguments) => {
+            let extent = if arguments.quick { ipam::Extent::QUICK } else { ipam::Extent::FULL };
+            ipam::run(arguments.only.unwrap_or(Kind::Kubernetes), extent)
         }
         Benchmark::Datastore(arguments) => arguments.run(),
     };

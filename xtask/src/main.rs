@@ -75,6 +75,8 @@ enum Benchmark {
     Cni,
     /// The embedded datastore beside kube-apiserver and etcd.
     Datastore,
+    /// Addresses assigned and released.
+    Ipam,
     /// Policy: starts, changes, and connections under it.
     Policy,
 }
@@ -84,6 +86,7 @@ impl Benchmark {
         match self {
             Self::Cni => "cni",
             Self::Datastore => "datastore",
+            Self::Ipam => "ipam",
             Self::Policy => "policy",
         }
     }
@@ -92,7 +95,7 @@ impl Benchmark {
     const fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
-            Self::Datastore => &["datastore-daemon"],
+            Self::Datastore | Self::Ipam => &["datastore-daemon"],
             Self::Policy => &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"],
         }
     }
