@@ -5,6 +5,7 @@
 //! delegate: addresses                                 ║ make the veth pair
 //! plan
 //! write: annotations of the pod                       ║ parameters, addresses, routes
+//! wait until calico-node has the pod's policy in the kernel, if the configuration says so
 //! ```
 //!
 //! Whatever fails, or a signal in the middle, leaves nothing behind.
@@ -22,6 +23,7 @@ use crate::call::Call;
 use crate::cleanup::{Cleanup, Undo};
 use crate::delegate;
 use crate::plan::{self, Plan};
+use crate::ready::{self, Waited};
 use crate::site::Site;
 use crate::store::{Facts, Holding, Store, holding};
 use crate::wire::{Ends, Found, Pair};
@@ -129,7 +131,29 @@ impl<'a> Add<'a> {
         let (written, wired) = tokio::join!(self.write(&plan, cleanup), wire);
         call.trace.end_phase("wire_and_write");
         wired.and(written)?;
+        self.wait_for_policy(&plan).await;
         Ok(self.success(&plan, &pair, given))
+    }
+
+    /// Waits for the pod's policy as long as the configuration says; as in Calico, what is not
+    /// there by then holds nobody up.
+    async fn wait_for_policy(&self, plan: &Plan) {
+        let config = self.call.config;
+        let (Some(timeout), Some(pod)) = (config.policy_setup_timeout, self.call.pod()) else {
+            return;
+        };
+        let waited = ready::wait(&config.endpoint_status_dir, &pod.name, &plan.addrs, timeout);
+        match waited.await {
+            Ok(Waited::Ready) => {}
+            Ok(Waited::TimedOut) => tracing::warn!(
+                pod = %pod.name,
+                "policy is not in the kernel after {} s; the pod starts, and its packets are \
+                 dropped until calico-node knows it: see that calico-node runs on this node",
+                timeout.as_secs()
+            ),
+            Err(error) => tracing::warn!(%error, "not waiting for policy"),
+        }
+        self.call.trace.end_phase("policy");
     }
 
     fn wishes(&self, facts: &Facts) -> Result<Wishes, Error> {
@@ -170,6 +194,7 @@ impl<'a> Add<'a> {
             tracing::info!(?differences, "an earlier ADD of this container did not finish");
             return Ok(None);
         }
+        self.wait_for_policy(&plan).await;
         Ok(Some(self.success(&plan, pair, Success::default())))
     }
 

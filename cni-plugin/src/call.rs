@@ -104,14 +104,10 @@ fn first_prefix(prefixes: &str) -> &str {
 
 /// Refuses what would otherwise be ignored in silence.
 fn refuse_unsupported(config: &NetworkConfig) -> Result<(), Error> {
-    let key = if !config.readiness_gates.is_empty() {
-        "readiness_gates"
-    } else if config.policy_setup_timeout.is_some() {
-        "policy_setup_timeout_seconds"
-    } else {
+    if config.readiness_gates.is_empty() {
         return Ok(());
-    };
-    let message = format!("network configuration has `{key}`, which is not supported: remove it");
+    }
+    let message = "network configuration has `readiness_gates`, which is not supported: remove it";
     Err(Error::new(ErrorCode::UnsupportedField, message))
 }
 

@@ -29,6 +29,7 @@ mod del;
 mod delegate;
 mod gc;
 mod plan;
+mod ready;
 mod site;
 mod status;
 mod store;

@@ -97,17 +97,13 @@ fn errors_are_in_the_callers_version() {
 
 #[test]
 fn what_is_not_done_is_refused() {
-    for (key, value) in
-        [("readiness_gates", json!(["http://x"])), ("policy_setup_timeout_seconds", json!(5))]
-    {
-        let answer = call(|call| {
-            let mut config = config();
-            config[key] = value;
-            call.stdin = config.to_string().into_bytes();
-        });
-        assert_eq!(answer.code(), 2, "{answer:?}");
-        assert!(answer.message().contains(key), "{answer:?}");
-    }
+    let answer = call(|call| {
+        let mut config = config();
+        config["readiness_gates"] = json!(["http://x"]);
+        call.stdin = config.to_string().into_bytes();
+    });
+    assert_eq!(answer.code(), 2, "{answer:?}");
+    assert!(answer.message().contains("readiness_gates"), "{answer:?}");
 }
 
 #[test]

@@ -268,6 +268,7 @@ fn start_policy(
         node: started.name.clone(),
         settings: policy::settings::of(felix, workload_prefixes(felix)),
         refresh_interval: jittered(felix.dataplane.nftables_refresh),
+        status_prefix: felix.reporting.endpoint_status_path.clone(),
         events,
         status,
         reports,

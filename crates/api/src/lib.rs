@@ -13,6 +13,7 @@ mod bgp;
 mod cluster;
 mod controllers;
 pub mod crd;
+pub mod endpoint_status;
 mod felix;
 mod host_endpoint;
 mod invalid;

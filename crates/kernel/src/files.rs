@@ -72,6 +72,29 @@ impl Error {
 /// [`Error::SymbolicLink`] if there is one at `path`; [`Error::Io`]; the old
 /// contents are untouched then.
 pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Error> {
+    put(path, contents, mode, Lasting::Disk)
+}
+
+/// Writes a file as [`write`] does, but for what is true only until the machine stops: it is
+/// not waited for the disk.
+///
+/// # Errors
+///
+/// As for [`write`].
+pub fn publish(path: &Path, contents: &[u8], mode: u32) -> Result<(), Error> {
+    put(path, contents, mode, Lasting::Memory)
+}
+
+/// What contents must outlive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Lasting {
+    /// A power failure.
+    Disk,
+    /// The program.
+    Memory,
+}
+
+fn put(path: &Path, contents: &[u8], mode: u32, lasting: Lasting) -> Result<(), Error> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::InvalidPath { path: path.to_owned() });
     };
@@ -90,8 +113,13 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Error> {
         .map_err(failed("create a file beside"))?;
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
     file.write_all(contents).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("write to disk"))?;
+    if lasting == Lasting::Disk {
+        file.sync_all().map_err(failed("write to disk"))?;
+    }
     fs::rename(&temporary.0, path).map_err(failed("replace"))?;
+    if lasting == Lasting::Memory {
+        return Ok(());
+    }
     // The name, too, must survive a power failure.
     File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("write to disk"))
 }
@@ -159,7 +187,7 @@ mod tests {
     fn replaces_contents_and_mode() {
         let directory = directory();
         let path = directory.path().join("nodename");
-        write(&path, b"old", 0o600).unwrap();
+        publish(&path, b"old", 0o600).unwrap();
         write(&path, b"new", 0o644).unwrap();
         assert_eq!(read(&path, 100).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);

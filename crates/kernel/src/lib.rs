@@ -7,7 +7,7 @@
 //!  monitor ────── what others change there, and when events were lost
 //!  route_table ── one table as a map from destination to `model::desired::Route`
 //!  fake ───────── the same table in memory; both pass the same tests
-//!  sysctl  files  lock  process  socket
+//!  sysctl  files  directory  lock  process  socket
 //! ```
 //!
 //! Invariants:
@@ -22,6 +22,7 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod directory;
 pub mod fake;
 pub mod files;
 pub mod lock;

@@ -2,7 +2,7 @@
 //!
 //! [`engine`] decides without IO; [`event`] is what it hears and says; [`run`]
 //! is the loop around it; [`settings`] says what administrators decide;
-//! [`report`] tells others what is in force here.
+//! [`report`] tells others what is in force here, [`status_files`] the CNI plugin.
 //!
 //! It has a thread of its own: a transaction of 25,000 rules takes the kernel
 //! half a second, and routes do not wait for it.
@@ -13,3 +13,4 @@ mod ledger;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod settings;
+mod status_files;

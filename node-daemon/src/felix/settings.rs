@@ -71,6 +71,7 @@ fn needs_restart(old: &FelixConfig, new: &FelixConfig) -> bool {
         || old.interfaces.ipv6_support != new.interfaces.ipv6_support
         || old.interfaces.mtu_pattern != new.interfaces.mtu_pattern
         || old.routes.refresh_interval != new.routes.refresh_interval
+        || old.reporting.endpoint_status_path != new.reporting.endpoint_status_path
         || old.dataplane.nftables_refresh != new.dataplane.nftables_refresh
 }
 

@@ -64,9 +64,9 @@ group! {
         usage_enabled: bool = true, Felix("usageReportingEnabled"), Accepted;
         /// The directory with the sockets of application layer policy; empty for none.
         policy_sync_path: String = String::new(), Felix("policySyncPathPrefix"), Accepted;
-        /// The directory that the status of each endpoint is written below.
+        /// The directory that the status of each endpoint is written below; empty for none.
         endpoint_status_path: String = "/var/run/calico".to_owned(),
-            Felix("endpointStatusPathPrefix"), Accepted;
+            Felix("endpointStatusPathPrefix"), Used;
         /// What to do about AWS's check of source and destination addresses.
         aws_check: crate::value::SourceDestinationCheck =
             crate::value::SourceDestinationCheck::DoNothing, Felix("awsSrcDstCheck"), Accepted;

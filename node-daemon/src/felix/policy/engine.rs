@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     are_settings_changed: bool,
     renderer: Option<Renderer>,
     kernel: Kernel,
+    /// Have workloads changed since [`Engine::settled_workloads`]?
+    are_workloads_changed: bool,
     refresh_interval: Duration,
     /// The wait after the last failure; `None` after a success.
     waited: Option<Duration>,
@@ -90,6 +92,7 @@ impl Engine {
             are_settings_changed: false,
             renderer: None,
             kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
+            are_workloads_changed: true,
             refresh_interval,
             waited: None,
         }
@@ -225,6 +228,12 @@ impl Engine {
         self.policies.state()
     }
 
+    /// Returns what should be enforced if it is, and if workloads have changed since the last time.
+    pub(crate) fn settled_workloads(&mut self) -> Option<&PolicyState> {
+        let is_news = self.is_in_force() && std::mem::take(&mut self.are_workloads_changed);
+        is_news.then(|| self.policies.state())
+    }
+
     /// Brings the tables up to date, once the datastore is in sync, and returns
     /// what that changes.
     fn render(&mut self) -> Transaction {
@@ -238,6 +247,8 @@ impl Engine {
         if changes.iter().any(|change| matches!(change, PolicyChange::Policy(..))) {
             self.ledger.changed();
         }
+        let is_workload = |change: &PolicyChange| matches!(change, PolicyChange::Workload(..));
+        self.are_workloads_changed |= changes.iter().any(is_workload);
         let Some(renderer) = &mut self.renderer else {
             let state = self.policies.state().clone();
             self.renderer = settings.map(|settings| Renderer::new(state, settings));

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::engine::{Beginning, Engine};
 use super::event::{Effect, Event, Outcome};
 use super::report::{Teller, Told};
+use super::status_files::StatusFiles;
 
 /// How often the loop shows that it lives though there is nothing to do.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -65,6 +66,8 @@ pub(crate) struct Start {
     pub(crate) settings: render::Settings,
     /// How often the kernel is read though nothing happens.
     pub(crate) refresh_interval: Duration,
+    /// Where the CNI plugin is told whose policy is in force (`endpointStatusPathPrefix`).
+    pub(crate) status_prefix: String,
     /// What the datastore tells.
     pub(crate) events: mpsc::Receiver<Event>,
     /// How things are, for health and metrics.
@@ -132,6 +135,7 @@ async fn run(start: Start) -> Result<(), Error> {
         interfaces: BTreeMap::new(),
         events: start.events,
         status: start.status,
+        status_files: StatusFiles::new(&start.status_prefix),
         progress: Status::default(),
         origin: Instant::now(),
     };
@@ -148,6 +152,7 @@ struct Shell {
     interfaces: BTreeMap<IfName, Vec<IpAddr>>,
     events: mpsc::Receiver<Event>,
     status: watch::Sender<Status>,
+    status_files: StatusFiles,
     progress: Status,
     teller: Teller,
     origin: Instant,
@@ -179,10 +184,20 @@ impl Shell {
                 let now = self.now();
                 self.engine.handle(event, now);
             }
+            self.tell_plugin();
             self.publish();
             let now = self.now();
             self.teller.tell(&self.engine, now);
         }
+    }
+
+    /// Tells the CNI plugin what has come into force.
+    fn tell_plugin(&mut self) {
+        if let Some(state) = self.engine.settled_workloads() {
+            self.status_files.want(&state.workloads);
+        }
+        let now = self.now();
+        self.status_files.settle(now);
     }
 
     fn now(&self) -> Timestamp {
@@ -190,7 +205,8 @@ impl Shell {
     }
 
     fn wake(&self, list_at: Option<Instant>) -> Instant {
-        let deadlines = [self.engine.next_deadline(), self.teller.due()];
+        let deadlines =
+            [self.engine.next_deadline(), self.teller.due(), self.status_files.next_deadline()];
         let deadline = deadlines.into_iter().flatten().min();
         let deadline = deadline.and_then(|at| self.origin.checked_add(at.since_origin()));
         let far = Instant::now().checked_add(HEARTBEAT);
