@@ -19,6 +19,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("api", Layer::Wire),
     ("cni", Layer::Wire),
     ("config", Layer::Wire),
+    ("bfd", Layer::Decision),
     ("bgp", Layer::Decision),
     ("calc", Layer::Decision),
     ("ipam", Layer::Decision),

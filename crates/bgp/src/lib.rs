@@ -34,7 +34,6 @@ mod export;
 mod filter;
 mod hold_time;
 mod import;
-mod jitter;
 mod ranges;
 pub mod rib;
 pub mod session;

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::desired::BgpSession;
+use model::jitter::Jitter;
 use model::net::Asn;
 use model::time::Timestamp;
 
 use crate::connection::{Connection, ConnectionId, Message, Stage, TimerEvent};
-use crate::jitter::Jitter;
 use crate::speaker::Output;
 use crate::wire::{self, BgpIdentifier, Notification, Reason, RouteRefresh, Update};
 

@@ -18,6 +18,7 @@ pub mod desired;
 pub mod endpoint;
 pub mod host_endpoint;
 pub mod id;
+pub mod jitter;
 pub mod net;
 pub mod network_set;
 pub mod node;

@@ -1,25 +1,28 @@
-//! Jitter of timers (RFC 4271 §10) from a seed, so that runs can be repeated.
+//! Jitter of timers (RFC 4271 §10, RFC 5880 §6.8.7) from a seed, so that runs can be repeated.
 
 use std::time::Duration;
 
 /// A small generator of numbers that look random (xorshift64*).
 #[derive(Clone, Debug)]
-pub(crate) struct Jitter(u64);
+pub struct Jitter(u64);
 
 impl Jitter {
     /// Starts from `seed`; any seed will do.
-    pub(crate) fn new(seed: u64) -> Self {
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x9e37_79b9_7f4a_7c15 | 1)
     }
 
-    /// Returns between three quarters and all of `base` (RFC 4271 §10).
-    pub(crate) fn shorten(&mut self, base: Duration) -> Duration {
+    /// Returns between three quarters and all of `base`.
+    #[must_use]
+    pub fn shorten(&mut self, base: Duration) -> Duration {
         let quarter = base.checked_div(4).unwrap_or_default();
         base.saturating_sub(self.up_to(quarter))
     }
 
     /// Returns between nothing and all of `limit`.
-    pub(crate) fn up_to(&mut self, limit: Duration) -> Duration {
+    #[must_use]
+    pub fn up_to(&mut self, limit: Duration) -> Duration {
         let permille = u32::try_from(self.next() % 1001).unwrap_or(0);
         limit.checked_div(1000).unwrap_or_default().saturating_mul(permille)
     }
