@@ -1,26 +1,56 @@
-//! The socket on which the running daemon answers `calico-node bgp status`.
+//! The socket on which the running daemon answers `calico-node bgp`.
 //!
-//! Whoever connects is sent one JSON object and nothing is read. The socket
-//! belongs to root.
+//! Whoever connects writes one word, `status` or `routes`, and closes that side;
+//! the answer is one JSON value. The socket belongs to root.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
 
-use crate::bgp::Snapshot;
+use crate::bgp::{Snapshot, View};
 
 /// Where the socket is.
 pub(crate) const SOCKET: &str = "/var/run/calico/calico-node.sock";
 /// How long somebody who asks has to take the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest question.
+const MAX_QUESTION: u64 = 64;
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Question {
+    /// A [`BgpReport`].
+    Status,
+    /// A list of [`RouteReport`]s.
+    Routes,
+}
+
+impl Question {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Routes => "routes",
+        }
+    }
+}
+
+/// A learned route as it is shown.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct RouteReport {
+    /// Its destination.
+    pub(crate) destination: String,
+    /// The next hops that it leads to.
+    pub(crate) gateways: Vec<String>,
+}
 
 /// BGP as it is shown.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -77,7 +107,7 @@ impl From<&Snapshot> for BgpReport {
 /// Answers on the socket for as long as the daemon runs.
 ///
 /// Without the socket the daemon works as well; that is only logged.
-pub(crate) async fn serve(status: watch::Receiver<Snapshot>) {
+pub(crate) async fn serve(view: View) {
     let listener = match listen(Path::new(SOCKET)) {
         Ok(listener) => listener,
         Err(error) => {
@@ -86,17 +116,31 @@ pub(crate) async fn serve(status: watch::Receiver<Snapshot>) {
         }
     };
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else { continue };
-        let report = BgpReport::from(&*status.borrow());
-        let Ok(text) = serde_json::to_vec(&report) else { continue };
-        let written = tokio::time::timeout(TIMEOUT, stream.write_all(&text)).await;
-        if !matches!(written, Ok(Ok(()))) {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let answered = tokio::time::timeout(TIMEOUT, answer(stream, &view)).await;
+        if !matches!(answered, Ok(Ok(()))) {
             tracing::debug!("a client did not take its answer");
         }
     }
 }
 
-fn listen(path: &Path) -> std::io::Result<UnixListener> {
+async fn answer(mut stream: UnixStream, view: &View) -> std::io::Result<()> {
+    let mut word = String::new();
+    (&mut stream).take(MAX_QUESTION).read_to_string(&mut word).await?;
+    let text = if word.trim() == Question::Routes.word() {
+        let routes = view.routes().await.into_iter().map(|(cidr, gateways)| RouteReport {
+            destination: cidr.to_string(),
+            gateways: gateways.iter().map(ToString::to_string).collect(),
+        });
+        serde_json::to_vec(&routes.collect::<Vec<_>>())
+    } else {
+        serde_json::to_vec(&BgpReport::from(&*view.status.borrow()))
+    };
+    stream.write_all(&text.map_err(std::io::Error::other)?).await
+}
+
+/// Listens at `path`, for root only.
+pub(crate) fn listen(path: &Path) -> std::io::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
@@ -115,41 +159,63 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 /// # Errors
 ///
 /// The reason why there is no answer.
-pub(crate) fn ask() -> std::io::Result<BgpReport> {
-    let stream = UnixStream::connect(SOCKET)?;
+pub(crate) fn ask<T: DeserializeOwned>(question: Question) -> std::io::Result<T> {
+    let mut stream = std::os::unix::net::UnixStream::connect(SOCKET)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(question.word().as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
     let mut text = String::new();
     stream.take(64 << 20).read_to_string(&mut text)?;
     serde_json::from_str(&text).map_err(std::io::Error::other)
 }
 
 impl BgpReport {
-    /// Returns the report as a table.
+    /// Returns the whole as a table, with a line about the speaker.
     pub(crate) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header([
-            "NAME",
-            "PEER ADDRESS",
-            "AS",
-            "STATE",
-            "SINCE",
-            "RECEIVED",
-            "ADVERTISED",
-            "INFO",
-        ]);
-        for peer in &self.peers {
-            table.add_row([
-                peer.name.clone(),
-                peer.address.clone(),
-                peer.asn.to_string(),
-                peer.state.clone(),
-                format!("{} s", peer.seconds),
-                peer.received.to_string(),
-                peer.advertised.to_string(),
-                peer.last_error.clone().unwrap_or_default(),
-            ]);
-        }
-        table.trim_fmt()
+        let exchange = if self.has_converged { "over" } else { "going on" };
+        let up = self.peers.iter().filter(|peer| peer.state == "Established").count();
+        format!(
+            "{up} of {} peers up, {} destinations known, first exchange {exchange}\n\n{}",
+            self.peers.len(),
+            self.destinations,
+            self.peers_table()
+        )
     }
+
+    /// Returns the peers as a table.
+    pub(crate) fn peers_table(&self) -> String {
+        let head =
+            ["NAME", "PEER ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "ADVERTISED", "INFO"];
+        table(
+            &head,
+            self.peers.iter().map(|peer| {
+                vec![
+                    peer.name.clone(),
+                    peer.address.clone(),
+                    peer.asn.to_string(),
+                    peer.state.clone(),
+                    format!("{} s", peer.seconds),
+                    peer.received.to_string(),
+                    peer.advertised.to_string(),
+                    peer.last_error.clone().unwrap_or_default(),
+                ]
+            }),
+        )
+    }
+}
+
+/// Returns routes as a table.
+pub(crate) fn routes_table(routes: &[RouteReport]) -> String {
+    let row = |route: &RouteReport| vec![route.destination.clone(), route.gateways.join(" ")];
+    table(&["DESTINATION", "NEXT HOPS"], routes.iter().map(row))
+}
+
+fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(head.to_vec());
+    rows.for_each(|row| {
+        table.add_row(row);
+    });
+    table.trim_fmt()
 }

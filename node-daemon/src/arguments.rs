@@ -73,11 +73,38 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BgpQuery {
     /// Show the sessions: peer, state, since when, routes, last error.
-    Status {
-        /// As JSON instead of a table.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(Form),
+    /// Show the peers alone.
+    Peers(Form),
+    /// Show the routes that were learned and their next hops.
+    Routes(Form),
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Form {
+    /// As JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// As what.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Form {
+    /// Returns what was asked for, in either way.
+    pub(crate) const fn output(self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+}
+
+/// A form of answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// Columns for people.
+    Table,
+    /// JSON for programs.
+    Json,
 }
 
 /// A health question of the command line, in the words of the health endpoint.

@@ -2,9 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io;
 use std::process::ExitCode;
 
-use crate::arguments::{Arguments, BgpQuery, Command, Probe};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::{BgpReport, Question as Asked, RouteReport};
+use crate::arguments::{Arguments, BgpQuery, Command, Form, Output, Probe};
 use crate::why::Question;
 use crate::{admin, daemon, health};
 
@@ -20,7 +25,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let probes = arguments.probes();
     match arguments.command {
-        Some(Command::Bgp { query: BgpQuery::Status { json } }) => bgp_status(json),
+        Some(Command::Bgp { query }) => bgp(&query),
         Some(Command::Why { from, to, traffic }) => why(&Question { from, to, traffic }),
         None if !probes.is_empty() => probe(&probes),
         None if arguments.shutdown => in_runtime(daemon::announce_shutdown()),
@@ -71,19 +76,49 @@ fn why(question: &Question) -> ExitCode {
     in_runtime(async { daemon::explain(question).await.map(|text| println!("{text}")) })
 }
 
-#[expect(clippy::print_stdout, reason = "the report is this command's result")]
-fn bgp_status(is_json: bool) -> ExitCode {
-    let report = match admin::ask() {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("calico-node: {}: {error}; is calico-node running here?", admin::SOCKET);
-            return ExitCode::FAILURE;
+fn bgp(query: &BgpQuery) -> ExitCode {
+    let answer = match query {
+        BgpQuery::Status(form) => ask(Asked::Status, *form, BgpReport::table),
+        BgpQuery::Peers(form) => admin::ask(Asked::Status)
+            .and_then(|report: BgpReport| written(&report.peers, *form, || report.peers_table())),
+        BgpQuery::Routes(form) => {
+            ask(Asked::Routes, *form, |routes: &Vec<RouteReport>| admin::routes_table(routes))
         }
     };
-    if is_json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
-    } else {
-        println!("{}", report.table());
+    show(answer)
+}
+
+/// Asks the daemon, and writes its answer in the form that is wanted.
+fn ask<T: DeserializeOwned + Serialize>(
+    question: Asked,
+    form: Form,
+    table: impl FnOnce(&T) -> String,
+) -> io::Result<String> {
+    let answer: T = admin::ask(question)?;
+    written(&answer, form, || table(&answer))
+}
+
+fn written<T: Serialize>(
+    answer: &T,
+    form: Form,
+    table: impl FnOnce() -> String,
+) -> io::Result<String> {
+    match form.output() {
+        Output::Table => Ok(table()),
+        Output::Json => serde_json::to_string_pretty(answer).map_err(io::Error::other),
     }
-    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "the answer is this command's result")]
+fn show(answer: io::Result<String>) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("calico-node: {}: {error}; is calico-node running here?", admin::SOCKET);
+            ExitCode::FAILURE
+        }
+    }
 }

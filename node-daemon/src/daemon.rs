@@ -24,7 +24,7 @@ use crate::felix::table::{self, Ownership};
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::startup::{self, Availability, StartedNode};
 use crate::why::Question;
-use crate::{admin, bgp, health, metrics};
+use crate::{admin, bgp, bird_socket, health, metrics};
 
 /// Felix's own settings file.
 const FELIX_FILE: &str = "/etc/calico/felix.cfg";
@@ -352,7 +352,8 @@ impl Parts {
             let status = &handle.status;
             self.tasks.spawn(health::of_bgp(aggregator.clone(), status.clone()));
             self.tasks.spawn(metrics::of_bgp(registry.clone(), status.clone()));
-            self.tasks.spawn(admin::serve(status.clone()));
+            self.tasks.spawn(admin::serve(handle.view.clone()));
+            self.tasks.spawn(bird_socket::serve(handle.view.clone()));
         }
     }
 }

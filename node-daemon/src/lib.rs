@@ -9,6 +9,7 @@
 mod admin;
 mod arguments;
 pub mod bgp;
+mod bird_socket;
 pub mod cli;
 pub mod daemon;
 mod felix;

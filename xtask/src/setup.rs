@@ -28,6 +28,8 @@ const LAB: &[Tool] = &[Tool {
 /// What the tests run beside that.
 const TESTS: &[Tool] = &[
     Tool { program: "bird", package: "bird2", purpose: "a BGP speaker to test ours against" },
+    Tool { program: "gobgpd", package: "gobgpd", purpose: "a second one" },
+    Tool { program: "vtysh", package: "frr", purpose: "a third, bgpd" },
     Tool {
         program: "/usr/lib/cni/host-local",
         package: "containernetworking-plugins",

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use ::bgp::{BgpIdentifier, PeerStatus, Speaker, SpeakerConfig, State};
 use model::desired::{Advertisements, BgpSession};
 use model::net::Cidr;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// What the speaker is born with.
@@ -81,6 +81,42 @@ impl Snapshot {
     pub fn time_in_state(&self, peer: &PeerStatus) -> Duration {
         self.origin.elapsed().saturating_sub(peer.since.since_origin())
     }
+
+    /// Returns how long the speaker has been running.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Makes the snapshot of a speaker that has just started.
+    #[cfg(test)]
+    pub(crate) fn at_start(status: ::bgp::Status) -> Self {
+        Self { status, origin: Instant::now() }
+    }
+}
+
+/// Learned routes: gateways by destination, in order.
+pub type Routes = Vec<(Cidr, BTreeSet<IpAddr>)>;
+
+/// Looks at a running speaker; clones look at the same one.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// How it is.
+    pub status: watch::Receiver<Snapshot>,
+    /// Its BGP identifier.
+    pub identifier: Ipv4Addr,
+    questions: mpsc::Sender<oneshot::Sender<Routes>>,
+}
+
+impl View {
+    /// Returns the routes that the kernel should hold; none if the speaker has ended.
+    pub async fn routes(&self) -> Routes {
+        let (sender, answer) = oneshot::channel();
+        if self.questions.send(sender).await.is_err() {
+            return Routes::new();
+        }
+        answer.await.unwrap_or_default()
+    }
 }
 
 /// A running speaker.
@@ -93,6 +129,8 @@ pub struct Handle {
     pub events: mpsc::Receiver<Event>,
     /// How it is; changes are published at once for sessions, within a second for counts.
     pub status: watch::Receiver<Snapshot>,
+    /// The same, with its routes.
+    pub view: View,
     /// Ends with the speaker.
     pub task: JoinHandle<()>,
 }
@@ -110,7 +148,9 @@ pub fn spawn(config: Config, commands: mpsc::Receiver<Command>) -> Handle {
     let origin = Instant::now();
     let snapshot = Snapshot { status: speaker.status(), origin };
     let (status_sender, status) = watch::channel(snapshot);
+    let (questions, asked) = mpsc::channel(1);
+    let view = View { status: status.clone(), identifier: config.identifier, questions };
     let runner = run::Runner::new(speaker, origin, status_sender);
-    let task = tokio::spawn(runner.run(commands, event_sender));
-    Handle { events, status, task }
+    let task = tokio::spawn(runner.run(commands, asked, event_sender));
+    Handle { events, status, view, task }
 }

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use kernel::socket;
 use model::time::Timestamp;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::keys::{self, Keys};
 use super::options::BySession;
 use super::pending::Pending;
-use super::{Command, Event, Snapshot, connection, listener};
+use super::{Command, Event, Routes, Snapshot, connection, listener};
 
 /// How many messages of connections may wait for the speaker.
 const QUEUE_LEN: usize = 256;
@@ -87,6 +87,7 @@ impl Runner {
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
+        mut questions: mpsc::Receiver<oneshot::Sender<Routes>>,
         events: mpsc::Sender<Event>,
     ) {
         loop {
@@ -96,6 +97,7 @@ impl Runner {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
+                Some(asked) = questions.recv() => self.tell_routes(asked),
                 Some(message) = self.inbox.recv() => self.on_message(message),
                 permit = events.reserve(), if !self.pending.is_empty() => match permit {
                     Ok(permit) => if let Some(event) = self.pending.take() { permit.send(event) },
@@ -143,6 +145,14 @@ impl Runner {
             };
             self.listeners.entry(*addr).or_insert_with(start);
         }
+    }
+
+    fn tell_routes(&self, asked: oneshot::Sender<Routes>) {
+        let routes = self.speaker.routes().map(|(cidr, gateways)| (*cidr, gateways.clone()));
+        let mut routes: Routes = routes.collect();
+        routes.sort_unstable();
+        // Whoever asked may have gone.
+        let _ = asked.send(routes);
     }
 
     fn now(&self) -> Timestamp {
