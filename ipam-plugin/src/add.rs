@@ -131,7 +131,7 @@ async fn assign(
         reserved: around.reserved.clone(),
         pools: pools(request, around, wanted)?,
         selected: selected(request, around, wanted.family()),
-        newest_first: around.newest_first.clone(),
+        newest_first: order(driver.lock().last_block(wanted.family()), around),
         now,
     };
     let order = Request {
@@ -148,7 +148,16 @@ async fn assign(
     };
     let mut machine = Assignment::new(order, scene, view);
     let assigned = driver.run(&mut machine).await?;
+    if let Wanted::Any(..) = wanted {
+        driver.lock().note_block(assigned.block);
+    }
     Ok((assigned, machine.into_view()))
+}
+
+/// Returns the blocks to look into, in this order: the last that had room, then the newest.
+fn order(last: Option<Cidr>, around: &Surroundings) -> Vec<Cidr> {
+    let others = around.newest_first.iter().copied().filter(|cidr| Some(*cidr) != last);
+    last.into_iter().filter(|cidr| around.newest_first.contains(cidr)).chain(others).collect()
 }
 
 fn pools(

@@ -48,6 +48,11 @@ impl Driver {
         &self.client
     }
 
+    /// Returns the host's lock.
+    pub(crate) const fn lock(&self) -> &HostLock {
+        &self.lock
+    }
+
     /// Runs `machine` to its end.
     ///
     /// # Errors

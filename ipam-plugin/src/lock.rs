@@ -6,6 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use model::net::{Cidr, Family};
 use tokio::task;
 use tracing::{debug, warn};
 
@@ -50,6 +51,33 @@ impl HostLock {
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Error(error)) => Some(self.go_without(&error)),
         }
+    }
+
+    /// Returns the block of that family that last gave an address to this host.
+    ///
+    /// It says only where to look first.
+    pub(crate) fn last_block(&self, family: Family) -> Option<Cidr> {
+        let text = fs::read_to_string(self.memory(family)?).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Remembers the block that gave an address; there being no file is no loss.
+    pub(crate) fn note_block(&self, block: Cidr) {
+        let family = block.family();
+        if self.last_block(family) != Some(block)
+            && let Some(path) = self.memory(family)
+            && let Err(error) = fs::write(&path, block.to_string())
+        {
+            debug!(%error, path = %path.display(), "the next ADD will search again");
+        }
+    }
+
+    fn memory(&self, family: Family) -> Option<PathBuf> {
+        let extension = match family {
+            Family::V4 => "last-ipv4",
+            Family::V6 => "last-ipv6",
+        };
+        Some(self.path.as_ref()?.with_extension(extension))
     }
 
     /// Waits for the lock.
@@ -101,6 +129,21 @@ mod tests {
         assert!(lock.try_take().is_none());
         drop(held);
         assert!(lock.try_take().is_some());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn the_block_that_had_room_is_remembered_per_family() {
+        let directory = std::env::temp_dir().join(format!("ipam-last-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let lock = HostLock::at(directory.join("ipam.lock"));
+        assert_eq!(lock.last_block(Family::V4), None);
+        let block: Cidr = "10.0.0.64/26".parse().unwrap();
+        lock.note_block(block);
+        assert_eq!(lock.last_block(Family::V4), Some(block));
+        assert_eq!(lock.last_block(Family::V6), None);
+        fs::write(directory.join("ipam.last-ipv4"), "no block").unwrap();
+        assert_eq!(lock.last_block(Family::V4), None);
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -4,7 +4,8 @@
 //! each client asks for, whose request the store answers next, which requests
 //! conflict, whose answers are lost (with the write done, not done, or done
 //! later) and who dies when. After every write no address may be taken twice;
-//! when all is over, releasing every handle must leave nothing behind.
+//! when all is over, the audit must find and repair what the dead left, without freeing what
+//! is live, and then releasing every handle must leave nothing behind.
 //!
 //! To replay one: `IPAM_HISTORY=1234 cargo test -p ipam --test histories`. To play more
 //! of each kind than the default: `IPAM_HISTORIES=100000`.
@@ -18,6 +19,8 @@
     reason = "a test stops at the first surprise"
 )]
 
+#[path = "histories/collector.rs"]
+mod collector;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 #[path = "histories/world.rs"]

@@ -140,6 +140,16 @@ impl Store {
         }
     }
 
+    /// Returns all objects, of every kind.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (u64, &Record)> {
+        self.objects.values().map(|(revision, record)| (*revision, record))
+    }
+
+    /// Takes an object away, as a repair does that nobody gets in the way of.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        self.objects.remove(key);
+    }
+
     pub(crate) fn handle_count(&self) -> usize {
         self.objects.keys().filter(|key| matches!(key, Key::Handle(_))).count()
     }

@@ -8,12 +8,13 @@ use ipam::{
     AddressRelease, Assigned, Assignment, Expected, Failure, Machine, Op, Outcome, Release,
     Request, Scene, Step, View, seed_of, slots,
 };
-use model::block::IpamConfig;
-use model::id::HandleId;
+use model::block::{Block, IpamConfig};
+use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family};
 use model::pool::IpPool;
 use model::time::WallTime;
 
+use crate::collector::{self, Cluster};
 use crate::common::store::{Revisions, Store};
 use crate::common::{brief, brief_outcome, pool};
 
@@ -185,6 +186,7 @@ impl World {
             self.deliver();
         }
         self.store.check_handles_lead_to_addresses();
+        self.collect();
         self.repair();
         for block in self.store.blocks() {
             let held: Vec<_> =
@@ -307,11 +309,15 @@ impl World {
         if self.faults.is_block_len_mixed {
             pools[0].block_len = [29, 30, 31][self.random.below(3)];
         }
+        let facts =
+            [("node", &self.clients[at].node), ("namespace", &"ns".to_owned()), ("pod", &handle.0)]
+                .map(|(key, value)| (key.to_owned(), value.clone()))
+                .into();
         let request = Request {
             seed: seed_of(&node),
             node,
             handle,
-            owner: BTreeMap::from([("node".to_owned(), self.clients[at].node.clone())]),
+            owner: facts,
             family: Family::V4,
             addr: is_explicit.then(|| [10, 0, 0, last_octet].into()),
             max_blocks: None,
@@ -362,6 +368,34 @@ impl World {
                 panic!("history {}: gave up after {attempts}", self.seed)
             }
             End::Released | End::Failed(_) => {}
+        }
+    }
+
+    /// Collects what the dead left, as kube-controllers does when all is quiet.
+    fn collect(&mut self) {
+        let nodes: Vec<NodeName> =
+            ["n0", "n1", "n2"].iter().map(|name| name.parse().unwrap()).collect();
+        let node_of = |handle: &HandleId| {
+            let client = self.clients.iter().find(|client| client.handles.contains(handle));
+            client.unwrap().node.parse().unwrap()
+        };
+        let live = self.live.iter();
+        let live = live.map(|(addr, handle)| (*addr, (handle.clone(), node_of(handle)))).collect();
+        let cluster = Cluster {
+            pools: &self.pools,
+            config: self.config,
+            now: self.now,
+            live: &live,
+            nodes: &nodes,
+        };
+        collector::collect(&mut self.store, &cluster);
+        self.store.check_handles_lead_to_addresses();
+        for (addr, (handle, _)) in &live {
+            let holds = |block: &Block| {
+                let held = slots::held_by(block, handle);
+                held.iter().any(|ordinal| slots::address(block, *ordinal) == Some(*addr))
+            };
+            assert!(self.store.blocks().any(holds), "history {}: {addr} was freed", self.seed);
         }
     }
 
