@@ -25,7 +25,7 @@ fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()
 }
 
-fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Program::new(program)
         .args(arguments)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -56,16 +56,24 @@ impl Lab {
         };
         let (ours, bird) = (&lab.ours, &lab.bird);
         ip(&format!("link add eth0 netns {ours} type veth peer name eth0 netns {bird}"));
-        for (netns, last) in [(ours, 1), (bird, 2)] {
+        for netns in [ours, bird] {
             ip(&format!("-n {netns} link set lo up"));
             ip(&format!("-n {netns} link set eth0 up"));
+        }
+        // One address for each peer: BIRD, FRR, GoBGP.
+        for (netns, last) in [(ours, 1), (bird, 2), (bird, 3), (bird, 4)] {
             ip(&format!("-n {netns} addr add 192.0.2.{last}/24 dev eth0"));
             ip(&format!("-n {netns} addr add fd00::{last}/64 dev eth0 nodad"));
         }
         lab
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// The namespace that all peers are in.
+    pub(crate) fn peers(&self) -> &str {
+        &self.bird
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }
@@ -75,6 +83,25 @@ impl Drop for Lab {
         for name in [&self.ours, &self.bird] {
             let _ = Netns::remove(name);
         }
+    }
+}
+
+/// How a peer speaks with us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Its AS.
+    pub(crate) asn: u32,
+    /// What both sign with.
+    pub(crate) password: Option<&'static str>,
+    /// Whether our packets must not have passed a router.
+    pub(crate) is_near: bool,
+    /// Whether IPv4 routes go over the IPv6 session.
+    pub(crate) carries_v4_over_v6: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { asn: 64_512, password: None, is_near: false, carries_v4_over_v6: false }
     }
 }
 
@@ -170,7 +197,7 @@ fn configuration(asn: u32) -> String {
             "protocol bgp {name} {{
                 local {bird} as {asn};
                 neighbor {ours} as 64512;
-                graceful restart; connect delay time 1; connect retry time 2;
+                strict bind yes; graceful restart; connect delay time 1; connect retry time 2;
                 error wait time 1, 2;
                 {family} {{ import all; export where source = RTS_STATIC; }};
             }}\n"
@@ -189,7 +216,7 @@ fn configuration(asn: u32) -> String {
 }
 
 /// Asks until `attempt` is content; an `Err` says what there was instead.
-fn poll(what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
+pub(crate) fn poll(what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
     let until = Instant::now() + PATIENCE;
     while let Err(found) = attempt() {
         assert!(Instant::now() < until, "waited in vain until {what}; there is: {found}");
@@ -226,6 +253,13 @@ impl Ours {
         is_restarting: bool,
         change: impl Fn(&mut BgpSession),
     ) -> Self {
+        let mut sessions = [session("192.0.2.1", "192.0.2.2"), session("fd00::1", "fd00::2")];
+        sessions.iter_mut().for_each(change);
+        Self::start_as(lab, is_restarting, sessions.into())
+    }
+
+    /// Starts a speaker with these sessions.
+    pub(crate) fn start_as(lab: &Lab, is_restarting: bool, sessions: Vec<BgpSession>) -> Self {
         let (commands, receiver) = mpsc::channel(4);
         let (status_sender, status_receiver) = std::sync::mpsc::channel();
         let view = Shared::default();
@@ -238,13 +272,15 @@ impl Ours {
         };
         let status = status_receiver.recv().unwrap();
         let ours = Self { commands: Some(commands), status, view, thread: Some(thread) };
-        let mut sessions = [session("192.0.2.1", "192.0.2.2"), session("fd00::1", "fd00::2")];
-        sessions.iter_mut().for_each(change);
         let listen = ["192.0.2.1:179", "[fd00::1]:179"].map(|addr| addr.parse().unwrap());
         ours.send(Command::Listen(listen.into()));
-        ours.send(Command::Configure(sessions.into()));
+        ours.configure(sessions);
         ours.originate(&["10.244.1.0/26", "fd00:244:1::/122"]);
         ours
+    }
+
+    pub(crate) fn configure(&self, sessions: Vec<BgpSession>) {
+        self.send(Command::Configure(sessions));
     }
 
     fn send(&self, command: Command) {
@@ -253,7 +289,8 @@ impl Ours {
 
     pub(crate) fn originate(&self, blocks: &[&str]) {
         let originated = blocks.iter().map(|text| (cidr(text), Origination::default())).collect();
-        let advertisements = Advertisements { originated, ..Advertisements::default() };
+        let exportable = ["10.244.0.0/16", "fd00:244::/32"].map(cidr).into();
+        let advertisements = Advertisements { originated, exportable, ..Advertisements::default() };
         self.send(Command::Advertise(advertisements));
     }
 

@@ -1,9 +1,15 @@
-//! The daemon's BGP beside BIRD 2, over a veth pair between two network namespaces.
+//! The daemon's BGP beside BIRD 2, FRR and GoBGP, over a veth pair between two network namespaces.
 //!
-//! Needs root, iproute2 and Debian's `bird2`; fails without them.
+//! Needs root, iproute2 and Debian's `bird2`, `frr` and `gobgpd`; fails without them.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+#[cfg(test)]
+mod frr;
+#[cfg(test)]
+mod gobgp;
+#[cfg(test)]
+mod interop;
 #[cfg(test)]
 mod lab;
 
