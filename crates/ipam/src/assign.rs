@@ -6,6 +6,7 @@
 //! the block. Older blocks fill first, so that path is the usual one.
 
 mod given;
+mod guess;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};

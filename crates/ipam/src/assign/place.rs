@@ -7,6 +7,7 @@ use model::block::{Affinity, AffinityState, Block, Owner};
 use model::net::Cidr;
 use model::pool::IpPool;
 
+use super::guess::Guess;
 use super::{Assigned, Assignment};
 use crate::failure::{Limit, PoolUsage};
 use crate::machine::{Key, Known, Op, Outcome, Record};
@@ -30,7 +31,8 @@ pub(super) enum Place {
 /// What is known about the blocks and affinities of the whole cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Survey {
-    under_way: Option<Purpose>,
+    pub(super) under_way: Option<Purpose>,
+    pub(super) guess: Guess,
     pub(super) is_done: bool,
     /// Own claims since whose writing everything was listed.
     verified: BTreeSet<Cidr>,
@@ -40,9 +42,11 @@ pub(super) struct Survey {
     borrowing: Option<Cidr>,
 }
 
-/// Why everything is listed.
+/// Why everything, or all claims, are listed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
+    /// To guess a place that is free.
+    Guess,
     /// To find a place.
     Search,
     /// To see who else claims the addresses of an own claim.
@@ -59,7 +63,7 @@ impl Assignment {
             return place;
         }
         if !self.survey.is_done {
-            return self.list_everything(Purpose::Search);
+            return self.guess().unwrap_or_else(|| self.list_everything(Purpose::Search));
         }
         if let Some(place) = self.discard() {
             return place;
@@ -77,10 +81,17 @@ impl Assignment {
     /// Takes note that the listing under way has been fed.
     pub(super) fn conclude_survey(&mut self) {
         let Some(purpose) = self.survey.under_way.take() else { return };
-        self.survey.is_done = true;
-        if let Purpose::Verify(cidr) = purpose {
-            self.survey.verified.insert(cidr);
+        match purpose {
+            Purpose::Guess => {
+                self.survey.guess = Guess::ClaimsKnown;
+                return;
+            }
+            Purpose::Search => {}
+            Purpose::Verify(cidr) => {
+                self.survey.verified.insert(cidr);
+            }
         }
+        self.survey.is_done = true;
         let own: Vec<Cidr> = self.own_claims().map(|claim| claim.cidr).collect();
         for key in own.into_iter().map(Key::Block) {
             if matches!(self.view.get(&key), Known::Unknown) {
@@ -199,17 +210,23 @@ impl Assignment {
         }])
     }
 
-    /// Claims a new block, or says which limit forbids it.
-    fn claim(&mut self) -> Result<Place, Limit> {
+    /// Returns the limit that forbids this node a further block.
+    pub(super) fn limit(&self) -> Option<Limit> {
         let node = self.request.node.clone();
         if !self.scene.config.auto_allocate_blocks {
-            return Err(Limit::NoAutomaticBlocks { node });
+            return Some(Limit::NoAutomaticBlocks { node });
         }
         let owned = self.own_claims().count();
         let limit = self.scene.config.max_blocks_per_host;
         let limit = self.request.max_blocks.map_or(limit, |max| max.min(limit));
-        if u32::try_from(owned).map_or(true, |owned| owned >= limit) {
-            return Err(Limit::BlocksPerNode { node, owned, limit });
+        let is_reached = u32::try_from(owned).map_or(true, |owned| owned >= limit);
+        is_reached.then_some(Limit::BlocksPerNode { node, owned, limit })
+    }
+
+    /// Claims a new block, or says which limit forbids it.
+    fn claim(&mut self) -> Result<Place, Limit> {
+        if let Some(limit) = self.limit() {
+            return Err(limit);
         }
         let gap = self.scene.pools.iter().find_map(|pool| self.gap_in(pool));
         if let Some(cidr) = self.unclaimed().or(gap) {
@@ -221,7 +238,7 @@ impl Assignment {
             return Ok(Place::Do(vec![Op::Delete(Key::Block(cidr))]));
         }
         Err(if self.scene.config.is_strict_affinity {
-            Limit::StrictAffinity { node }
+            Limit::StrictAffinity { node: self.request.node.clone() }
         } else {
             Limit::PoolsFull
         })
@@ -260,7 +277,7 @@ impl Assignment {
 
     /// Returns where to begin in `pool`; blocks of one address are too many to
     /// start at the same place every time.
-    fn seed_in(&self, pool: &IpPool) -> u64 {
+    pub(super) fn seed_in(&self, pool: &IpPool) -> u64 {
         if pool.block_len == pool.family().bits() {
             self.request.seed.wrapping_add(self.scene.now.as_unsigned_nanos())
         } else {
@@ -279,8 +296,7 @@ impl Assignment {
             }
             self.survey.discarding = None;
         }
-        let is_unwanted =
-            |claim: &&Affinity| !self.scene.selected.iter().any(|pool| pool.covers(&claim.cidr));
+        let is_unwanted = |claim: &&Affinity| self.is_unwanted(claim);
         let is_idle = |claim: &&Affinity| match self.view.block(claim.cidr) {
             Some(block) => {
                 block.affinity.as_ref() == Some(&self.owner) && slots::is_empty(block, self.clock())
@@ -290,6 +306,10 @@ impl Assignment {
         let cidr = self.own_claims().filter(is_unwanted).find(is_idle)?.cidr;
         self.survey.discarding = Some((self.owner.clone(), cidr));
         Some(Place::Do(vec![Op::Delete(Key::Block(cidr))]))
+    }
+
+    pub(super) fn is_unwanted(&self, claim: &Affinity) -> bool {
+        !self.scene.selected.iter().any(|pool| pool.covers(&claim.cidr))
     }
 
     /// Finds room in a block that is not ours.
