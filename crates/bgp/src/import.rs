@@ -48,7 +48,7 @@ impl<'a> Import<'a> {
 
     /// Returns the path to use for `cidr`, if one may be used.
     pub(crate) fn path(&mut self, cidr: &Cidr, interner: &mut Interner) -> Option<Arc<Path>> {
-        let attributes = self.attributes.as_ref()?;
+        let attributes = self.attributes.as_ref().filter(|_| is_unicast(cidr))?;
         let rules = self.session.import.of(cidr.family());
         let is_internal = self.session.is_internal();
         if rules.is_none() && self.session.requires_policy && !is_internal {
@@ -97,6 +97,15 @@ fn for_customers(session: &BgpSession, attributes: &Arc<Attributes>) -> Option<A
             Some(Arc::new(attributes))
         }
         _ => Some(Arc::clone(attributes)),
+    }
+}
+
+/// Are the destinations hosts elsewhere (RFC 4271 §6.3, "semantically incorrect")?
+fn is_unicast(cidr: &Cidr) -> bool {
+    let len = cidr.prefix_len();
+    match cidr.addr() {
+        IpAddr::V4(addr) => !(addr.is_multicast() && len >= 4 || addr.is_loopback() && len >= 8),
+        IpAddr::V6(addr) => !(addr.is_multicast() && len >= 8 || addr.is_loopback() && len == 128),
     }
 }
 

@@ -103,8 +103,12 @@ impl Session {
             (PathFate::MaybeRestart | PathFate::Broken, _) => Loss::Hard,
         };
         let notification = Notification::new(Reason::BFD_DOWN);
-        let mut effects = self.send(id, notification.encode());
-        effects.extend(self.end_with_error(format!("we said: {notification}"), loss, env));
+        let mut effects = Vec::new();
+        // A peer that may be restarting keeps our routes too, unless it is told something.
+        if loss == Loss::Hard || self.survives_notifications() {
+            effects = self.send(id, notification.encode());
+        }
+        effects.extend(self.end_with_error(notification.to_string(), loss, env));
         // The path may be back at once, and nobody has done anything wrong.
         self.idle_until = None;
         self.retry_at = Some(env.now + CONNECT_RETRY);

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bgp::rib::Gateways;
 use bgp::wire::{
-    self, AsPath, Attributes, Capability, Form, GracefulRestart, Nlri, Notification, Open, Reason,
+    self, AsPath, Attributes, Capability, Families, Form, GracefulRestart, Nlri, Notification,
+    Open, Reason,
 };
 use bgp::wire::{AsnWidth, Context, Kind, RefreshKind, RouteRefresh, Segment, SegmentKind, Update};
-use bgp::{BgpIdentifier, ConnectionId, HoldTime, Input, Output, Speaker, SpeakerConfig};
-use model::desired::{Advertisements, BgpSession, Origination};
+use bgp::{BgpIdentifier, ConnectionId, HoldTime, Input, Output, PathFate, Speaker, SpeakerConfig};
+use model::desired::{Advertisements, BgpSession, Origination, Password, Role};
 use model::net::{Asn, Cidr, Family};
 use model::time::Timestamp;
 
@@ -24,6 +25,10 @@ pub(crate) fn replay(recorded: &str) -> String {
         connection: ConnectionId::Incoming(0),
         incoming: 0,
         width: AsnWidth::Four,
+        family: Family::V4,
+        told: Families::NONE,
+        tells: Families::NONE,
+        takes: true,
         text: String::new(),
     };
     for line in recorded.lines().filter(|line| !line.starts_with('>')) {
@@ -45,6 +50,14 @@ struct Play {
     connection: ConnectionId,
     incoming: u64,
     width: AsnWidth,
+    /// What the session is over.
+    family: Family,
+    /// For which families we tell the peer several paths.
+    told: Families,
+    /// For which families the peer tells us several paths.
+    tells: Families,
+    /// Does the peer take what is sent to it?
+    takes: bool,
     text: String,
 }
 
@@ -76,7 +89,15 @@ impl Play {
             }
             all => all,
         };
-        let (peer_addr, local_addr) = addresses(Family::V4);
+        match words {
+            ["configure", ..] if words.contains(&"v6") => self.family = Family::V6,
+            ["mute"] => {
+                self.takes = false;
+                return;
+            }
+            _ => {}
+        }
+        let (peer_addr, local_addr) = addresses(self.family);
         let connection = self.connection;
         let input = match words[0] {
             "configure" if words.contains(&"nothing") => Input::Configure(Vec::new()),
@@ -85,6 +106,11 @@ impl Play {
             "connected" => Input::Connected { connection, local_addr },
             "closed" => Input::Closed { connection, why: words[1..].join(" ") },
             "stop" => Input::Stop,
+            "path-down" => {
+                let is_broken = words.contains(&"broken");
+                let fate = if is_broken { PathFate::Broken } else { PathFate::MaybeRestart };
+                Input::PathDown { peer_addr, fate }
+            }
             "accepted" => {
                 self.connection = ConnectionId::Incoming(self.incoming);
                 self.incoming += 1;
@@ -103,15 +129,30 @@ impl Play {
                 let open = open(words);
                 let is_wide = open.four_octet_asn().is_some();
                 self.width = if is_wide { AsnWidth::Four } else { AsnWidth::Two };
+                let mode = number(words, "paths", 0);
+                let agreed = |bit: u32| match mode & bit {
+                    0 => Families::NONE,
+                    _ => Families::ALL,
+                };
+                (self.told, self.tells) = (agreed(1), agreed(2));
                 open.encode()
             }
             "keepalive" => wire::encode_keepalive(),
-            "update" => update(&words[1..]),
-            "end-of-rib" => wire::encode_end_of_rib(Family::V4),
+            "update" => update(&words[1..], self.tells),
+            "end-of-rib" => {
+                let family = if words.contains(&"v6") { Family::V6 } else { Family::V4 };
+                wire::encode_end_of_rib(family)
+            }
             "notification" => {
                 let (code, subcode) = words[1].split_once('/').unwrap();
                 let (code, subcode) = (code.parse().unwrap(), subcode.parse().unwrap());
-                Notification::new(Reason { code, subcode }).encode()
+                let mut notification = Notification::new(Reason { code, subcode });
+                if let Some(text) = value(words, "text") {
+                    notification.data.push(u8::try_from(text.len()).unwrap());
+                    notification.data.extend_from_slice(text.as_bytes());
+                }
+                let is_hard = words.contains(&"hard");
+                if is_hard { notification.into_hard_reset() } else { notification }.encode()
             }
             "refresh" => {
                 let kind = match words[1] {
@@ -151,7 +192,9 @@ impl Play {
             for line in self.describe(&output) {
                 writeln!(self.text, "> {at:.1} {line}").unwrap();
             }
-            if let Output::Send { connection, bytes } = output {
+            if let Output::Send { connection, bytes } = output
+                && self.takes
+            {
                 self.speaker.handle(Input::Sent { connection, len: bytes.len() }, self.now);
             }
         }
@@ -181,15 +224,19 @@ impl Play {
 
     fn messages(&self, mut bytes: &[u8]) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Some((frame, rest)) = wire::split_frame(bytes, wire::MAX_LEN).unwrap() {
+        while let Some((frame, rest)) = wire::split_frame(bytes, wire::MAX_EXTENDED_LEN).unwrap() {
             bytes = rest;
             texts.push(match frame.kind {
                 Kind::Keepalive => "KEEPALIVE".to_owned(),
                 Kind::Notification => format!("NOTIFICATION {}", Notification::decode(frame.body)),
                 Kind::Open => open_line(&Open::decode(frame.body).unwrap()),
                 Kind::Update => {
-                    let context =
-                        Context { width: self.width, is_internal: true, ..Context::default() };
+                    let context = Context {
+                        width: self.width,
+                        is_internal: true,
+                        add_path: self.told,
+                        foreign_next_hops: Families::ALL,
+                    };
                     update_line(&Update::decode(frame.body, context).unwrap())
                 }
                 Kind::RouteRefresh => {
@@ -215,12 +262,33 @@ fn session(words: &[&str]) -> BgpSession {
         local_addr: Some(local_addr),
         is_passive: words.contains(&"passive"),
         keepalive: value(words, "keepalive").map(|secs| Duration::from_secs(secs.parse().unwrap())),
+        families: match value(words, "families") {
+            Some("both") => Family::ALL.into(),
+            Some("v4") => [Family::V4].into(),
+            _ => [family].into(),
+        },
+        allowed_own_asns: u8::try_from(number(words, "own", 0)).unwrap(),
+        max_prefixes: value(words, "max").map(|text| text.parse().unwrap()),
+        role: value(words, "role").map(role),
+        allows_extended_messages: words.contains(&"extended"),
+        requires_policy: words.contains(&"policy"),
+        password: value(words, "password").and_then(|text| Password::new(text.as_bytes())),
+        ttl_security: value(words, "hops").map(|text| text.parse().unwrap()),
         ..BgpSession::new(
             "peer".to_owned(),
             peer_addr,
             Asn(64_512),
             Asn(number(words, "as", 64_512)),
         )
+    }
+}
+
+fn role(text: &str) -> Role {
+    match text {
+        "provider" => Role::Provider,
+        "customer" => Role::Customer,
+        "peer" => Role::Peer,
+        other => panic!("role {other}"),
     }
 }
 
@@ -248,10 +316,25 @@ fn open(words: &[&str]) -> Open {
     if let Some(secs) = value(words, "restart") {
         capabilities.push(Capability::GracefulRestart(GracefulRestart {
             is_restarting: words.contains(&"R"),
-            is_notification_graceful: false,
+            is_notification_graceful: words.contains(&"N"),
             restart_secs: secs.parse().unwrap(),
-            families: vec![(Family::V4.into(), words.contains(&"F"))],
+            families: Family::ALL.map(|each| (each.into(), words.contains(&"F"))).to_vec(),
         }));
+    }
+    if let Some(mode) = value(words, "paths") {
+        let families = Family::ALL.map(|each| (each.into(), mode.parse().unwrap())).to_vec();
+        capabilities.push(Capability::AddPath(families));
+    }
+    let roles = words.iter().filter_map(|word| word.strip_prefix("role="));
+    capabilities.extend(roles.map(|role| Capability::Role(role.parse().unwrap())));
+    if words.contains(&"ipv6-next-hops") {
+        capabilities.push(Capability::ExtendedNextHop(vec![(Family::V4.into(), 2)]));
+    }
+    if words.contains(&"extended") {
+        capabilities.push(Capability::ExtendedMessage);
+    }
+    if words.contains(&"refresh") {
+        capabilities.push(Capability::RouteRefresh);
     }
     let hold = u16::try_from(number(words, "hold", 240)).unwrap();
     let identifier: std::net::Ipv4Addr = value(words, "id").unwrap_or("192.0.2.2").parse().unwrap();
@@ -263,11 +346,15 @@ fn open(words: &[&str]) -> Open {
     }
 }
 
-/// Returns an UPDATE: `+PREFIX` announces, `-PREFIX` withdraws.
-fn update(words: &[&str]) -> Vec<u8> {
+fn nlri(text: &str) -> Nlri {
+    let (prefix, path_id) = text.split_once('#').unwrap_or((text, "0"));
+    Nlri { prefix: prefix.parse().unwrap(), path_id: path_id.parse().unwrap() }
+}
+
+/// Returns an UPDATE: `+PREFIX` announces, `-PREFIX` withdraws, `#` numbers a path.
+fn update(words: &[&str], add_path: Families) -> Vec<u8> {
     let with = |sign: char| -> Vec<Nlri> {
-        let cidrs = words.iter().filter_map(|word| word.strip_prefix(sign)?.parse::<Cidr>().ok());
-        cidrs.map(Nlri::from).collect()
+        words.iter().filter_map(|word| word.strip_prefix(sign)).map(nlri).collect()
     };
     let asns = value(words, "path").unwrap_or_default();
     let asns: Vec<Asn> = asns
@@ -279,10 +366,14 @@ fn update(words: &[&str]) -> Vec<u8> {
     let attributes = Attributes {
         as_path: AsPath(segment.into_iter().collect()),
         local_pref: value(words, "lp").map(|text| text.parse().unwrap()),
+        only_to_customer: value(words, "otc").map(|text| Asn(text.parse().unwrap())),
+        communities: vec![7; usize::try_from(number(words, "communities", 0)).unwrap()],
         ..Attributes::default()
     };
     let next_hop = value(words, "via").unwrap_or("192.0.2.2").parse().unwrap();
-    let (form, mut messages) = (Form::default(), Vec::new());
+    let max_len = if words.contains(&"long") { wire::MAX_EXTENDED_LEN } else { wire::MAX_LEN };
+    let form = Form { add_path, max_len, ..Form::default() };
+    let mut messages = Vec::new();
     wire::encode_withdrawal(&with('-'), form, &mut messages);
     wire::encode_announcement(&attributes, next_hop, &with('+'), form, &mut messages).unwrap();
     messages
@@ -297,17 +388,36 @@ fn route_line((cidr, gateways): &(Cidr, Gateways)) -> String {
     }
 }
 
+fn capability_words(open: &Open) -> String {
+    let families = open.capabilities.iter().filter_map(|each| match each {
+        Capability::Multiprotocol(family) if family.afi == 1 => Some(" v4".to_owned()),
+        Capability::Multiprotocol(_) => Some(" v6".to_owned()),
+        Capability::AddPath(modes) => Some(format!(" paths={}", modes[0].1)),
+        Capability::Role(role) => Some(format!(" role={role}")),
+        Capability::ExtendedNextHop(_) => Some(" ipv6-next-hops".to_owned()),
+        Capability::ExtendedMessage => Some(" extended".to_owned()),
+        Capability::RouteRefresh
+        | Capability::EnhancedRouteRefresh
+        | Capability::FourOctetAsn(_)
+        | Capability::GracefulRestart(_)
+        | Capability::Unknown { .. } => None,
+    });
+    families.collect()
+}
+
 fn open_line(open: &Open) -> String {
     let restart = open.graceful_restart().unwrap();
     let flag = |name: &str, is_set: bool| if is_set { format!(" {name}") } else { String::new() };
     format!(
-        "OPEN as={} hold={} id={} restart={}{}{}",
+        "OPEN as={} hold={} id={} restart={}{}{}{}{}",
         open.asn(),
         open.hold_time.secs(),
         open.identifier,
         restart.restart_secs,
         flag("R", restart.is_restarting),
         flag("F", restart.families.iter().any(|(_, is_kept)| *is_kept)),
+        flag("N", restart.is_notification_graceful),
+        capability_words(open),
     )
 }
 
@@ -315,9 +425,13 @@ fn update_line(update: &Update) -> String {
     if update.end_of_rib.is_some() {
         return "UPDATE end of RIB".to_owned();
     }
-    let withdrawn = update.withdrawn.iter().map(|nlri| format!(" -{}", nlri.prefix));
+    let named = |nlri: &Nlri| match nlri.path_id {
+        0 => nlri.prefix.to_string(),
+        id => format!("{}#{id}", nlri.prefix),
+    };
+    let withdrawn = update.withdrawn.iter().map(|nlri| format!(" -{}", named(nlri)));
     let announced = update.announced.iter().flat_map(|each| {
-        each.prefixes.iter().map(|nlri| format!(" +{} via {}", nlri.prefix, each.next_hop))
+        each.prefixes.iter().map(|nlri| format!(" +{} via {}", named(nlri), each.next_hop))
     });
     let mut text = format!("UPDATE{}", withdrawn.chain(announced).collect::<String>());
     if !update.announced.is_empty() {
@@ -325,6 +439,9 @@ fn update_line(update: &Update) -> String {
         write!(text, " path={path}").unwrap();
         if let Some(local_pref) = update.attributes.local_pref {
             write!(text, " lp={local_pref}").unwrap();
+        }
+        if let Some(asn) = update.attributes.only_to_customer {
+            write!(text, " otc={asn}").unwrap();
         }
     }
     text
