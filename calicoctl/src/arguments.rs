@@ -78,6 +78,10 @@ pub enum Ipam {
     Show(Show),
     /// Everything that is wrong, with the evidence; changes nothing, and locks nothing.
     Check(Check),
+    /// Repair what the check finds: show the plan, ask, write, and keep a way back.
+    Repair(Repair),
+    /// Give addresses back that nobody uses.
+    Release(Release),
     /// Who owns an address, since when, and by which objects.
     Explain {
         /// The address.
@@ -132,6 +136,54 @@ pub struct Check {
     /// The kubeconfig, instead of that of the configuration.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// Arguments of `ipam repair`.
+#[derive(Args, Debug)]
+pub struct Repair {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Show the plan, and write nothing.
+    #[arg(long, conflicts_with_all = ["yes", "undo"])]
+    pub dry_run: bool,
+    /// Where the way back is written; by default into this directory, with the time in its name.
+    #[arg(long, value_name = "FILE", conflicts_with = "undo")]
+    pub undo_file: Option<PathBuf>,
+    /// Take a repair back, as far as nobody has used what it freed.
+    #[arg(long, value_name = "FILE")]
+    pub undo: Option<PathBuf>,
+    /// A report of `ipam check -o`, older than the grace period: then there is no need to wait.
+    #[arg(long, value_name = "FILE", conflicts_with = "undo")]
+    pub from_report: Option<PathBuf>,
+    /// How long, in seconds, what looks wrong must last before it is repaired.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub grace: u64,
+    /// Repair also if it would free more addresses than looks sane, after a look at the plan.
+    #[arg(long)]
+    pub force: bool,
+    /// How to print the plan.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+/// Arguments of `ipam release`.
+#[derive(Args, Debug)]
+pub struct Release {
+    /// The address.
+    #[arg(
+        long,
+        value_name = "IP",
+        conflicts_with = "from_report",
+        required_unless_present = "from_report"
+    )]
+    pub ip: Option<IpAddr>,
+    /// Reports of `ipam check`; what all of them call a leak is released, if it still is one.
+    #[arg(long, value_name = "FILE")]
+    pub from_report: Vec<PathBuf>,
+    /// Release also what is in use, or what a circuit breaker holds back.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `ipam forecast`.
@@ -245,6 +297,10 @@ mod tests {
             "calicoctl ipam configure show",
             "calicoctl ipam check --show-all-ips -o report.json",
             "calicoctl ipam check --show-problem-ips --kubeconfig=/k",
+            "calicoctl ipam release --ip=192.168.1.2",
+            "calicoctl ipam release --from-report=r1 --from-report=r2 --force",
+            "calicoctl ipam repair --yes --grace=0 --undo-file=u",
+            "calicoctl ipam repair --undo=u",
             "calicoctl ipam explain 10.0.0.1 -o json",
             "calicoctl ipam split 4 --cidr=192.168.0.0/16",
             "calicoctl ipam split --name=pool 4 -c /etc/calico/calicoctl.cfg",
@@ -265,6 +321,9 @@ mod tests {
             "calicoctl",
             "calicoctl ipam show --ip=1.2.3",
             "calicoctl ipam show --ip=1.2.3.4 --show-blocks",
+            "calicoctl ipam release",
+            "calicoctl ipam release --ip=1.2.3.4 --from-report=r",
+            "calicoctl ipam repair --dry-run --yes",
             "calicoctl ipam split 4",
             "calicoctl ipam split 4 --cidr=10.0.0.1/8",
             "calicoctl ipam configure",

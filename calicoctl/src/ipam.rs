@@ -1,15 +1,19 @@
 //! `calicoctl ipam`: what each command reads, and which pure function answers it.
 
+pub mod apply;
 pub mod check;
 pub mod configure;
 pub mod explain;
 pub mod forecast;
 pub mod moment;
 pub mod read;
+pub mod release;
+pub mod repair;
 pub mod scene;
 pub mod show;
 pub mod split;
 pub mod stored;
+pub mod undo;
 pub mod usage;
 
 use std::path::Path;
@@ -30,6 +34,16 @@ pub async fn run(global: &Global, task: Ipam) -> Result<Verdict, Error> {
     match task {
         Ipam::Show(arguments) => Box::pin(show(global, &arguments)).await?,
         Ipam::Check(arguments) => return Box::pin(examine(global, &arguments)).await,
+        Ipam::Repair(arguments) => {
+            let client = Box::pin(connect_to_write(global)).await?;
+            return Box::pin(repair::run(&client, &arguments)).await;
+        }
+        Ipam::Release(arguments) => {
+            let client = Box::pin(connect_to_write(global)).await?;
+            for line in Box::pin(release::run(&client, &arguments)).await? {
+                print(&line)?;
+            }
+        }
         Ipam::Explain { addr, output } => {
             let scene = Box::pin(scene::Scene::read(&connect(global)?)).await?;
             let findings = check::findings(&scene);

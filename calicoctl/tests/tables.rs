@@ -15,9 +15,11 @@ mod world;
 use calicoctl::ipam::check::{findings, report};
 use calicoctl::ipam::explain::explain;
 use calicoctl::ipam::forecast::{Forecast, Sight, forecast};
+use calicoctl::ipam::repair::{describe, plan};
 use calicoctl::ipam::show::{address, borrowed};
 use calicoctl::ipam::usage::{Detail, usage};
 use calicoctl::output::{Format, Report, render};
+use ipam::audit::Limits;
 use model::block::IpamConfig;
 use world::{World, clock, compare};
 
@@ -105,4 +107,12 @@ fn explain_tells_who_owns_an_address() {
     ]
     .map(|addr| explain(addr.parse().unwrap(), &world.scene, &findings).text());
     compare("explain.txt", &said.join("\n\n"));
+}
+
+#[test]
+fn repair_shows_its_plan() {
+    let world = World::read();
+    let findings = findings(&world.scene);
+    let plan = plan(&world.scene, &findings, &Limits::default()).unwrap();
+    compare("repair.txt", &describe(&plan, &findings).text());
 }

@@ -329,12 +329,21 @@ fn set_isolated(node: &Node, state: &str) -> Result<(), Error> {
     crate::process::ip(&set).map(drop)
 }
 
+/// Returns where our programs were built.
+///
+/// # Errors
+///
+/// [`Error::Program`] if nobody can tell.
+pub(crate) fn program_dir() -> Result<PathBuf, Error> {
+    let myself = std::env::current_exe().map_err(|error| Error::program("lab", error))?;
+    let beside = || myself.parent().unwrap_or(&myself).to_owned();
+    Ok(std::env::var_os("CALICO_BIN_DIR").map_or_else(beside, PathBuf::from))
+}
+
 /// Copies our programs to where all nodes see them: from where the environment says, or
 /// from beside the lab itself, so that what was built together runs together.
 fn install_programs(dir: &Path) -> Result<PathBuf, Error> {
-    let myself = std::env::current_exe().map_err(|error| Error::program("lab", error))?;
-    let beside = || myself.parent().unwrap_or(&myself).to_owned();
-    let from = std::env::var_os("CALICO_BIN_DIR").map_or_else(beside, PathBuf::from);
+    let from = program_dir()?;
     let bin_dir = dir.join("bin");
     crate::sandbox::make_dirs(&bin_dir)?;
     for program in ["calico", "calico-ipam", "calico-node"] {

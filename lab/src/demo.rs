@@ -1,5 +1,6 @@
 //! The demonstration: a cluster comes up, pods get addresses, everyone reaches everyone.
 
+pub mod ipam;
 pub mod policy;
 
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ pub enum Subject {
     Reachability,
     /// Policies, step by step: who reaches whom, and why not.
     Policy,
+    /// Pools per zone and namespace, an exhausted one, and a leak found and repaired.
+    Ipam,
 }
 
 /// What becomes of the lab when all has been shown.

@@ -112,7 +112,7 @@ struct On {
 struct DemoArguments {
     #[command(flatten)]
     on: On,
-    /// What to show; that of policy has its own nodes and pods.
+    /// What to show; those of policy and ipam have their own nodes and pods.
     #[arg(long, default_value = "reachability")]
     scenario: Subject,
     /// How many nodes.
@@ -186,6 +186,7 @@ fn run_inside(dir: &Path, task: &InsideTask) -> Result<u8, Error> {
                 Subject::Policy => {
                     demo::policy::run(&mut inside, show.control_plane, show.afterwards)
                 }
+                Subject::Ipam => demo::ipam::run(&mut inside, show.control_plane, show.afterwards),
             }
             .map(|()| 0)
         }
