@@ -53,6 +53,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         query: BgpQuery,
     },
+    /// Ask this node's kernel about policy.
+    Policy {
+        #[command(subcommand)]
+        query: PolicyQuery,
+    },
     /// Explain what becomes of a connection, and by which rule.
     ///
     /// At both ends and for every address family: the tiers and policies that
@@ -67,6 +72,15 @@ pub(crate) enum Command {
         /// What is sent: tcp/443, udp/53, sctp/9, icmp, icmpv6, or a protocol's number.
         traffic: Traffic,
     },
+}
+
+/// What to ask about policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyQuery {
+    /// Show how many packets and bytes each rule has seen since it was written.
+    ///
+    /// Packets of connections that are known are not counted: policy does not see them.
+    Counters,
 }
 
 /// What to ask about BGP.

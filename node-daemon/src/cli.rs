@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{BgpReport, Question as Asked, RouteReport};
-use crate::arguments::{Arguments, BgpQuery, Command, Form, Output, Probe};
+use crate::arguments::{Arguments, BgpQuery, Command, Form, Output, PolicyQuery, Probe};
+use crate::counters::Counters;
 use crate::why::Question;
 use crate::{admin, daemon, health};
 
@@ -26,6 +27,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let probes = arguments.probes();
     match arguments.command {
         Some(Command::Bgp { query }) => bgp(&query),
+        Some(Command::Policy { query: PolicyQuery::Counters }) => policy_counters(),
         Some(Command::Why { from, to, traffic }) => why(&Question { from, to, traffic }),
         None if !probes.is_empty() => probe(&probes),
         None if arguments.shutdown => in_runtime(daemon::announce_shutdown()),
@@ -74,6 +76,20 @@ fn probe(probes: &[Probe]) -> ExitCode {
 #[expect(clippy::print_stdout, reason = "the explanation is this command's result")]
 fn why(question: &Question) -> ExitCode {
     in_runtime(async { daemon::explain(question).await.map(|text| println!("{text}")) })
+}
+
+#[expect(clippy::print_stdout, reason = "the table is this command's result")]
+fn policy_counters() -> ExitCode {
+    match Counters::read() {
+        Ok(counters) => {
+            println!("{counters}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("calico-node: {error}; run it as root on the node itself");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn bgp(query: &BgpQuery) -> ExitCode {

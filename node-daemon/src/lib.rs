@@ -11,6 +11,7 @@ mod arguments;
 pub mod bgp;
 mod bird_socket;
 pub mod cli;
+mod counters;
 pub mod daemon;
 mod felix;
 mod health;

@@ -1,7 +1,8 @@
 //! `calico-node why POD POD tcp/443`: what becomes of a connection, and by which rule.
 //!
 //! It asks the datastore, not the daemon, so that it tells what should be; the
-//! judge is the one that the tests hold the kernel's packets against.
+//! judge is the one that the tests hold the kernel's packets against. Beside it
+//! stands what this node's kernel has counted of the rule that decides.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::id::{NamespacedName, NodeName};
 use model::policy::{PolicyKind, Protocol};
 
+use crate::counters::Counters;
 use crate::felix::border::{self, Heard};
 use crate::felix::policy::event::Event;
 use crate::felix::watch::Scope;
@@ -99,14 +101,19 @@ pub(crate) async fn answer(
     if crossings.is_empty() {
         return Err(format!("{from} and {to} have no address of the same family"));
     }
-    Ok(in_words(&crossings))
+    // Who asks elsewhere, or without rights, learns what should be all the same.
+    let counters = Counters::read().unwrap_or_default();
+    Ok(in_words(&crossings, &counters))
 }
 
-fn in_words(crossings: &[Crossing]) -> String {
+fn in_words(crossings: &[Crossing], counters: &Counters) -> String {
     let mut text = String::new();
     for crossing in crossings {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{crossing}");
+        if let Some(said) = counters.of_decision(&crossing.verdict.decision, crossing.way) {
+            let _ = writeln!(text, "  {said}");
+        }
     }
     text.truncate(text.trim_end().len());
     text

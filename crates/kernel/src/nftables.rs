@@ -10,6 +10,7 @@
 //! changes anything.
 
 mod attr;
+mod counters;
 mod dump;
 mod element;
 mod error;
@@ -22,11 +23,27 @@ mod transport;
 pub use error::{Error, Refusal};
 pub use monitor::{Event, Monitor};
 
+use model::net::Family;
 use model::ruleset::{Snapshot, Transaction};
 
 use crate::netns::Netns;
 use attr::Reader;
 use transport::Transport;
+
+/// What one of our rules has counted since it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RuleCount {
+    /// The family of its table.
+    pub family: Family,
+    /// The chain that it is in.
+    pub chain: String,
+    /// Whose it is, as far as its comment has room for that.
+    pub note: String,
+    /// How many packets met it.
+    pub packets: u64,
+    /// How many bytes these had.
+    pub bytes: u64,
+}
 
 /// A netfilter socket in one network namespace.
 #[derive(Debug)]
@@ -76,6 +93,15 @@ impl Nftables {
     /// [`Error::KeepsChanging`], [`Error::Unreadable`], [`Error::Malformed`] or [`Error::Socket`].
     pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
         dump::snapshot(&mut self.transport)
+    }
+
+    /// Reads what our rules have counted, chain by chain in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeepsChanging`], [`Error::Unreadable`], [`Error::Malformed`] or [`Error::Socket`].
+    pub fn counters(&mut self) -> Result<Vec<RuleCount>, Error> {
+        counters::read(&mut self.transport)
     }
 
     /// Returns the kernel's count of changes of all of nftables.

@@ -29,6 +29,7 @@ mod fragment;
 pub mod frame;
 mod host;
 mod name;
+mod origin;
 mod path;
 mod plan;
 mod renderer;
@@ -40,6 +41,7 @@ mod settings;
 mod tests;
 
 pub use cover::disjoint;
+pub use origin::Origin;
 pub use plan::plan;
 pub use renderer::{Renderer, render};
 pub use settings::{

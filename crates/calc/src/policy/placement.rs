@@ -18,6 +18,8 @@ use super::things::Things;
 pub(super) struct Placement {
     pub(super) tiers: BTreeMap<String, Tier>,
     policies: BTreeMap<PolicyId, Placed>,
+    /// How many of them are not in force.
+    staged: usize,
     /// Selectors of enforced policies, and the local endpoints that they match.
     pub(super) index: Index,
     by_selector: BTreeMap<SelectorKey, BTreeSet<PolicyId>>,
@@ -60,6 +62,7 @@ impl Placement {
             self.by_selector.entry(key).or_default().insert(policy.id.clone());
         }
         let old = self.policies.insert(policy.id.clone(), placed.clone());
+        self.count_staged(old.as_ref(), Some(&placed));
         if old.as_ref() == Some(&placed) {
             return BTreeSet::new();
         }
@@ -75,6 +78,7 @@ impl Placement {
     /// Removes a policy, and returns the endpoints whose paths may change by that.
     pub(super) fn remove(&mut self, id: &PolicyId) -> BTreeSet<ItemKey> {
         let Some(old) = self.policies.remove(id) else { return BTreeSet::new() };
+        self.count_staged(Some(&old), None);
         let endpoints = self.endpoints(old.selector);
         self.forget(old.selector, id);
         endpoints
@@ -133,8 +137,14 @@ impl Placement {
 
     /// Returns how many policies there are, and how many of them are staged.
     pub(super) fn count(&self) -> (usize, usize) {
-        let staged = self.policies.values().filter(|policy| policy.selector.is_none());
-        (self.policies.len(), staged.count())
+        (self.policies.len(), self.staged)
+    }
+
+    fn count_staged(&mut self, old: Option<&Placed>, new: Option<&Placed>) {
+        let is_staged = |placed: Option<&Placed>| {
+            usize::from(placed.is_some_and(|placed| placed.selector.is_none()))
+        };
+        self.staged = self.staged.saturating_sub(is_staged(old)).saturating_add(is_staged(new));
     }
 
     /// Returns one of the paths of an endpoint with these profiles.

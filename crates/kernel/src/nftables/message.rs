@@ -277,12 +277,27 @@ fn comment(id: RuleId, note: &str) -> Vec<u8> {
     [&[names::rule::COMMENT, len][..], text.as_bytes(), &[0]].concat()
 }
 
+/// Returns the user data of a rule.
+#[cfg(test)]
+pub(super) fn comment_of(rule: &Rule, family: Family) -> Vec<u8> {
+    comment(RuleId::of(rule, family), &rule.note)
+}
+
 /// Reads the identity of a rule from its user data.
 pub(super) fn read_id(userdata: &[u8]) -> Option<RuleId> {
+    RuleId::parse(read_comment(userdata)?.split(';').next()?)
+}
+
+/// Reads the note of one of our rules from its user data, empty if it has none.
+pub(super) fn read_note(userdata: &[u8]) -> Option<String> {
+    let text = read_comment(userdata)?;
+    Some(text.split_once("; ").map(|(_, note)| note.to_owned()).unwrap_or_default())
+}
+
+fn read_comment(userdata: &[u8]) -> Option<&str> {
     let [names::rule::COMMENT, len, rest @ ..] = userdata else { return None };
     let text = std::str::from_utf8(rest.get(..usize::from(*len))?).ok()?;
-    let id = text.trim_end_matches('\0').strip_prefix(PREFIX)?;
-    RuleId::parse(id.split(';').next()?)
+    text.trim_end_matches('\0').strip_prefix(PREFIX)
 }
 
 /// One message of the kernel's.
