@@ -9,9 +9,9 @@ use calc::policy::status::{ObjectStatus, Published, aggregate, rejected};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use lab::Error;
 use lab::cluster::{Cluster, eventually};
-use lab::control_plane::Kind;
+use lab::control_plane::{Identity, Kind};
 use lab::policy::case::Case;
-use lab::policy::world;
+use lab::policy::{judge, world};
 use model::id::NodeName;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -55,6 +55,45 @@ pub(crate) fn is_told(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     require(&cluster, "the node to be behind", &lines_without)?;
     cluster.start_daemon(away)?;
     require(&cluster, "the node to catch up", &lines)
+}
+
+/// A denial that packets meet.
+const CLOSED: &str = "
+- name: closed
+  apply: [{gnp: closed, spec: {order: 1, selector: app == 'db', ingress: [{action: Deny}]}}]
+  expect: ['- * > */db']
+";
+
+/// Packets that are dropped are counted by the rule that drops them, and people see it.
+pub(crate) fn drops_are_attributed(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let cluster = world::up(dir, control_plane)?;
+    let case = Case::read_all(CLOSED)?.swap_remove(0);
+    for object in case.objects()? {
+        cluster.api.create_any(&object)?;
+    }
+    judge::wait_policies(&cluster, 1)?;
+    judge::require_packets(&cluster, &case.expected()?)?;
+    let counters = ask(&cluster, &["policy", "counters"])?;
+    let line = counters.lines().find(|line| line.ends_with("policy gnp/closed ingress[0]"));
+    let packets = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    if packets.is_none_or(|packets| packets == 0) {
+        return Err(Error::wrong(format!("nothing was counted:\n{counters}")));
+    }
+    let answer = ask(&cluster, &["why", "red/web", "red/db", "tcp/80"])?;
+    if answer.contains("bytes of policy gnp/closed ingress[0]") {
+        return Ok(());
+    }
+    Err(Error::wrong(format!("why does not say what was counted:\n{answer}")))
+}
+
+/// Runs calico-node on the node of the pod `red/db`.
+fn ask(cluster: &Cluster, words: &[&str]) -> Result<String, Error> {
+    let kubeconfig = cluster.control_plane.kubeconfig(Identity::Node);
+    let kubeconfig = format!("KUBECONFIG={}", kubeconfig.display());
+    let program = cluster.program("calico-node");
+    let environment =
+        ["env", &kubeconfig, "NODENAME=node-2", "DATASTORE_TYPE=kubernetes", &program];
+    cluster.node("node-2")?.run(&[&environment, words].concat())
 }
 
 /// Changes a policy so that it says the same.

@@ -60,6 +60,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),
     ("cluster-policy-by-packets", policy::cluster_matrix, BOTH),
     ("policy-status-is-told", policy_status::is_told, BOTH),
+    ("drops-are-attributed", policy_status::drops_are_attributed, EMBEDDED),
     ("random-policy-by-packets", policy::random, EMBEDDED),
     ("random-changes-by-packets", policy::random_changes, EMBEDDED),
     ("denied-flows-stay-denied", policy_faults::stays_denied, EMBEDDED),
