@@ -9,6 +9,7 @@
 //! Nothing is ever done through the nft program: it reads everything before it
 //! changes anything.
 
+mod any;
 mod attr;
 mod counters;
 mod dump;
@@ -112,6 +113,14 @@ impl Nftables {
     pub fn generation(&mut self) -> Result<u32, Error> {
         generation(&mut self.transport)
     }
+}
+
+/// Reads `bytes` as the kernel's answers, and returns how much of them makes sense: for fuzzers,
+/// which have no other way to what reads them.
+#[doc(hidden)]
+#[must_use]
+pub fn read_any(bytes: &[u8]) -> usize {
+    any::read(bytes)
 }
 
 fn generation(transport: &mut Transport) -> Result<u32, Error> {

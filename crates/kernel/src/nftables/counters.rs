@@ -45,7 +45,7 @@ fn of_family(transport: &mut Transport, family: Family) -> Result<Vec<RuleCount>
 }
 
 /// Reads one rule; `None` if it is not ours, or counts nothing.
-fn count(family: Family, body: &[u8]) -> Option<RuleCount> {
+pub(super) fn count(family: Family, body: &[u8]) -> Option<RuleCount> {
     let rule = Reader(body.get(FAMILY_HEADER_LEN..)?);
     let note = rule.find(names::rule::USERDATA).and_then(message::read_note)?;
     let expressions = rule.within(names::rule::EXPRESSIONS);

@@ -1,0 +1,61 @@
+//! What the fuzzer of policies has found, and what it began with, on every run of the tests.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test stops at the first surprise; the fuzzer uses the same checks"
+)]
+
+#[path = "../../fuzz/checks/policies.rs"]
+mod policies;
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+/// Returns the files of the corpus in their order.
+fn corpus() -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/policies");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 10, "{} has lost its files", dir.display());
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+#[test]
+fn policies_keep_their_promises_on_the_corpus() {
+    for bytes in corpus() {
+        policies::check(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Half of one file and half of another, with a few characters replaced, as a fuzzer does.
+    #[test]
+    fn policies_keep_their_promises_when_words_change_places(
+        picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6),
+        file in any::<prop::sample::Index>(),
+    ) {
+        let corpus = corpus();
+        let text = String::from_utf8(file.get(&corpus).clone()).unwrap();
+        let words: Vec<String> = corpus
+            .iter()
+            .flat_map(|bytes| String::from_utf8_lossy(bytes).split('"').map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        let mut parts: Vec<&str> = text.split('"').collect();
+        for (place, word) in &picks {
+            // Odd parts are what stands between quotes.
+            let place = place.index(parts.len().max(2) / 2) * 2 + 1;
+            if let Some(part) = parts.get_mut(place) {
+                *part = word.get(&words).as_str();
+            }
+        }
+        policies::check(parts.join("\"").as_bytes());
+    }
+}
