@@ -66,7 +66,6 @@ pub(crate) struct Connection {
     pub(crate) context: Context,
     /// The longest message that we have offered to read, in bytes.
     max_len: usize,
-    stall: Stall,
     buffer: Vec<u8>,
     /// How much of the buffer has been taken; it is cut off when no whole message is left.
     taken: usize,
@@ -74,15 +73,6 @@ pub(crate) struct Connection {
     /// When silence, or a TCP connect without an end, has lasted too long.
     expires: Option<Timestamp>,
     keepalive: Option<Timer>,
-}
-
-/// Whether the peer takes what we write (RFC 9687).
-#[derive(Clone, Copy, Debug, Default)]
-struct Stall {
-    /// Has the shell written anything since the last look?
-    has_progress: bool,
-    /// The first look since which nothing was written although something should be.
-    since: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,12 +86,7 @@ struct Timer {
 pub(crate) enum TimerEvent {
     SendKeepalive,
     Expired,
-    /// The peer has taken nothing for the Send Hold Time (RFC 9687 §3.2).
-    Stalled,
 }
-
-/// The least Send Hold Time (RFC 9687 §4).
-const SEND_HOLD: Duration = Duration::from_secs(480);
 
 impl Connection {
     /// Starts an outgoing connection, which must be there within `limit`.
@@ -118,7 +103,6 @@ impl Connection {
             unsent: 0,
             context: Context::default(),
             max_len: wire::MAX_LEN,
-            stall: Stall::default(),
             buffer: Vec::new(),
             taken: 0,
             hold: None,
@@ -209,26 +193,11 @@ impl Connection {
         }
         let timer = self.keepalive.as_mut().filter(|timer| timer.due <= now)?;
         timer.due = now + timer.period;
-        if self.has_stalled(now) {
-            return Some(TimerEvent::Stalled);
-        }
         Some(TimerEvent::SendKeepalive)
     }
 
     /// Notes that the shell has written `len` bytes.
     pub(crate) fn written(&mut self, len: usize) {
         self.unsent = self.unsent.saturating_sub(len);
-        self.stall.has_progress = true;
-    }
-
-    /// Looks, as often as KEEPALIVEs go out, whether the peer still takes them.
-    fn has_stalled(&mut self, now: Timestamp) -> bool {
-        if std::mem::take(&mut self.stall.has_progress) || self.unsent == 0 {
-            self.stall.since = None;
-            return false;
-        }
-        let since = *self.stall.since.get_or_insert(now);
-        let doubled = self.hold.unwrap_or_default().saturating_mul(2);
-        since.until(now) >= SEND_HOLD.max(doubled)
     }
 }

@@ -171,7 +171,6 @@ impl Session {
                     effects.extend(self.send(id, wire::encode_keepalive()));
                 }
                 Some(TimerEvent::Expired) => effects.extend(self.on_expired(id, env)),
-                Some(TimerEvent::Stalled) => effects.extend(self.on_stalled(env)),
                 None => {}
             }
         }

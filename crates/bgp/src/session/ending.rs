@@ -70,13 +70,6 @@ impl Session {
         }
     }
 
-    /// Ends a session whose peer takes nothing any more; it would not take a word either.
-    pub(super) fn on_stalled(&mut self, env: &Environment) -> Vec<Effect> {
-        let notification = Notification::new(Reason::SEND_HOLD_TIMER_EXPIRED);
-        let loss = self.loss_by(&notification);
-        self.end_with_error(notification.to_string(), loss, env)
-    }
-
     /// Ends a session whose peer has announced more than `limit` prefixes of `family`, and
     /// leaves the peer alone for a while (RFC 4486 §4).
     pub(crate) fn on_too_many_prefixes(

@@ -28,7 +28,6 @@ pub(crate) fn replay(recorded: &str) -> String {
         family: Family::V4,
         told: Families::NONE,
         tells: Families::NONE,
-        takes: true,
         text: String::new(),
     };
     for line in recorded.lines().filter(|line| !line.starts_with('>')) {
@@ -56,8 +55,6 @@ struct Play {
     told: Families,
     /// For which families the peer tells us several paths.
     tells: Families,
-    /// Does the peer take what is sent to it?
-    takes: bool,
     text: String,
 }
 
@@ -89,13 +86,8 @@ impl Play {
             }
             all => all,
         };
-        match words {
-            ["configure", ..] if words.contains(&"v6") => self.family = Family::V6,
-            ["mute"] => {
-                self.takes = false;
-                return;
-            }
-            _ => {}
+        if words[0] == "configure" && words.contains(&"v6") {
+            self.family = Family::V6;
         }
         let (peer_addr, local_addr) = addresses(self.family);
         let connection = self.connection;
@@ -192,9 +184,7 @@ impl Play {
             for line in self.describe(&output) {
                 writeln!(self.text, "> {at:.1} {line}").unwrap();
             }
-            if let Output::Send { connection, bytes } = output
-                && self.takes
-            {
+            if let Output::Send { connection, bytes } = output {
                 self.speaker.handle(Input::Sent { connection, len: bytes.len() }, self.now);
             }
         }
