@@ -3,8 +3,12 @@
 //! It succeeds for containers that never were, keeps going after errors and
 //! reports the first: what could be freed is freed.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use cni::{Error, ErrorCode};
 use k8s_openapi::api::core::v1::Pod;
+use kernel::conntrack::Conntrack;
 use tokio::runtime::Handle;
 
 use crate::call::Call;
@@ -27,6 +31,12 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     let by_name = if has_ends { LinkByName::Leave } else { LinkByName::Delete };
     let (pod, link) = tokio::join!(release_pod(call, by_name), delete_link(call, ends));
     call.trace.end_phase("datastore_and_link");
+    let link = link.map(|was_there| {
+        if was_there {
+            forget_connections(call);
+        }
+    });
+    call.trace.end_phase("connections");
     let (pod, is_locked) = match pod {
         Ok(Pods::Released) => (Ok(()), false),
         Ok(Pods::Locked(error)) => (Err(error), true),
@@ -116,15 +126,32 @@ fn open(call: &Call<'_>) -> Result<Option<Ends>, Error> {
     }
 }
 
-/// Deletes the container's interface, if there is still a namespace to have one.
-async fn delete_link(call: &Call<'_>, ends: Result<Option<Ends>, Error>) -> Result<(), Error> {
-    let Some(ends) = ends? else { return Ok(()) };
+/// Has the kernel forget the container's connections, before anybody else gets its addresses:
+/// they would lead to packets that policy for the next owner has never seen.
+///
+/// Only when the link was there until now, so that the addresses are nobody else's yet.
+/// What fails is done by calico-node, when it hears that the pod is gone.
+fn forget_connections(call: &Call<'_>) {
+    let ips = call.config.prev_result.iter().flat_map(|result| &result.ips);
+    let addrs: BTreeSet<IpAddr> = ips.map(|ip| ip.address.addr()).collect();
+    if addrs.is_empty() {
+        return;
+    }
+    let forgotten = Conntrack::open().and_then(|mut conntrack| conntrack.forget(&addrs));
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, "connections of the container's addresses may still be known");
+    }
+}
+
+/// Deletes the container's interface, if there is still a namespace to have one; returns
+/// whether it was there.
+async fn delete_link(call: &Call<'_>, ends: Result<Option<Ends>, Error>) -> Result<bool, Error> {
+    let Some(ends) = ends? else { return Ok(false) };
     let (runtime, if_name) = (Handle::current(), call.attachment.if_name.clone());
     // The kernel takes a link down within the system call, which lasts many milliseconds;
     // on a thread of its own it holds up nothing else.
-    let deleting = tokio::task::spawn_blocking(move || {
-        runtime.block_on(ends.delete_in_container(&if_name)).map(drop)
-    });
+    let deleting =
+        tokio::task::spawn_blocking(move || runtime.block_on(ends.delete_in_container(&if_name)));
     deleting.await.unwrap_or_else(|error| {
         let message = "the link could not be deleted: the runtime should try again";
         Err(Error::new(ErrorCode::Kernel, message).with_details(error.to_string()))

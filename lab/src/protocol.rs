@@ -239,8 +239,12 @@ pub struct Ledger {
     pub received: u64,
     /// The longest time without an echo.
     pub longest_gap_ms: u64,
+    /// The time from the last echo of a datagram to the end.
+    pub silent_ms: u64,
     /// Echoes over the TCP connection.
     pub tcp_echoes: u64,
+    /// The time from the last of them to the end.
+    pub tcp_silent_ms: u64,
     /// Why the TCP connection ended, if it did.
     pub tcp_error: Option<String>,
 }

@@ -12,6 +12,8 @@ use lab::control_plane::Kind;
 
 #[path = "../scenarios/churn.rs"]
 mod churn;
+#[path = "../scenarios/connections.rs"]
+mod connections;
 #[path = "../scenarios/faults.rs"]
 mod faults;
 #[path = "../scenarios/objects.rs"]
@@ -69,6 +71,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("other-versions-tables-are-taken-over", policy_strangers::taken_over, EMBEDDED),
     ("closed-hosts-stay-in-touch", policy_hosts::closed_hosts, EMBEDDED),
     ("pods-leave-by-their-nodes-address", policy_hosts::translated_outside, EMBEDDED),
+    ("denied-connections-end", connections::denied_end, EMBEDDED),
+    ("freed-addresses-have-no-connections", connections::freed_are_forgotten, EMBEDDED),
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
 ];
 

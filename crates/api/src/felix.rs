@@ -198,7 +198,7 @@ const INTEGERS: [&str; 28] = [
     "wireguardRoutingRulePriority",
 ];
 
-const TEXTS: [&str; 44] = [
+const TEXTS: [&str; 45] = [
     "awsSrcDstCheck",
     "bpfConnectTimeLoadBalancing",
     "bpfDataIfacePattern",
@@ -207,6 +207,7 @@ const TEXTS: [&str; 44] = [
     "bpfLogLevel",
     "chainInsertMode",
     "defaultEndpointToHostAction",
+    "deniedConnectionAction",
     "deviceRouteSourceAddress",
     "deviceRouteSourceAddressIPv6",
     "endpointStatusPathPrefix",

@@ -6,9 +6,9 @@ mod net;
 mod scalar;
 
 pub use choice::{
-    Backend, ChainInsertMode, DropAction, EncapsulationMode, EndpointAction, IptablesBackend,
-    L2Reachability, LocalReporter, LogSeverity, Mode, NatExclusions, NftablesMode, PassAction,
-    ProgramClusterRoutes, RouteSource, ServiceLoopPrevention, SourceDestinationCheck,
+    Backend, ChainInsertMode, DeniedConnections, DropAction, EncapsulationMode, EndpointAction,
+    IptablesBackend, L2Reachability, LocalReporter, LogSeverity, Mode, NatExclusions, NftablesMode,
+    PassAction, ProgramClusterRoutes, RouteSource, ServiceLoopPrevention, SourceDestinationCheck,
     SourceSpoofing, Switch,
 };
 pub use list::{NumberRange, PortRange, Protocol, ProtocolPort};

@@ -4,6 +4,7 @@
 //!  netns ──────── which network namespace a thread or a socket is in
 //!  netlink ────── links, addresses, routes, neighbours (rtnetlink(7)); one socket, one namespace
 //!  nftables ───── our tables: transactions, snapshots, other people's changes
+//!  conntrack ──── connections that the kernel follows: listed, marked, forgotten
 //!  monitor ────── what others change there, and when events were lost
 //!  route_table ── one table as a map from destination to `model::desired::Route`
 //!  fake ───────── the same table in memory; both pass the same tests
@@ -22,6 +23,7 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod conntrack;
 pub mod directory;
 pub mod fake;
 pub mod files;

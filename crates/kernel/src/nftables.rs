@@ -10,13 +10,13 @@
 //! changes anything.
 
 mod any;
-mod attr;
+pub(crate) mod attr;
 mod counters;
 mod dump;
 mod element;
 mod error;
 mod expression;
-mod message;
+pub(crate) mod message;
 mod monitor;
 mod names;
 mod transport;

@@ -64,6 +64,18 @@ pub(crate) fn accept_known() -> Rule {
     Rule::new(vec![Match::Ct(CtStates::KNOWN)], vec![Verdict::Accept.into()])
 }
 
+/// What policy no longer allows ends with a reset to whoever sends next.
+///
+/// Not by forgetting the connection: the kernel would take its next packet for a new one's,
+/// and one of the answers could open it again.
+fn ended(settings: &Settings) -> Option<Rule> {
+    let matches =
+        vec![Match::Protocol(Is::In, Protocol::TCP), Match::CtMarked(settings.marks.ended())];
+    let reset = Statement::Reject(Reject::Reset);
+    let rule = || Rule::new(matches, vec![reset]).noted("policy no longer allows it");
+    settings.ends_denied.then(rule)
+}
+
 /// Returns the mark of each kind of workload's interface.
 fn workloads(settings: &Settings, way: Way) -> Vec<Match> {
     let mark =
@@ -161,13 +173,13 @@ pub(crate) fn map_of(name: &str) -> String {
 
 fn filter(part: &mut Part<'_>, context: &Context<'_>) {
     let settings = context.settings;
-    let mut input = vec![accept_known()];
+    let mut input: Vec<Rule> = ended(settings).into_iter().chain([accept_known()]).collect();
     input.extend(for_workloads(settings, Way::In, &Verdict::Goto(TO_HOST.to_owned())));
     input.extend(host::input(context));
     part.base("filter-INPUT", base(BaseKind::Filter, Hook::Input, 0), input);
     part.chain(TO_HOST, to_host(part.family, settings));
 
-    let mut forward = vec![accept_known()];
+    let mut forward: Vec<Rule> = ended(settings).into_iter().chain([accept_known()]).collect();
     forward.extend(host::forward_in(context));
     for (way, chain) in [(Way::In, FROM_WORKLOAD), (Way::Out, TO_WORKLOAD)] {
         if settings.is_invalid_dropped {

@@ -34,6 +34,9 @@ pub struct Settings {
     pub refused_vxlan_port: Option<u16>,
     /// May workloads send IP in IP (`allowIPIPPacketsFromWorkloads`)?
     pub is_ipip_allowed: bool,
+    /// Are connections ended that policy no longer allows (`deniedConnectionAction`)? Whoever
+    /// finds such a connection gives it the mark [`Marks::ended`].
+    pub ends_denied: bool,
     /// Are packets of impossible connections dropped (`disableConntrackInvalidCheck`)?
     pub is_invalid_dropped: bool,
     /// Ranges of Services' addresses: what is still for these when it is to be
@@ -66,6 +69,7 @@ impl Default for Settings {
             hosts: BTreeSet::new(),
             refused_vxlan_port: Some(4789),
             is_ipip_allowed: false,
+            ends_denied: false,
             is_invalid_dropped: true,
             service_ranges: Vec::new(),
             service_loop: ServiceLoop::Drop,
@@ -75,37 +79,39 @@ impl Default for Settings {
     }
 }
 
-/// The bits of packets' marks that carry verdicts from chain to chain.
+/// The bits of packets' marks that carry verdicts from chain to chain, and from us to the chains.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Marks {
     accept: u32,
     pass: u32,
+    ended: u32,
 }
 
 /// A mask with too few bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "mark mask {0:#010x} has fewer than two bits: use Calico's 0xffff0000, or others that nobody else uses"
+    "mark mask {0:#010x} has fewer than three bits: use Calico's 0xffff0000, or others that nobody else uses"
 )]
 pub struct NoMarks(pub u32);
 
 impl Default for Marks {
     fn default() -> Self {
-        Self { accept: 0x1_0000, pass: 0x2_0000 }
+        Self { accept: 0x1_0000, pass: 0x2_0000, ended: 0x4_0000 }
     }
 }
 
 impl Marks {
-    /// Takes the two lowest bits of `mask`, in Calico's order.
+    /// Takes the three lowest bits of `mask`, the first two in Calico's order.
     ///
     /// # Errors
     ///
-    /// [`NoMarks`] if there are fewer than two.
+    /// [`NoMarks`] if there are fewer than three.
     pub fn new(mask: u32) -> Result<Self, NoMarks> {
         let lowest = |bits: u32| bits & bits.wrapping_neg();
         let accept = lowest(mask);
         let pass = lowest(mask & !accept);
-        if pass == 0 { Err(NoMarks(mask)) } else { Ok(Self { accept, pass }) }
+        let ended = lowest(mask & !accept & !pass);
+        if ended == 0 { Err(NoMarks(mask)) } else { Ok(Self { accept, pass, ended }) }
     }
 
     /// Some rule allowed it.
@@ -118,6 +124,12 @@ impl Marks {
     #[must_use]
     pub const fn pass(self) -> Mark {
         Mark { mask: self.pass, value: self.pass }
+    }
+
+    /// A mark of connections: policy no longer allows it.
+    #[must_use]
+    pub const fn ended(self) -> Mark {
+        Mark { mask: self.ended, value: self.ended }
     }
 
     /// No rule allowed it.
@@ -201,8 +213,9 @@ mod tests {
     #[test]
     fn marks_are_the_lowest_bits_of_the_mask() {
         assert_eq!(Marks::new(0xffff_0000), Ok(Marks::default()));
-        assert_eq!(Marks::new(0x8000_0100).unwrap().pass().value, 0x8000_0000);
-        for wrong in [0, 1, 0x8000_0000] {
+        assert_eq!(Marks::new(0x8000_0101).unwrap().pass().value, 0x100);
+        assert_eq!(Marks::new(0x8000_0101).unwrap().ended().value, 0x8000_0000);
+        for wrong in [0, 1, 0x8000_0100] {
             assert_eq!(Marks::new(wrong), Err(NoMarks(wrong)));
         }
     }

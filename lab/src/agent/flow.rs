@@ -21,12 +21,20 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long a TCP echo may take before the connection counts as broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a TCP connection has seen.
+#[derive(Debug)]
+struct Stream {
+    echoes: u64,
+    last_echo: Instant,
+    error: Option<String>,
+}
+
 /// A running flow.
 #[derive(Debug)]
 pub(super) struct Flow {
     has_ended: Arc<AtomicBool>,
     udp: JoinHandle<Ledger>,
-    tcp: JoinHandle<(u64, Option<String>)>,
+    tcp: JoinHandle<Stream>,
 }
 
 impl Flow {
@@ -57,8 +65,14 @@ impl Flow {
     pub(super) fn stop(self) -> Ledger {
         self.has_ended.store(true, Ordering::Relaxed);
         let mut ledger = self.udp.join().unwrap_or_default();
-        let panicked = || (0, Some("the flow panicked".to_owned()));
-        (ledger.tcp_echoes, ledger.tcp_error) = self.tcp.join().unwrap_or_else(|_| panicked());
+        match self.tcp.join() {
+            Ok(stream) => {
+                ledger.tcp_echoes = stream.echoes;
+                ledger.tcp_silent_ms = millis_since(stream.last_echo);
+                ledger.tcp_error = stream.error;
+            }
+            Err(_) => ledger.tcp_error = Some("the flow panicked".to_owned()),
+        }
         ledger
     }
 }
@@ -74,6 +88,7 @@ fn datagrams(socket: &UdpSocket, has_ended: &AtomicBool) -> Ledger {
         let now = Instant::now();
         if ended_at.is_none() && has_ended.load(Ordering::Relaxed) {
             ended_at = Some(now);
+            ledger.silent_ms = millis_since(last_echo);
         }
         if ended_at.is_some_and(|at| waiting.is_empty() || now.duration_since(at) > GRACE) {
             return ledger;
@@ -89,24 +104,36 @@ fn datagrams(socket: &UdpSocket, has_ended: &AtomicBool) -> Ledger {
         let number = buffer.get(..len.min(8)).and_then(|bytes| bytes.try_into().ok());
         if number.is_some_and(|bytes| waiting.remove(&u64::from_be_bytes(bytes))) {
             ledger.received = ledger.received.saturating_add(1);
-            let gap = u64::try_from(last_echo.elapsed().as_millis()).unwrap_or(u64::MAX);
-            ledger.longest_gap_ms = ledger.longest_gap_ms.max(gap);
+            ledger.longest_gap_ms = ledger.longest_gap_ms.max(millis_since(last_echo));
             last_echo = Instant::now();
         }
     }
 }
 
-fn stream(mut stream: TcpStream, has_ended: &AtomicBool) -> (u64, Option<String>) {
-    let mut echoes: u64 = 0;
+fn stream(mut stream: TcpStream, has_ended: &AtomicBool) -> Stream {
+    let mut seen = Stream { echoes: 0, last_echo: Instant::now(), error: None };
     let mut buffer = [0; 64];
     while !has_ended.load(Ordering::Relaxed) {
-        let echo = stream.write_all(&echoes.to_be_bytes()).and_then(|()| stream.read(&mut buffer));
-        match echo {
-            Ok(0) => return (echoes, Some("closed by the other side".to_owned())),
-            Ok(_) => echoes = echoes.saturating_add(1),
-            Err(error) => return (echoes, Some(error.to_string())),
+        let number = seen.echoes.to_be_bytes();
+        match stream.write_all(&number).and_then(|()| stream.read(&mut buffer)) {
+            Ok(0) => {
+                seen.error = Some("closed by the other side".to_owned());
+                return seen;
+            }
+            Ok(_) => {
+                seen.echoes = seen.echoes.saturating_add(1);
+                seen.last_echo = Instant::now();
+            }
+            Err(error) => {
+                seen.error = Some(error.to_string());
+                return seen;
+            }
         }
         std::thread::sleep(INTERVAL);
     }
-    (echoes, None)
+    seen
+}
+
+fn millis_since(instant: Instant) -> u64 {
+    u64::try_from(instant.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

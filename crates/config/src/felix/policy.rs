@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use crate::table::Names::Felix;
 use crate::table::group;
 use crate::value::{
-    DropAction, EndpointAction, NatExclusions, PassAction, PortRange, ProtocolPort,
-    ServiceLoopPrevention,
+    DeniedConnections, DropAction, EndpointAction, NatExclusions, PassAction, PortRange,
+    ProtocolPort, ServiceLoopPrevention,
 };
 
 /// TCP ports that stay open in both directions: BGP, etcd, Typha, the API server.
@@ -38,6 +38,10 @@ group! {
         nft_filter_deny: DropAction = DropAction::Drop, Felix("nftablesFilterDenyAction"), Accepted;
         /// Whether packets that connection tracking calls invalid are let through.
         no_invalid_check: bool = false, Felix("disableConntrackInvalidCheck"), Used;
+        /// What happens to connections of workloads that policy allowed once and no longer
+        /// allows. Differs from Calico, which has no such setting and keeps them.
+        denied_connections: DeniedConnections = DeniedConnections::Keep,
+            Felix("deniedConnectionAction"), Used;
         /// What happens to packets to service addresses that nobody has.
         service_loop_prevention: ServiceLoopPrevention = ServiceLoopPrevention::Drop,
             Felix("serviceLoopPrevention"), Used;

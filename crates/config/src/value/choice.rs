@@ -170,6 +170,14 @@ choices! {
         Disabled = "Disabled",
     }
 
+    /// What happens to connections that policy allowed once and no longer allows.
+    DeniedConnections {
+        /// They go on until they end by themselves.
+        Keep = "Keep",
+        /// They are ended.
+        End = "End",
+    }
+
     /// Destinations that outgoing packets are not masqueraded for.
     NatExclusions {
         /// Those in pools.

@@ -8,21 +8,21 @@ const HEADER_LEN: usize = 4;
 
 /// Attributes being written.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
     /// How many bytes have been written.
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Appends what is not an attribute, which must be of a length that four divides.
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// Appends an attribute.
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         let len = value.len().saturating_add(HEADER_LEN);
         self.0.extend(u16::try_from(len).unwrap_or(u16::MAX).to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -31,19 +31,19 @@ impl Writer {
     }
 
     /// Appends a number in network order, as `nf_tables` wants all of its own.
-    pub(super) fn number(&mut self, kind: u16, value: u32) {
+    pub(crate) fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// Appends text, with the zero at its end.
-    pub(super) fn text(&mut self, kind: u16, value: &str) {
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes);
     }
 
     /// Appends an attribute that holds what `fill` writes: less than 64 KiB.
-    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.0.len();
         self.bytes(kind | NESTED, &[]);
         fill(self);
@@ -59,24 +59,24 @@ impl Writer {
     }
 
     /// Overwrites four bytes at `start`.
-    pub(super) fn overwrite(&mut self, start: usize, value: u32) {
+    pub(crate) fn overwrite(&mut self, start: usize, value: u32) {
         for (to, from) in self.0.iter_mut().skip(start).zip(value.to_ne_bytes()) {
             *to = from;
         }
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 }
 
 /// Attributes to be read; they end where the bytes make no sense any more.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// Returns the attributes' kinds and values.
-    pub(super) fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+    pub(crate) fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let [len_low, len_high, kind_low, kind_high, ..] = *rest else { return None };
@@ -88,22 +88,22 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the value of the first attribute of that kind.
-    pub(super) fn find(self, wanted: u16) -> Option<&'a [u8]> {
+    pub(crate) fn find(self, wanted: u16) -> Option<&'a [u8]> {
         self.all().find_map(|(kind, value)| (kind == wanted).then_some(value))
     }
 
     /// Returns the attributes in the first one of that kind; none if it is not there.
-    pub(super) fn within(self, wanted: u16) -> Self {
+    pub(crate) fn within(self, wanted: u16) -> Self {
         Self(self.find(wanted).unwrap_or_default())
     }
 
     /// Returns a number in network order.
-    pub(super) fn number(self, wanted: u16) -> Option<u32> {
+    pub(crate) fn number(self, wanted: u16) -> Option<u32> {
         self.find(wanted)?.try_into().ok().map(u32::from_be_bytes)
     }
 
     /// Returns text, without the zero at its end.
-    pub(super) fn text(self, wanted: u16) -> Option<String> {
+    pub(crate) fn text(self, wanted: u16) -> Option<String> {
         let bytes = self.find(wanted)?;
         let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         String::from_utf8(text.to_vec()).ok()

@@ -29,6 +29,7 @@ const META_L4PROTO: u32 = 16;
 /// `NFT_CT_…`.
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+const CT_MARK: u32 = 3;
 /// `IPS_DST_NAT`.
 const STATUS_TRANSLATED: u32 = 1 << 5;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`; ranges have the same two.
@@ -97,6 +98,7 @@ impl Expressions {
     fn write_match(&mut self, one: &Match) {
         match one {
             Match::Ct(CtStates(states)) => self.ct_bits(CT_STATE, *states, Is::In),
+            Match::CtMarked(mark) => self.ct_bits(CT_MARK, mark.value, Is::In),
             Match::Translated(is) => self.ct_bits(CT_STATUS, STATUS_TRANSLATED, *is),
             Match::Interface(way, is, pattern) => self.interface(*way, *is, pattern),
             Match::Protocol(is, protocol) => {

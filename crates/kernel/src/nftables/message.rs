@@ -11,18 +11,18 @@ use super::{element, expression, names};
 
 pub(super) const HEADER_LEN: usize = 16;
 /// `struct nfgenmsg`.
-pub(super) const FAMILY_HEADER_LEN: usize = 4;
+pub(crate) const FAMILY_HEADER_LEN: usize = 4;
 
 /// `NLM_F_…`.
-pub(super) const REQUEST: u16 = 1;
-pub(super) const ACK: u16 = 4;
-pub(super) const DUMP: u16 = 0x300;
+pub(crate) const REQUEST: u16 = 1;
+pub(crate) const ACK: u16 = 4;
+pub(crate) const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const EXCLUSIVE: u16 = 0x200;
 
 /// Returns the kernel's number of a family (`NFPROTO_…`).
-pub(super) const fn family_number(family: Family) -> u8 {
+pub(crate) const fn family_number(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,
@@ -165,7 +165,7 @@ pub(super) const fn subsystem(kind: u16) -> u16 {
 }
 
 /// Appends a message: `kind, flags, sequence`, and `family, resource`.
-pub(super) fn write_message(
+pub(crate) fn write_message(
     to: &mut Writer,
     (kind, flags, sequence): (u16, u16, u32),
     (family, resource): (u8, [u8; 2]),
@@ -302,34 +302,34 @@ fn read_comment(userdata: &[u8]) -> Option<&str> {
 
 /// One message of the kernel's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
+pub(crate) struct Received<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
     /// The socket that asked for this, or made the change that this tells of.
-    pub(super) port: u32,
+    pub(crate) port: u32,
     /// What follows the header.
-    pub(super) body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Received<'a> {
     /// `NLMSG_ERROR` and `NLMSG_DONE`.
-    pub(super) const ERROR: u16 = 2;
-    pub(super) const DONE: u16 = 3;
+    pub(crate) const ERROR: u16 = 2;
+    pub(crate) const DONE: u16 = 3;
 
     /// Returns the family that a message of `nf_tables` is about, and its attributes.
-    pub(super) fn parts(&self) -> Option<(u8, Reader<'a>)> {
+    pub(crate) fn parts(&self) -> Option<(u8, Reader<'a>)> {
         let family = *self.body.first()?;
         Some((family, Reader(self.body.get(FAMILY_HEADER_LEN..)?)))
     }
 
     /// Returns the number of an error or of the end of a dump; zero is success.
-    pub(super) fn code(&self) -> Option<i32> {
+    pub(crate) fn code(&self) -> Option<i32> {
         self.body.first_chunk().copied().map(i32::from_ne_bytes)
     }
 
     /// Returns the kernel's own words about an error (`NLMSGERR_ATTR_MSG`).
-    pub(super) fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         const HAS_WORDS: u16 = 0x200;
         let attributes = self.body.get(4_usize.saturating_add(HEADER_LEN)..)?;
         (self.flags & HAS_WORDS != 0).then(|| Reader(attributes).text(1))?
@@ -337,7 +337,7 @@ impl<'a> Received<'a> {
 }
 
 /// Splits what one system call returned into messages; `None` in place of one that makes no sense.
-pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = Option<Received<'_>>> {
+pub(crate) fn split(bytes: &[u8]) -> impl Iterator<Item = Option<Received<'_>>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.len() < HEADER_LEN {

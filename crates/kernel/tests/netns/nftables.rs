@@ -107,6 +107,7 @@ fn marks(family: Family) -> Vec<Rule> {
     let text = str::to_owned;
     let all = [
         Match::Ct(CtStates::KNOWN),
+        Match::CtMarked(MARK),
         Match::Translated(Is::NotIn),
         Match::Interface(Way::In, Is::NotIn, prefix),
         Match::Interface(Way::In, Is::In, name),

@@ -13,6 +13,7 @@
 
 mod adoption;
 mod cluster;
+mod connections;
 mod histories;
 mod hosts;
 mod policies;

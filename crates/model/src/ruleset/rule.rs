@@ -22,6 +22,8 @@ pub struct Rule {
 pub enum Match {
     /// Its connection is in one of these states.
     Ct(CtStates),
+    /// Its connection's mark has these bits, of which there is one.
+    CtMarked(Mark),
     /// Its connection's destination is, or is not, translated.
     Translated(Is),
     /// It comes in, or goes out, by such an interface.

@@ -62,6 +62,7 @@ impl Match {
         };
         match self {
             Self::Ct(states) => format!("ct state {states}"),
+            Self::CtMarked(mark) => format!("ct mark & {:#010x} != 0", mark.value),
             Self::Translated(is) => format!("ct status {is}dnat"),
             Self::Interface(way, is, pattern) => format!("{way} {is}\"{pattern}\""),
             Self::Protocol(is, protocol) => {

@@ -19,13 +19,14 @@ use model::desired::policy::{PolicyChange, PolicyState};
 use model::id::NodeName;
 use model::net::Family;
 use model::policy::NodeReport;
-use model::ruleset::{Snapshot, Transaction};
+use model::ruleset::{Mark, Snapshot, Transaction};
 use model::time::Timestamp;
 use reconcile::Backoff;
 use render::{Renderer, Settings};
 
 use super::event::{Effect, Event, Outcome};
 use super::ledger::Ledger;
+use super::news::News;
 use crate::felix::event::Kind;
 
 /// How long to wait after failures: policy that is not in force is more urgent than a route.
@@ -55,8 +56,8 @@ pub(crate) struct Engine {
     are_settings_changed: bool,
     renderer: Option<Renderer>,
     kernel: Kernel,
-    /// Have workloads changed since [`Engine::settled_workloads`]?
-    are_workloads_changed: bool,
+    /// What has changed since [`Engine::take_news`].
+    news: News,
     refresh_interval: Duration,
     /// The wait after the last failure; `None` after a success.
     waited: Option<Duration>,
@@ -92,7 +93,7 @@ impl Engine {
             are_settings_changed: false,
             renderer: None,
             kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
-            are_workloads_changed: true,
+            news: News::everything(),
             refresh_interval,
             waited: None,
         }
@@ -228,10 +229,15 @@ impl Engine {
         self.policies.state()
     }
 
-    /// Returns what should be enforced if it is, and if workloads have changed since the last time.
-    pub(crate) fn settled_workloads(&mut self) -> Option<&PolicyState> {
-        let is_news = self.is_in_force() && std::mem::take(&mut self.are_workloads_changed);
-        is_news.then(|| self.policies.state())
+    /// Returns what has changed since the last time, once the kernel enforces it.
+    pub(crate) fn take_news(&mut self) -> Option<News> {
+        let is_news = self.is_in_force() && !self.news.is_empty();
+        is_news.then(|| std::mem::take(&mut self.news))
+    }
+
+    /// Returns the mark of connections that are to end, if any are.
+    pub(crate) fn mark_of_ended(&self) -> Option<Mark> {
+        self.settings.ends_denied.then(|| self.settings.marks.ended())
     }
 
     /// Brings the tables up to date, once the datastore is in sync, and returns
@@ -247,8 +253,7 @@ impl Engine {
         if changes.iter().any(|change| matches!(change, PolicyChange::Policy(..))) {
             self.ledger.changed();
         }
-        let is_workload = |change: &PolicyChange| matches!(change, PolicyChange::Workload(..));
-        self.are_workloads_changed |= changes.iter().any(is_workload);
+        self.news.note(&changes);
         let Some(renderer) = &mut self.renderer else {
             let state = self.policies.state().clone();
             self.renderer = settings.map(|settings| Renderer::new(state, settings));

@@ -1,12 +1,13 @@
 //! The loop around policy's engine: waits for events, carries out effects, decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use calc::policy::Change;
 use kernel::Netlink;
+use kernel::conntrack::Flow;
 use kernel::monitor::{Monitor, Topic};
 use kernel::nftables::{self, Nftables};
 use model::id::NodeName;
@@ -14,6 +15,7 @@ use model::net::IfName;
 use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
+use super::connections::Connections;
 use super::engine::{Beginning, Engine};
 use super::event::{Effect, Event, Outcome};
 use super::report::{Teller, Told};
@@ -135,6 +137,7 @@ async fn run(start: Start) -> Result<(), Error> {
         interfaces: BTreeMap::new(),
         events: start.events,
         status: start.status,
+        connections: Connections::start()?,
         status_files: StatusFiles::new(&start.status_prefix),
         progress: Status::default(),
         origin: Instant::now(),
@@ -152,6 +155,7 @@ struct Shell {
     interfaces: BTreeMap<IfName, Vec<IpAddr>>,
     events: mpsc::Receiver<Event>,
     status: watch::Sender<Status>,
+    connections: Connections,
     status_files: StatusFiles,
     progress: Status,
     teller: Teller,
@@ -168,6 +172,7 @@ impl Shell {
                     Some(event) => self.take_in(event),
                     None => return Ok(()),
                 },
+                flows = self.connections.next() => self.judge(flows),
                 event = self.others.next() => self.on_interference(&event?),
                 batch = self.interfaces_changed.next_batch() => {
                     batch?;
@@ -184,20 +189,35 @@ impl Shell {
                 let now = self.now();
                 self.engine.handle(event, now);
             }
-            self.tell_plugin();
+            self.follow_up();
             self.publish();
             let now = self.now();
             self.teller.tell(&self.engine, now);
         }
     }
 
-    /// Tells the CNI plugin what has come into force.
-    fn tell_plugin(&mut self) {
-        if let Some(state) = self.engine.settled_workloads() {
-            self.status_files.want(&state.workloads);
+    /// Does what follows from what has come into force.
+    fn follow_up(&mut self) {
+        let (news, mark) = (self.engine.take_news(), self.engine.mark_of_ended());
+        let state = self.engine.state();
+        if let Some(news) = news {
+            if news.are_workloads_changed() {
+                self.status_files.want(&state.workloads);
+            }
+            self.connections.take(&news, state);
+        }
+        if self.engine.is_in_force() {
+            self.connections.set_ending(mark.is_some(), state);
         }
         let now = self.now();
         self.status_files.settle(now);
+    }
+
+    /// Has those connections ended that policy no longer allows.
+    fn judge(&mut self, flows: Vec<Flow>) {
+        let hosts: BTreeSet<IpAddr> = self.interfaces.values().flatten().copied().collect();
+        let mark = self.engine.mark_of_ended();
+        self.connections.judge(flows, self.engine.state(), (&hosts, mark));
     }
 
     fn now(&self) -> Timestamp {

@@ -2,7 +2,8 @@
 
 use config::FelixConfig;
 use config::value::{
-    EndpointAction, NatExclusions, Protocol as Named, ProtocolPort, ServiceLoopPrevention,
+    DeniedConnections, EndpointAction, NatExclusions, Protocol as Named, ProtocolPort,
+    ServiceLoopPrevention,
 };
 use model::net::{Family, IfName};
 use model::policy::Protocol;
@@ -32,6 +33,7 @@ pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Setting
         nat: nat(felix),
         refused_vxlan_port: vxlan_port.filter(|_| !felix.encapsulation.vxlan_from_workloads),
         is_ipip_allowed: felix.encapsulation.ipip_from_workloads,
+        ends_denied: felix.policy.denied_connections == DeniedConnections::End,
         is_invalid_dropped: !felix.policy.no_invalid_check,
         service_loop: match felix.policy.service_loop_prevention {
             ServiceLoopPrevention::Drop => ServiceLoop::Drop,

@@ -1,0 +1,98 @@
+//! What has changed for this node's workloads since somebody last asked.
+
+use std::collections::BTreeSet;
+
+use model::desired::policy::{
+    CompiledEntity, EndpointPath, PolicyChange, PolicyRules, PolicyState, SetId,
+};
+use model::net::IfName;
+use model::policy::PolicyId;
+
+/// What has changed for this node's workloads since somebody last asked.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    is_all: bool,
+    workloads: BTreeSet<IfName>,
+    policies: BTreeSet<PolicyId>,
+    profiles: BTreeSet<String>,
+    sets: BTreeSet<SetId>,
+}
+
+impl News {
+    /// Nobody knows what was there before.
+    pub(crate) fn everything() -> Self {
+        Self { is_all: true, ..Self::default() }
+    }
+
+    /// Takes note of changes.
+    pub(crate) fn note(&mut self, changes: &[PolicyChange]) {
+        for change in changes {
+            match change {
+                PolicyChange::Workload(name, _) => drop(self.workloads.insert(name.clone())),
+                PolicyChange::Policy(id, _) => drop(self.policies.insert(id.clone())),
+                PolicyChange::Profile(name, _) => drop(self.profiles.insert(name.clone())),
+                PolicyChange::SetMembers { id, .. } => drop(self.sets.insert(*id)),
+                // A set comes and goes with the rules that name it.
+                PolicyChange::SetAdded { .. }
+                | PolicyChange::SetRemoved(_)
+                | PolicyChange::Host(..) => {}
+            }
+        }
+    }
+
+    /// Is there none?
+    pub(crate) fn is_empty(&self) -> bool {
+        let are_empty = self.workloads.is_empty()
+            && self.policies.is_empty()
+            && self.profiles.is_empty()
+            && self.sets.is_empty();
+        are_empty && !self.is_all
+    }
+
+    /// Has a workload come, gone or changed?
+    pub(crate) fn are_workloads_changed(&self) -> bool {
+        self.is_all || !self.workloads.is_empty()
+    }
+
+    /// Returns the workloads whose packets may meet another verdict than before.
+    pub(crate) fn affected<'a>(&self, state: &'a PolicyState) -> BTreeSet<&'a IfName> {
+        let names_set = |rules: &PolicyRules| self.is_in(rules);
+        let has_set = |found: bool| found && !self.sets.is_empty();
+        let policies = state.policies.iter();
+        let policies: BTreeSet<&PolicyId> = policies
+            .filter(|(id, rules)| self.policies.contains(id) || has_set(names_set(rules)))
+            .map(|(id, _)| id)
+            .collect();
+        let profiles = state.profiles.iter();
+        let profiles: BTreeSet<&String> = profiles
+            .filter(|(name, rules)| self.profiles.contains(*name) || has_set(names_set(rules)))
+            .map(|(name, _)| name)
+            .collect();
+        let is_on = |path: &EndpointPath| {
+            [&path.ingress, &path.egress].into_iter().any(|direction| {
+                let mut on_way = direction.tiers.iter().flat_map(|tier| &tier.policies);
+                on_way.any(|id| policies.contains(id))
+                    || direction.profiles.iter().any(|name| profiles.contains(name))
+            })
+        };
+        let is_affected =
+            |name: &IfName, path| self.is_all || self.workloads.contains(name) || is_on(path);
+        let workloads = state.workloads.iter();
+        workloads
+            .filter(|(name, workload)| is_affected(name, &workload.path))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// Does one of these rules name a set that has changed?
+    fn is_in(&self, rules: &PolicyRules) -> bool {
+        let of_entity = |entity: &CompiledEntity| {
+            let ports = entity.ports.iter().chain([&entity.not_ports]);
+            let ports = ports.flat_map(|ports| &ports.named);
+            let sets = entity.in_sets.iter().chain(&entity.not_in_sets).chain(&entity.service);
+            sets.chain(ports).any(|id| self.sets.contains(id))
+        };
+        let rules = rules.ingress.iter().chain(&rules.egress);
+        rules.flat_map(|rule| [&rule.source, &rule.destination]).any(of_entity)
+    }
+}
