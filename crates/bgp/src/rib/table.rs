@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use model::net::Cidr;
+use model::net::{Cidr, Family};
 
 use super::best_path::select;
 use super::{Candidate, Candidates, Gateways, Interner, Path, PeerIndex, Seed};
@@ -72,7 +72,7 @@ pub struct Table {
     free: Vec<DestId>,
     index: HashTable<DestId>,
     dirty: Vec<DestId>,
-    received: BTreeMap<PeerIndex, usize>,
+    received: BTreeMap<(PeerIndex, Family), usize>,
     seed: Seed,
 }
 
@@ -159,7 +159,7 @@ impl Table {
         let Some(destination) = self.get_mut(id) else { return };
         let (is_other, is_new) = destination.candidates.upsert(candidate);
         if is_new {
-            let count = self.received.entry(peer).or_default();
+            let count = self.received.entry((peer, cidr.family())).or_default();
             *count = count.saturating_add(1);
         }
         if is_other {
@@ -179,10 +179,11 @@ impl Table {
         if count == 0 {
             return;
         }
-        if let Some(received) = self.received.get_mut(&peer) {
+        let Some(family) = self.get(id).map(|each| each.cidr().family()) else { return };
+        if let Some(received) = self.received.get_mut(&(peer, family)) {
             *received = received.saturating_sub(count);
             if *received == 0 {
-                self.received.remove(&peer);
+                self.received.remove(&(peer, family));
             }
         }
         self.mark(id);
@@ -190,7 +191,7 @@ impl Table {
 
     /// Takes out all that `peer` said before `epoch`.
     pub fn remove_before(&mut self, peer: PeerIndex, epoch: u32) {
-        if !self.received.contains_key(&peer) {
+        if self.received(peer) == 0 {
             return;
         }
         let is_old = |each: &Candidate| each.source.peer == peer && each.source.epoch < epoch;
@@ -280,7 +281,14 @@ impl Table {
     /// Returns how many paths `peer` told of.
     #[must_use]
     pub fn received(&self, peer: PeerIndex) -> usize {
-        self.received.get(&peer).copied().unwrap_or(0)
+        let counts = Family::ALL.map(|family| self.received_of(peer, family));
+        counts.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// Returns how many paths of `family` `peer` told of.
+    #[must_use]
+    pub fn received_of(&self, peer: PeerIndex, family: Family) -> usize {
+        self.received.get(&(peer, family)).copied().unwrap_or(0)
     }
 
     /// Returns how many destinations there are.

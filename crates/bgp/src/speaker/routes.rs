@@ -102,10 +102,10 @@ impl Speaker {
         let env = self.environment(now);
         let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
         let Some(limit) = peer.session.config.max_prefixes else { return Vec::new() };
-        if u64::try_from(self.table.received(index)).unwrap_or(u64::MAX) <= u64::from(limit) {
-            return Vec::new();
-        }
-        let Some(family) = peer.session.families().iter().next() else { return Vec::new() };
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut families = peer.session.families().iter();
+        let exceeded = families.find(|family| self.table.received_of(index, *family) > most);
+        let Some(family) = exceeded else { return Vec::new() };
         let effects = peer.session.on_too_many_prefixes(family, limit, &env);
         self.apply(index, effects, now)
     }
