@@ -135,26 +135,27 @@ fn check(seeds: std::ops::Range<u64>) {
     assert!(compared > least, "{compared} states compared");
 }
 
-// Four tests, since tests run side by side: 40,000 histories with 200,000 states in all.
+// Four tests, since tests run side by side: 100,000 histories with 500,000 states in all, 34 s of
+// a processor's time.
 
 #[test]
 fn histories_end_as_the_oracle_says() {
-    check(0..10_000);
+    check(0..25_000);
 }
 
 #[test]
 fn more_histories_end_as_the_oracle_says() {
-    check(10_000..20_000);
+    check(25_000..50_000);
 }
 
 #[test]
 fn yet_more_histories_end_as_the_oracle_says() {
-    check(20_000..30_000);
+    check(50_000..75_000);
 }
 
 #[test]
 fn all_other_histories_end_as_the_oracle_says() {
-    check(30_000..40_000);
+    check(75_000..100_000);
 }
 
 /// Returns which object a change is about.
