@@ -29,10 +29,12 @@ const LAYERS: &[(&str, Layer)] = &[
     ("embedded-api", Layer::Door),
     ("kernel", Layer::Door),
     ("telemetry", Layer::Door),
+    ("ledger", Layer::Driver),
     ("calicoctl", Layer::Program),
     ("cni-plugin", Layer::Program),
     ("datastore-daemon", Layer::Program),
     ("ipam-plugin", Layer::Program),
+    ("kube-controllers", Layer::Program),
     ("node-daemon", Layer::Program),
     ("lab", Layer::Beside),
     ("benchmarks", Layer::Measuring),
@@ -59,6 +61,7 @@ enum Layer {
     Wire,
     Decision,
     Door,
+    Driver,
     Program,
     Beside,
     Measuring,
@@ -69,16 +72,25 @@ const fn may_use(layer: Layer) -> &'static [Layer] {
     match layer {
         Layer::Vocabulary | Layer::Wire | Layer::Decision => &[Layer::Vocabulary],
         Layer::Door => &[Layer::Vocabulary, Layer::Wire],
-        Layer::Program => &[Layer::Vocabulary, Layer::Wire, Layer::Decision, Layer::Door],
-        Layer::Beside => {
-            &[Layer::Vocabulary, Layer::Wire, Layer::Decision, Layer::Door, Layer::Beside]
+        Layer::Driver => &[Layer::Vocabulary, Layer::Wire, Layer::Decision, Layer::Door],
+        Layer::Program => {
+            &[Layer::Vocabulary, Layer::Wire, Layer::Decision, Layer::Door, Layer::Driver]
         }
+        Layer::Beside => &[
+            Layer::Vocabulary,
+            Layer::Wire,
+            Layer::Decision,
+            Layer::Door,
+            Layer::Driver,
+            Layer::Beside,
+        ],
         // What is measured may also be a part of a program.
         Layer::Measuring => &[
             Layer::Vocabulary,
             Layer::Wire,
             Layer::Decision,
             Layer::Door,
+            Layer::Driver,
             Layer::Program,
             Layer::Beside,
         ],

@@ -58,6 +58,19 @@ pub fn is_respected(holder: &Attributes) -> bool {
     is_windows || is_machine || !(is_known || is_balanced)
 }
 
+/// Is the allocation's holder gone, as far as this snapshot of him tells?
+///
+/// For a last look before a release: the snapshot holds what the allocation names, read anew.
+#[must_use]
+pub fn is_gone(snapshot: &Snapshot, held: &Allocation) -> bool {
+    let holder = Attributes {
+        handle: held.handle.clone(),
+        owner: held.owner.clone(),
+        ..Attributes::default()
+    };
+    matches!(Uses::of(snapshot).judge(held, &holder), Verdict::Gone(..))
+}
+
 /// Returns everything that the block gave away, in order. Addresses that rest are nobody's.
 pub(super) fn allocations(block: &Block) -> impl Iterator<Item = (Allocation, &Attributes)> {
     let ordinals = (0_u32..).zip(&block.allocations).map(|(ordinal, _)| ordinal);
