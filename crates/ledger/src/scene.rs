@@ -241,7 +241,7 @@ fn note_node(object: &Node, snapshot: &mut Snapshot, complaints: &mut Complaints
     }
 }
 
-/// Reads a Service of type LoadBalancer; one whose addresses cannot be read still exists.
+/// Reads a Service of type `LoadBalancer`; one whose addresses cannot be read still exists.
 fn service_use(object: &Service, complaints: &mut Complaints) -> Option<ServiceUse> {
     let kind = object.spec.as_ref().and_then(|spec| spec.type_.as_deref());
     if kind != Some("LoadBalancer") {

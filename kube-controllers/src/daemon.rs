@@ -1,0 +1,259 @@
+//! The program, put together: configuration, election, and a look now and then.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::KubeControllersConfiguration;
+use datastore::{Client, Error as StoreError, Filter, Options, Source, WatchEvent};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use model::cluster::ControllersConfiguration;
+use model::time::Timestamp;
+use telemetry::health::{Aggregator, Health, Reporter};
+use telemetry::logging::{self, Level};
+use telemetry::metrics::Registry;
+use telemetry::server::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{self, Instant};
+use tracing::{error, info, warn};
+
+use crate::election;
+use crate::host_endpoints::{self, Creation};
+use crate::look::{self, Rules};
+use crate::metrics::Metrics;
+use crate::settings::{self, Environment};
+use crate::watchlist::Watchlist;
+
+/// Where probes are answered.
+const HEALTH_PORT: u16 = 9440;
+/// The longest pause between two looks, and the shortest.
+const LONGEST_PERIOD: Duration = Duration::from_secs(450);
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+/// How long after a failure it is tried again.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long a look may take before the program counts as stuck, the pause included.
+const SILENCE: Duration = Duration::from_secs(1800);
+
+/// Why the program cannot run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Logging.
+    #[error(transparent)]
+    Logging(#[from] logging::Error),
+    /// The datastore.
+    #[error(transparent)]
+    Datastore(#[from] StoreError),
+    /// The configuration.
+    #[error(transparent)]
+    Invalid(#[from] api::Invalid),
+    /// The health or metrics endpoint.
+    #[error(transparent)]
+    Server(#[from] telemetry::server::Error),
+    /// Signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+/// Returns the environment, as far as it is text.
+pub(crate) fn environment() -> Environment {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
+
+/// Returns where probes are answered.
+pub(crate) fn health_port(environment: &Environment) -> u16 {
+    let port = environment.get("HEALTH_PORT").and_then(|port| port.parse().ok());
+    port.unwrap_or(HEALTH_PORT)
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// [`Error`] with the cause and, where it is known, the remedy.
+pub(crate) async fn run() -> Result<(), Error> {
+    let environment = environment();
+    let level = environment.get("LOG_LEVEL").and_then(|level| level.parse::<Level>().ok());
+    logging::init(&logging::Options {
+        screen: level.unwrap_or(Level::Info),
+        ..logging::Options::default()
+    })?;
+    let source = environment.get("KUBECONFIG").filter(|path| !path.is_empty());
+    let source = source.map_or(Source::Infer, |path| Source::Kubeconfig(PathBuf::from(path)));
+    let user_agent = concat!("calico-kube-controllers/", env!("CARGO_PKG_VERSION")).to_owned();
+    let client = Client::connect(&Options { source, user_agent, ..Options::default() })?;
+    let aggregator = Aggregator::new();
+    let registry = Registry::new();
+    let mut controllers = Controllers {
+        metrics: Metrics::new(&registry),
+        reporter: aggregator.register("addresses", Some(SILENCE)),
+        watchlist: Watchlist::default(),
+        start: Instant::now(),
+        client,
+        environment,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let port = health_port(&controllers.environment);
+    let has_health = controllers.environment.get("HEALTH_ENABLED").is_none_or(|on| on != "false");
+    let _health = if has_health { Some(Server::health("", port, aggregator).await?) } else { None };
+    tokio::select! {
+        never = controllers.run(&registry) => never,
+        _ = terminate.recv() => {
+            info!("SIGTERM: ending");
+            Ok(())
+        }
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// What the program holds.
+struct Controllers {
+    client: Client,
+    environment: Environment,
+    metrics: Metrics,
+    reporter: Reporter,
+    watchlist: Watchlist,
+    start: Instant,
+}
+
+impl Controllers {
+    async fn run(&mut self, registry: &Registry) -> Result<(), Error> {
+        let mut config = self.configuration().await;
+        let _metrics = match config.metrics_port {
+            Some(port) => Some(Server::metrics("", port, registry.clone()).await?),
+            None => None,
+        };
+        let (leader_sender, mut leader) = watch::channel(false);
+        let me = identity(&self.environment);
+        tokio::spawn(election::take_part(self.client.clone(), me, leader_sender));
+        let mut news = news(&self.client);
+        loop {
+            let is_leader = *leader.borrow_and_update();
+            let pause = if is_leader {
+                self.work(&config).await
+            } else {
+                // Suspicions of an earlier term were not watched in between.
+                self.watchlist.forget();
+                self.reporter.report(Health::Ready);
+                LONGEST_PERIOD
+            };
+            tokio::select! {
+                () = time::sleep(pause) => {}
+                _ = leader.changed() => {}
+                _ = news.recv() => while news.try_recv().is_ok() {},
+            }
+            config = self.configuration().await;
+        }
+    }
+
+    /// Does everything once; returns when to do it again.
+    async fn work(&mut self, config: &ControllersConfiguration) -> Duration {
+        let Some(node) = &config.node else {
+            self.reporter.report(Health::Ready);
+            return LONGEST_PERIOD;
+        };
+        let rules =
+            Rules { grace: node.leak_grace_period, limits: settings::limits(&self.environment) };
+        let now = Timestamp::from_origin(self.start.elapsed());
+        let looked =
+            look::look(&self.client, &mut self.watchlist, &self.metrics, (rules, now)).await;
+        let is_refused = matches!(looked, Err(look::Error::Refused(_)));
+        self.metrics.tell_refusal(usize::from(is_refused));
+        let creation =
+            if node.creates_host_endpoints { Creation::Enabled } else { Creation::Disabled };
+        let endpoints = host_endpoints::reconcile(&self.client, creation).await;
+        let problem = match (looked, endpoints) {
+            (Err(error), _) => Some(error.to_string()),
+            (_, Err(error)) => Some(error.to_string()),
+            (Ok(()), Ok(())) => None,
+        };
+        let period = node.leak_grace_period.map_or(LONGEST_PERIOD, |grace| grace.mul_f64(0.5));
+        let period = period.min(node.reconciler_period.unwrap_or(LONGEST_PERIOD));
+        let period = period.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+        let Some(problem) = problem else {
+            self.reporter.report(Health::Ready);
+            return period;
+        };
+        error!(problem, "stopped");
+        self.reporter.report(Health::NotReady(problem));
+        period.min(AFTER_FAILURE)
+    }
+
+    /// Reads the configuration, makes it if there is none, and says what we run with; until
+    /// that can be done, tries again.
+    async fn configuration(&self) -> ControllersConfiguration {
+        loop {
+            match self.read_configuration().await {
+                Ok(config) => return config,
+                Err(error) => {
+                    warn!(%error, "cannot use the KubeControllersConfiguration default");
+                    self.reporter.report(Health::NotReady(error.to_string()));
+                    time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn read_configuration(&self) -> Result<ControllersConfiguration, Error> {
+        let found = self.client.get::<KubeControllersConfiguration>("default").await?;
+        let object = match found {
+            Some(object) => object,
+            None => self.client.create(&settings::default_configuration()).await?,
+        };
+        let effective = settings::effective(&object, &self.environment);
+        let status = settings::status(&effective, &self.environment);
+        if object.unknown.get("status") != status.get("status") {
+            let patch =
+                self.client.patch_status::<KubeControllersConfiguration>(None, "default", &status);
+            patch.await?;
+        }
+        Ok(ControllersConfiguration::try_from(&effective)?)
+    }
+}
+
+/// Returns the namespace of the Lease and our name in it.
+fn identity(environment: &Environment) -> (String, String) {
+    let variable = |name: &str| environment.get(name).filter(|text| !text.is_empty()).cloned();
+    let namespace = variable("POD_NAMESPACE").unwrap_or_else(|| "kube-system".to_owned());
+    let host = variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_default();
+    (namespace, format!("{host}_{}", std::process::id()))
+}
+
+/// Returns a channel that speaks when it is worth to look before it is time: the configuration
+/// changed, or a node is gone.
+fn news(client: &Client) -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut configurations =
+        Box::pin(client.watch::<KubeControllersConfiguration>(&Filter::default()));
+    let mut nodes = Box::pin(client.watch::<Node>(&Filter::default()));
+    tokio::spawn(async move {
+        let mut generation = None;
+        loop {
+            let is_news = tokio::select! {
+                event = configurations.next() => match event {
+                    Some(WatchEvent::Apply(object)) => {
+                        // The status, which we write ourselves, does not count.
+                        let new = object.metadata.generation;
+                        std::mem::replace(&mut generation, new) != new
+                    }
+                    Some(_) => false,
+                    None => return,
+                },
+                event = nodes.next() => match event {
+                    Some(WatchEvent::Delete(_)) => true,
+                    Some(_) => false,
+                    None => return,
+                },
+            };
+            // A full channel has said it already.
+            if is_news && sender.try_send(()).is_err() && sender.is_closed() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,100 @@
+//! One look at all addresses of the cluster, and the repair of what was seen long enough.
+
+use std::time::Duration;
+
+use datastore::Client;
+use ipam::Key;
+use ipam::audit::{self, Finding, Limits, Plan, Problem, Refused};
+use ledger::{Outcome, Scene, described};
+use model::time::Timestamp;
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::watchlist::Watchlist;
+
+/// Why a look changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The datastore.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The circuit breaker.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Objects that are not valid: who holds what is not known.
+    #[error("{count} objects cannot be read, so nothing is released; first: {first}")]
+    Unreadable {
+        /// How many.
+        count: usize,
+        /// The first.
+        first: String,
+    },
+}
+
+/// How to look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// How long a suspicion must last; `None` repairs nothing.
+    pub(crate) grace: Option<Duration>,
+    /// When to refuse.
+    pub(crate) limits: Limits,
+}
+
+/// Reads everything, and repairs what is due.
+///
+/// # Errors
+///
+/// [`Error`]; the suspicions are then forgotten, except when the limit was exceeded.
+pub(crate) async fn look(
+    client: &Client,
+    watchlist: &mut Watchlist,
+    metrics: &Metrics,
+    (rules, now): (Rules, Timestamp),
+) -> Result<(), Error> {
+    let scene = match Scene::read(client).await {
+        Ok(scene) => scene,
+        Err(error) => {
+            watchlist.forget();
+            return Err(error.into());
+        }
+    };
+    let findings = audit::check(&scene.snapshot);
+    metrics.tell(&scene.snapshot, &findings);
+    let Some(grace) = rules.grace else { return Ok(()) };
+    if let Some(first) = scene.unreadable.first() {
+        watchlist.forget();
+        return Err(Error::Unreadable { count: scene.unreadable.len(), first: first.clone() });
+    }
+    let due = watchlist.observe(&findings, grace, now);
+    if due.is_empty() {
+        return Ok(());
+    }
+    let plan = audit::plan(&scene.snapshot, &due, &rules.limits)?;
+    for finding in &due {
+        info!(problem = %finding.problem, evidence = finding.evidence.join("; "), "found");
+    }
+    carry_out(client, &scene, (&plan, &due), metrics).await
+}
+
+async fn carry_out(
+    client: &Client,
+    scene: &Scene,
+    (plan, due): (&Plan, &[Finding]),
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    if plan.writes.is_empty() {
+        return Ok(());
+    }
+    let repaired = ledger::repair(client, scene, plan).await?;
+    for (key, outcome) in &repaired.outcomes {
+        let object: &Key = key;
+        match outcome {
+            Outcome::Done => info!(object = described(object), "repaired"),
+            Outcome::Left(reason) => warn!(object = described(object), reason, "left for later"),
+        }
+    }
+    let is_released = |finding: &&Finding| matches!(&finding.problem, Problem::Leak(held) if repaired.released.contains(&held.addr));
+    let released = due.iter().filter(is_released);
+    metrics.count_released(&scene.snapshot, released);
+    Ok(())
+}
