@@ -17,12 +17,15 @@ use crate::api_access::Api;
 use crate::control_plane::{ControlPlane, Identity, Kind, Settings, root};
 use crate::fabric;
 use crate::node::Node;
+use crate::process::{Process, Program};
 pub use pods::{NewPod, RunningPod};
 
 /// The namespace that the lab's pods live in.
 pub const NAMESPACE: &str = "lab";
 /// What the daemon is called in its node.
 const DAEMON: &str = "calico-node";
+/// The program that works for the whole cluster.
+const CONTROLLERS: &str = "calico-kube-controllers";
 /// The plugin for published ports, of containernetworking-plugins.
 const PORTMAP: &str = "/usr/lib/cni/portmap";
 /// How long daemons may take until they are ready, on a busy machine.
@@ -206,6 +209,25 @@ impl Cluster {
         node.start_program(DAEMON, &[&self.program(DAEMON)], &env)
     }
 
+    /// Starts calico-kube-controllers, with the identity of its Deployment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it is missing or cannot be started.
+    pub fn start_controllers(&self, dir: &Path) -> Result<Process, Error> {
+        let path = self.bin_dir.join(CONTROLLERS);
+        if !path.exists() {
+            return Err(Error::Missing(path));
+        }
+        let kubeconfig = self.control_plane.kubeconfig(Identity::KubeControllers);
+        let log = dir.join(format!("{CONTROLLERS}.log"));
+        Program::new(CONTROLLERS, &log, [path])
+            .env("KUBECONFIG", kubeconfig)
+            .env("ENABLED_CONTROLLERS", "node")
+            .env("LOG_LEVEL", "info")
+            .start()
+    }
+
     /// Ends calico-node on a node with a signal.
     ///
     /// # Errors
@@ -352,6 +374,11 @@ fn install_programs(dir: &Path) -> Result<PathBuf, Error> {
             return Err(Error::Missing(path));
         }
         std::fs::copy(&path, bin_dir.join(program)).map_err(Error::file(&path))?;
+    }
+    // Few scenarios need it; where it is missing, they say so when they start it.
+    let path = from.join(CONTROLLERS);
+    if path.exists() {
+        std::fs::copy(&path, bin_dir.join(CONTROLLERS)).map_err(Error::file(&path))?;
     }
     Ok(bin_dir)
 }

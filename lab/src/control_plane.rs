@@ -60,6 +60,8 @@ pub enum Identity {
     Node,
     /// The service account of the CNI plugins.
     CniPlugin,
+    /// The service account of `calico-kube-controllers`.
+    KubeControllers,
 }
 
 /// A running control plane; dropping it stops it.
@@ -129,6 +131,7 @@ impl Identity {
             Self::Admin => "admin",
             Self::Node => "calico-node",
             Self::CniPlugin => "calico-cni-plugin",
+            Self::KubeControllers => "calico-kube-controllers",
         }
     }
 }
@@ -165,7 +168,7 @@ impl ControlPlane {
         api.wait_namespace("kube-system")?;
         api.apply_file(&manifests.join("rbac.yaml"))?;
         api.wait_established()?;
-        for identity in [Identity::Node, Identity::CniPlugin] {
+        for identity in [Identity::Node, Identity::CniPlugin, Identity::KubeControllers] {
             let token = api.create_token("kube-system", identity.name())?;
             self.settings.write_kubeconfig(identity, &token)?;
         }

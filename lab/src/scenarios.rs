@@ -16,6 +16,8 @@ mod churn;
 mod connections;
 #[path = "../scenarios/faults.rs"]
 mod faults;
+#[path = "../scenarios/ipam.rs"]
+mod ipam;
 #[path = "../scenarios/objects.rs"]
 mod objects;
 #[path = "../scenarios/peers.rs"]
@@ -55,6 +57,9 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("del-leaves-nothing", churn::nothing_is_left, BOTH),
     ("pods-talk-without-api-server", faults::api_server_stopped, BOTH),
     ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
+    ("lost-addresses-are-released", ipam::lost_addresses, BOTH),
+    ("live-addresses-are-kept", ipam::live_addresses, BOTH),
+    ("churn-leaves-no-address", ipam::churn, BOTH),
     ("pulled-cable-heals", faults::cable_pulled, EMBEDDED),
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),

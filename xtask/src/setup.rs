@@ -44,8 +44,15 @@ const TESTS: &[Tool] = &[
 ];
 
 /// The programs of a node, and the lab that runs them.
-const NODE: &[&str] =
-    &["lab", "cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon", "calicoctl"];
+const NODE: &[&str] = &[
+    "lab",
+    "cni-plugin",
+    "ipam-plugin",
+    "kube-controllers",
+    "node-daemon",
+    "datastore-daemon",
+    "calicoctl",
+];
 
 /// The Kubernetes release that lab/control-plane/go.mod names.
 const KUBERNETES: &str = "1.34.4";
