@@ -29,6 +29,37 @@ fn planted_faults_are_found_and_repaired_and_come_back_on_kubernetes() {
     faults_on(Kind::Kubernetes);
 }
 
+#[test]
+fn a_pool_is_split_only_under_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(Kind::Embedded, dir.path());
+    let information = json!({
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "ClusterInformation",
+        "metadata": {"name": "default"},
+        "spec": {"calicoVersion": "v3.32.1", "datastoreReady": true},
+    });
+    cluster.api.create_any(&information).unwrap();
+    let split = ["ipam", "split", "2", "--name=default-ipv4-ippool"];
+    let refused = complaint(&cluster.ask(&split));
+    assert!(refused.contains("calicoctl datastore migrate lock"), "{refused}");
+    assert!(cluster.ask(&["datastore", "migrate", "lock"]).status.success());
+    let done = cluster.ask(&split);
+    assert!(done.status.success(), "{done:?}");
+    assert!(cluster.ask(&["datastore", "migrate", "unlock"]).status.success());
+    let mut ranges: Vec<String> =
+        cluster.api.list::<api::IpPool>().unwrap().into_iter().map(|pool| pool.spec.cidr).collect();
+    ranges.sort();
+    assert_eq!(ranges, ["10.0.0.0/25", "10.0.0.128/25", "fd00:10:244::/48"]);
+    let configured = cluster.ask(&["ipam", "configure", "--strictaffinity=true"]);
+    assert!(configured.status.success(), "{configured:?}");
+    let config = cluster.api.get::<api::IpamConfig>("default").unwrap().unwrap();
+    assert_eq!(config.spec.strict_affinity, Some(true));
+    let version = cluster.ask(&["version"]);
+    let said = String::from_utf8_lossy(&version.stdout).into_owned();
+    assert!(said.contains("Cluster Version:   v3.32.1"), "{said}");
+}
+
 /// A cluster with the faults of `testdata/calicoctl/cluster.yaml`.
 struct Cluster {
     dir: PathBuf,

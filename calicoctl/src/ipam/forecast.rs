@@ -1,7 +1,7 @@
 //! When pools and nodes will run out of addresses.
 //!
 //! Growth is measured against an earlier forecast, or estimated: of what is in use, so much is
-//! younger than a week. What was released meanwhile does not show in that, so growth is really
+//! younger than a week, or than the oldest of what is in use. What was released meanwhile does not show in that, so growth is really
 //! no more, and what the estimate says is the earliest time.
 
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ use crate::output::{self, Report};
 
 /// How far back the estimate looks.
 const WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How far it looks at least: what is younger says nothing about a day.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(3600);
 
 /// What a forecast is made from.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +110,10 @@ struct Holding {
 #[must_use]
 pub fn forecast(sight: Sight<'_>, earlier: Option<&Forecast>) -> Forecast {
     let then = earlier.and_then(|earlier| moment::of_text(&earlier.time));
-    let window = then.map_or(WINDOW, |then| moment::age(then, sight.now));
+    let window = match then {
+        Some(then) => moment::age(then, sight.now),
+        None => history(sight).clamp(SHORTEST_WINDOW, WINDOW),
+    };
     let horizon = Horizon { now: sight.now, window };
     Forecast {
         time: moment::text(sight.now),
@@ -117,6 +122,16 @@ pub fn forecast(sight: Sight<'_>, earlier: Option<&Forecast>) -> Forecast {
         pools: pools(sight, horizon, earlier),
         nodes: nodes(sight, horizon, earlier),
     }
+}
+
+/// Returns how long there have been blocks and allocations, as far as they tell.
+fn history(sight: Sight<'_>) -> Duration {
+    let holders = |block: &Block| -> Vec<WallTime> {
+        let times = block.attributes.iter().filter_map(|holder| holder.owner.get("timestamp"));
+        times.filter_map(|text| moment::of_go(text)).chain(block.claimed_at).collect()
+    };
+    let oldest = sight.blocks.iter().flat_map(holders).min();
+    oldest.map_or(Duration::ZERO, |oldest| moment::age(oldest, sight.now))
 }
 
 /// From when growth is known, and until now.
