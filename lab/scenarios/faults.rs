@@ -17,7 +17,7 @@ use serde_json::json;
 /// How long sessions and routes may take.
 const WITHIN: Duration = Duration::from_secs(30);
 /// How long an outage lasts: shorter than the graceful restart time of 120 s.
-const OUTAGE: Duration = Duration::from_secs(3);
+pub(crate) const OUTAGE: Duration = Duration::from_secs(3);
 
 /// Kills calico-node while pods talk: nothing is lost, and the kernel's routes stay as they are.
 pub(crate) fn daemon_killed(dir: &Path, control_plane: Kind) -> Result<(), Error> {
@@ -27,7 +27,7 @@ pub(crate) fn daemon_killed(dir: &Path, control_plane: Kind) -> Result<(), Error
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
     let before = eventually("settled addresses", WITHIN, || all_routes(&cluster))?;
-    let flows = flows(&cluster)?;
+    let flows = flows(&cluster, "node-1", "node-2")?;
     for (from, to) in &flows {
         cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
     }
@@ -72,7 +72,7 @@ pub(crate) fn api_server_stopped(dir: &Path, control_plane: Kind) -> Result<(), 
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 4)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
-    let flows = flows(&cluster)?;
+    let flows = flows(&cluster, "node-1", "node-2")?;
     for (from, to) in &flows {
         cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
     }
@@ -127,12 +127,16 @@ fn heal(
 }
 
 /// Returns one pair of pods in each direction between two nodes.
-fn flows(cluster: &Cluster) -> Result<Vec<(RunningPod, RunningPod)>, Error> {
+pub(crate) fn flows(
+    cluster: &Cluster,
+    one: &str,
+    two: &str,
+) -> Result<Vec<(RunningPod, RunningPod)>, Error> {
     let on = |node: &str| {
         let pod = cluster.pods.iter().find(|pod| pod.node == node).cloned();
         pod.ok_or_else(|| Error::wrong(format!("no pod on {node}")))
     };
-    let (one, two) = (on("node-1")?, on("node-2")?);
+    let (one, two) = (on(one)?, on(two)?);
     Ok(vec![(one.clone(), two.clone()), (two, one)])
 }
 
@@ -148,7 +152,11 @@ fn require_same(before: &[String], after: &[String], when: &str) -> Result<(), E
     Err(Error::wrong(format!("routes changed {when}; before:\n{before}\nafter:\n{after}")))
 }
 
-fn require_lossless(from: &RunningPod, to: &RunningPod, ledger: &Ledger) -> Result<(), Error> {
+pub(crate) fn require_lossless(
+    from: &RunningPod,
+    to: &RunningPod,
+    ledger: &Ledger,
+) -> Result<(), Error> {
     eprintln!("{} -> {}: {ledger:?}", from.pod.name, to.pod.name);
     // Two hundred datagrams are two seconds: less would not have seen the outage.
     if ledger.lost() == 0 && ledger.tcp_error.is_none() && ledger.sent > 200 {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use lab::Error;
 use lab::control_plane::Kind;
 
+#[path = "../scenarios/bgp.rs"]
+mod bgp;
 #[path = "../scenarios/churn.rs"]
 mod churn;
 #[path = "../scenarios/connections.rs"]
@@ -62,6 +64,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("churn-leaves-no-address", ipam::churn, BOTH),
     ("pulled-cable-heals", faults::cable_pulled, EMBEDDED),
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
+    ("mesh-becomes-reflectors", bgp::mesh_to_reflectors, EMBEDDED),
+    ("mesh-gets-a-password", bgp::mesh_password, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),
