@@ -1,3 +1,5 @@
+//! A small cluster, what is planted in it, and a server that carries out plans.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
