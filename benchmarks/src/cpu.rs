@@ -1,6 +1,8 @@
 //! Processor time, which says what stands in the way on a machine that is shared with the server.
 
+use std::fmt::Display;
 use std::fs;
+use std::time::Duration;
 
 /// Processor time so far, in clock ticks of 10 ms (`proc_pid_stat(5)`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -47,6 +49,14 @@ impl Cpu {
             per_item(self.control_plane, before.control_plane),
         ]
     }
+}
+
+/// Returns the processor time that a process has used so far, zero if there is none.
+#[must_use]
+pub(crate) fn of_process(pid: impl Display) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ticks = ticks(&stat).map_or(0, |ticks| ticks.own);
+    Duration::from_millis(ticks.saturating_mul(10))
 }
 
 fn ticks(stat: &str) -> Option<Ticks> {

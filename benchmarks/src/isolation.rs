@@ -13,8 +13,8 @@ use lab::process::output;
 
 /// Says to the benchmark that it is inside already, and the process id of the one outside.
 const INSIDE: &str = "CALICO_BENCHMARKS_INSIDE";
-/// How long a whole benchmark may take.
-const LIMIT: Duration = Duration::from_secs(900);
+/// How long a whole benchmark may take, unless it is known to take longer.
+pub(crate) const LIMIT: Duration = Duration::from_secs(900);
 /// Directories of the host that programs inside write to.
 const REPLACED: [&str; 3] = ["/run", "/var/lib", "/var/log"];
 
@@ -30,12 +30,12 @@ pub(crate) fn prefix() -> String {
     format!("cabench-{}", std::env::var(INSIDE).unwrap_or_default())
 }
 
-/// Runs this program again, inside, and returns its exit code.
+/// Runs this program again, inside, for at most `limit`, and returns its exit code.
 ///
 /// # Errors
 ///
-/// [`Error::Program`] if it cannot be run, [`Error::Timeout`] after 15 minutes.
-pub(crate) fn run_inside() -> Result<ExitCode, Error> {
+/// [`Error::Program`] if it cannot be run, [`Error::Timeout`] after `limit`.
+pub(crate) fn run_inside(limit: Duration) -> Result<ExitCode, Error> {
     let own = std::env::current_exe().map_err(Error::file(Path::new("/proc/self/exe")))?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--net", "--pid", "--fork"]);
@@ -45,7 +45,7 @@ pub(crate) fn run_inside() -> Result<ExitCode, Error> {
     let failed = |error| Error::program("unshare", error);
     let mut child = command.spawn().map_err(failed)?;
     let since = Instant::now();
-    while since.elapsed() < LIMIT {
+    while since.elapsed() < limit {
         if let Some(status) = child.try_wait().map_err(failed)? {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
@@ -55,7 +55,7 @@ pub(crate) fn run_inside() -> Result<ExitCode, Error> {
     child.kill().and_then(|()| child.wait()).map_err(failed)?;
     Err(Error::Timeout {
         what: "the benchmark".to_owned(),
-        seconds: LIMIT.as_secs(),
+        seconds: limit.as_secs(),
         detail: "; it was ended".to_owned(),
     })
 }

@@ -20,6 +20,7 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod bgp;
 mod cni;
 mod cpu;
 mod daemon;
@@ -54,8 +55,16 @@ enum Benchmark {
     Datastore(DatastoreArguments),
     /// Addresses: assigned and released, by few and many clients, in small and large clusters.
     Ipam(DatastoreArguments),
+    /// Our BGP speaker beside others: time, memory, many clients.
+    Bgp(bgp::Arguments),
     /// What policy costs: at the start, at changes, and in new connections.
     Policy(ProgramArguments),
+    /// Speaks BGP as a file says; the benchmark `bgp` runs this itself.
+    #[command(hide = true)]
+    Speaker {
+        /// The file.
+        file: PathBuf,
+    },
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
     #[command(hide = true)]
     Floor,
@@ -95,8 +104,13 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().benchmark {
         Benchmark::Floor => cni::floor::run().map(|()| ExitCode::SUCCESS),
         Benchmark::Cni(_) | Benchmark::Policy(_) if !isolation::is_inside() => {
-            isolation::run_inside()
+            isolation::run_inside(isolation::LIMIT)
         }
+        Benchmark::Bgp(_) if !isolation::is_inside() => {
+            isolation::run_inside(isolation::LIMIT.saturating_mul(6))
+        }
+        Benchmark::Bgp(arguments) => bgp::run(&arguments),
+        Benchmark::Speaker { file } => bgp::speaker::run(&file),
         Benchmark::Cni(arguments) => cni::run(&arguments.bin_dir, extent(arguments.quick)),
         Benchmark::Policy(arguments) => {
             policy::run(&arguments.bin_dir, policy::Extent::of(arguments.quick))

@@ -79,6 +79,8 @@ enum Benchmark {
     Ipam,
     /// Policy: starts, changes, and connections under it.
     Policy,
+    /// Our BGP speaker beside BIRD, FRR and GoBGP.
+    Bgp,
 }
 
 impl Benchmark {
@@ -88,6 +90,7 @@ impl Benchmark {
             Self::Datastore => "datastore",
             Self::Ipam => "ipam",
             Self::Policy => "policy",
+            Self::Bgp => "bgp",
         }
     }
 
@@ -97,6 +100,8 @@ impl Benchmark {
             Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
             Self::Datastore | Self::Ipam => &["datastore-daemon"],
             Self::Policy => &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"],
+            // The benchmark has the speaker and calico-node's shell around it in itself.
+            Self::Bgp => &[],
         }
     }
 }
@@ -125,7 +130,10 @@ fn run(task: Task) -> Result<(), Failure> {
         }
         Task::Check => check::run(&house),
         Task::Bench { name, arguments } => {
-            setup::for_bench(&house, name.programs())?;
+            match name {
+                Benchmark::Bgp => setup::for_bgp_bench(&house)?,
+                _ => setup::for_bench(&house, name.programs())?,
+            }
             let benchmarks = Run::new(house.target.join("lab/benchmarks"));
             let benchmarks = house.tests(benchmarks).env("CALICO_BIN_DIR", house.release());
             benchmarks.arg(name.name()).args(arguments).run()

@@ -43,6 +43,13 @@ const TESTS: &[Tool] = &[
     Tool { program: "ping", package: "iputils-ping", purpose: "asks pods whether they are there" },
 ];
 
+/// What the benchmark `bgp` compares with.
+const SPEAKERS: &[Tool] = &[
+    Tool { program: "bird", package: "bird2", purpose: "injects routes, counts them, is measured" },
+    Tool { program: "/usr/lib/frr/bgpd", package: "frr", purpose: "is measured beside ours" },
+    Tool { program: "gobgpd", package: "gobgpd", purpose: "is measured beside ours" },
+];
+
 /// The programs of a node, and the lab that runs them.
 const NODE: &[&str] = &[
     "lab",
@@ -115,6 +122,14 @@ pub(crate) fn for_bench(house: &House, programs: &[&str]) -> Result<(), Failure>
     step("building the release to be measured (about 10 minutes the first time)");
     build(house, "lab", &["benchmarks"])?;
     build(house, "release", programs)
+}
+
+/// Makes ready for the benchmark `bgp`, which has what it measures in itself.
+pub(crate) fn for_bgp_bench(house: &House) -> Result<(), Failure> {
+    install(LAB)?;
+    install(SPEAKERS)?;
+    step("building what is measured (about 5 minutes the first time)");
+    build(house, "lab", &["benchmarks"])
 }
 
 fn build(house: &House, profile: &str, packages: &[&str]) -> Result<(), Failure> {

@@ -37,6 +37,14 @@ pub struct SpeakerConfig {
     pub is_restarting: bool,
     /// Where the jitter of timers starts.
     pub seed: u64,
+    /// How many bytes may wait for a peer before it gets no more routes; what waits beyond
+    /// that is one batch of messages.
+    pub send_limit: usize,
+}
+
+impl SpeakerConfig {
+    /// As much as a fast peer takes in a blink, and a thousand slow ones may cost.
+    pub const SEND_LIMIT: usize = 256 * 1024;
 }
 
 /// A BGP speaker.

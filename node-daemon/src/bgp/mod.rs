@@ -144,6 +144,7 @@ pub fn spawn(config: Config, commands: mpsc::Receiver<Command>) -> Handle {
         identifier: BgpIdentifier::from(config.identifier),
         is_restarting: config.is_restarting,
         seed: config.seed,
+        send_limit: SpeakerConfig::SEND_LIMIT,
     });
     let origin = Instant::now();
     let snapshot = Snapshot { status: speaker.status(), origin };

@@ -14,8 +14,6 @@ use crate::rib::{DestId, PeerIndex, Stream};
 use crate::session::Effect;
 use crate::wire::{self, RefreshKind, RouteRefresh};
 
-/// How many unwritten bytes a connection may have before it gets no more routes.
-const SEND_LIMIT: usize = 256 * 1024;
 /// How many destinations are looked at before the peers' queues are looked at again.
 const BATCH: usize = 2048;
 
@@ -157,7 +155,7 @@ impl Speaker {
             .members
             .iter()
             .copied()
-            .filter(|each| unsent(each) >= SEND_LIMIT)
+            .filter(|each| unsent(each) >= self.config.send_limit)
             .collect();
         if !late.is_empty() {
             if !group.stream.members.iter().any(|each| unsent(each) == 0) {

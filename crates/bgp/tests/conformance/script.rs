@@ -20,7 +20,12 @@ pub(crate) fn replay(recorded: &str) -> String {
     let is_restarting = recorded.contains("# restarting");
     let identifier = BgpIdentifier(0xc000_0201);
     let mut play = Play {
-        speaker: Speaker::new(SpeakerConfig { identifier, is_restarting, seed: 0 }),
+        speaker: Speaker::new(SpeakerConfig {
+            identifier,
+            is_restarting,
+            seed: 0,
+            send_limit: SpeakerConfig::SEND_LIMIT,
+        }),
         now: Timestamp::ZERO,
         connection: ConnectionId::Incoming(0),
         incoming: 0,

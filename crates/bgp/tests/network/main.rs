@@ -4,6 +4,8 @@
 #![allow(clippy::arithmetic_side_effects)]
 
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod simulation;
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp::{ConnectionId, Input, Output, PeerStatus, Speaker, SpeakerConfig};
-use model::desired::{Advertisements, BgpSession, Origination};
+use model::desired::{Advertisements, BgpSession, Origination, Reflection};
 use model::net::{Asn, Cidr, Family};
 use model::time::Timestamp;
 
@@ -56,6 +56,9 @@ pub(crate) struct Network {
     sequence: u64,
     random: u64,
     is_partitioned: bool,
+    /// Nodes that take seconds to read what they are sent.
+    slow: BTreeSet<usize>,
+    send_limit: usize,
     are_withdrawals_forbidden: bool,
     pub(crate) connects: usize,
     pub(crate) sends: usize,
@@ -121,6 +124,8 @@ impl Network {
             sequence: 0,
             random: seed * 2 + 1,
             is_partitioned: false,
+            slow: BTreeSet::new(),
+            send_limit: SpeakerConfig::SEND_LIMIT,
             are_withdrawals_forbidden: false,
             connects: 0,
             sends: 0,
@@ -142,6 +147,7 @@ impl Network {
             identifier: bgp::BgpIdentifier(0x0a00_0001 + u32::try_from(node).unwrap()),
             is_restarting: has_lived,
             seed,
+            send_limit: self.send_limit,
         };
         self.nodes[node].speaker = Some(Speaker::new(config));
         self.nodes[node].has_lived = true;
@@ -177,6 +183,50 @@ impl Network {
         });
         let sessions = sessions.clone();
         self.input(node, Input::Configure(sessions));
+    }
+
+    /// Connects every client with every reflector, and the reflectors with one another.
+    pub(crate) fn reflected(reflectors: usize, clients: usize, seed: u64) -> Self {
+        let count = reflectors + clients;
+        let is_peer = |a: usize, b: usize| a != b && (a < reflectors || b < reflectors);
+        let mut network = Self::new(&vec![64_512; count], seed, Family::V4, is_peer, true);
+        for node in 0..reflectors {
+            network.reconfigure(node, |peer, session| {
+                let cluster_id = u32::try_from(node).unwrap() + 1;
+                session.reflection = Some(Reflection { cluster_id, is_client: peer >= reflectors });
+            });
+        }
+        network
+    }
+
+    /// Changes a node's sessions, each given with the number of its peer.
+    pub(crate) fn reconfigure(
+        &mut self,
+        node: usize,
+        mut change: impl FnMut(usize, &mut BgpSession),
+    ) {
+        let count = self.nodes.len();
+        let addrs: Vec<IpAddr> = (0..count).map(|peer| node_addr(peer, self.family)).collect();
+        for session in &mut self.nodes[node].sessions {
+            let peer = addrs.iter().position(|addr| *addr == session.peer_addr).unwrap();
+            change(peer, session);
+        }
+        let sessions = self.nodes[node].sessions.clone();
+        self.input(node, Input::Configure(sessions));
+    }
+
+    /// Makes a node take seconds to read, and all others careful with what they send.
+    pub(crate) fn slow_down(&mut self, node: usize) {
+        self.slow.insert(node);
+    }
+
+    /// Lets the speakers that start from now on have only so many bytes on the way to a peer.
+    pub(crate) fn limit_sends(&mut self, send_limit: usize) {
+        self.send_limit = send_limit;
+        for node in 0..self.nodes.len() {
+            self.kill(node);
+            self.start(node);
+        }
     }
 
     pub(crate) fn deconfigure(&mut self, node: usize, peer: usize) {
@@ -262,6 +312,8 @@ impl Network {
                     expected.entry(*cidr).or_default().insert(node_addr(other, self.family));
                 }
             }
+            // What a node originates itself leads nowhere else.
+            expected.retain(|cidr, _| !node.advertisements.originated.contains_key(cidr));
             assert_eq!(node.kernel, expected, "node {number}, {what}");
         }
     }
@@ -324,7 +376,10 @@ impl Network {
 
     /// Delivers to one end of a connection, later but in order.
     fn deliver(&mut self, end: End, input: Input) {
-        let delay = Duration::from_micros(self.random(20_000));
+        let other = self.ends.get(&end).map(|other| other.0);
+        let is_slow = [Some(end.0), other].into_iter().flatten().any(|n| self.slow.contains(&n));
+        let delay = self.random(if is_slow { 4_000_000 } else { 20_000 });
+        let delay = Duration::from_micros(delay);
         let last = self.last_arrival.get(&end).copied().unwrap_or_default();
         let at = (self.now + delay).max(last);
         self.last_arrival.insert(end, at);
