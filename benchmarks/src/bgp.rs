@@ -12,6 +12,11 @@ mod device;
 mod network;
 mod reflector;
 mod report;
+/// What calico-node has around the speaker, compiled in: it is measured too, and nothing else
+/// of the daemon is built for it.
+#[expect(dead_code, unreachable_pub, reason = "the benchmark needs less of it than the daemon")]
+#[path = "../../node-daemon/src/bgp/mod.rs"]
+mod shell;
 pub(crate) mod speaker;
 
 use std::process::ExitCode;

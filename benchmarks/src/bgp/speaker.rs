@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use lab::Error;
 use model::desired::{Advertisements, BgpSession, Reflection};
 use model::net::Asn;
-use node_daemon::bgp;
 use tokio::sync::mpsc;
 
 use super::device::Setup;
+use super::shell::{self, Command};
 
 /// Writes a setup as [`run`] reads it: our address and AS, whether we reflect, then a peer a line.
 pub(super) fn write(setup: &Setup) -> String {
@@ -37,18 +37,20 @@ pub(crate) fn run(file: &Path) -> Result<ExitCode, Error> {
 }
 
 async fn speak(addr: Ipv4Addr, sessions: Vec<BgpSession>) {
-    let config = bgp::Config {
-        identifier: addr,
-        listen: vec![SocketAddr::new(addr.into(), 179)],
-        is_restarting: false,
-        seed: 1,
-    };
+    let config = shell::Config { identifier: addr, is_restarting: false, seed: 1 };
+    let listen = [SocketAddr::new(addr.into(), 179)].into();
     let (commands, receiver) = mpsc::channel(4);
-    let mut handle = bgp::spawn(config, receiver);
+    let mut handle = shell::spawn(config, receiver);
     let exportable = ["0.0.0.0/0".parse(), "::/0".parse()].into_iter().flatten().collect();
     let advertisements = Advertisements { exportable, ..Advertisements::default() };
-    let _ = commands.send(bgp::Command::Configure(sessions)).await;
-    let _ = commands.send(bgp::Command::Advertise(advertisements)).await;
+    for command in [
+        Command::Listen(listen),
+        Command::Configure(sessions),
+        Command::Advertise(advertisements),
+    ] {
+        // It cannot end before it is told to.
+        let _ = commands.send(command).await;
+    }
     while handle.events.recv().await.is_some() {}
 }
 
