@@ -1,6 +1,7 @@
 //! BIRD as injector and monitor: its control socket.
 
-use std::io::{Read, Write};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -110,10 +111,10 @@ pub(super) fn write_routes(file: &Path, count: u32, are_unique: bool) -> Result<
     let mut text = String::new();
     for number in 0..count {
         let addr = std::net::Ipv4Addr::from_bits((11 << 24) | number);
-        text.push_str(&format!("route {addr}/32 blackhole"));
+        let _ = write!(text, "route {addr}/32 blackhole");
         if are_unique {
-            let (high, low) = (60_000 | number >> 16, number & 0xffff);
-            text.push_str(&format!(" {{ bgp_community.add(({high}, {low})); }}"));
+            let (high, low) = (60_000_u32.saturating_add(number >> 16), number & 0xffff);
+            let _ = write!(text, " {{ bgp_community.add(({high}, {low})); }}");
         }
         text.push_str(";\n");
     }

@@ -43,11 +43,9 @@ async fn speak(addr: Ipv4Addr, sessions: Vec<BgpSession>) {
     let mut handle = shell::spawn(config, receiver);
     let exportable = ["0.0.0.0/0".parse(), "::/0".parse()].into_iter().flatten().collect();
     let advertisements = Advertisements { exportable, ..Advertisements::default() };
-    for command in [
-        Command::Listen(listen),
-        Command::Configure(sessions),
-        Command::Advertise(advertisements),
-    ] {
+    for command in
+        [Command::Listen(listen), Command::Configure(sessions), Command::Advertise(advertisements)]
+    {
         // It cannot end before it is told to.
         let _ = commands.send(command).await;
     }
