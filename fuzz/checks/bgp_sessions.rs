@@ -49,7 +49,12 @@ fn session(chosen: u8) -> BgpSession {
 impl Play {
     fn new(chosen: u8) -> Self {
         let identifier = BgpIdentifier(0xc000_0201);
-        let config = SpeakerConfig { identifier, is_restarting: chosen & 0x80 != 0, seed: 1 };
+        let config = SpeakerConfig {
+            identifier,
+            is_restarting: chosen & 0x80 != 0,
+            seed: 1,
+            send_limit: SpeakerConfig::SEND_LIMIT,
+        };
         let connection = ConnectionId::Incoming(0);
         Self { speaker: Speaker::new(config), connection, incoming: 0, now: Timestamp::ZERO }
     }
