@@ -1,3 +1,5 @@
+//! Filters as data: rules, routes, and what becomes of them.
+
 use super::*;
 use crate::wire::{Segment, SegmentKind};
 
