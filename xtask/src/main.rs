@@ -132,7 +132,9 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Bench { name, arguments } => {
             match name {
                 Benchmark::Bgp => setup::for_bgp_bench(&house)?,
-                _ => setup::for_bench(&house, name.programs())?,
+                Benchmark::Cni | Benchmark::Datastore | Benchmark::Ipam | Benchmark::Policy => {
+                    setup::for_bench(&house, name.programs())?;
+                }
             }
             let benchmarks = Run::new(house.target.join("lab/benchmarks"));
             let benchmarks = house.tests(benchmarks).env("CALICO_BIN_DIR", house.release());
