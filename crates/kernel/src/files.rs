@@ -75,12 +75,12 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Error> {
     put(path, contents, mode, Lasting::Disk)
 }
 
-/// Writes a file as [`write`] does, but for what is true only until the machine stops: it is
+/// Writes a file as [`write()`] does, but for what is true only until the machine stops: it is
 /// not waited for the disk.
 ///
 /// # Errors
 ///
-/// As for [`write`].
+/// As for [`write()`].
 pub fn publish(path: &Path, contents: &[u8], mode: u32) -> Result<(), Error> {
     put(path, contents, mode, Lasting::Memory)
 }

@@ -1,7 +1,7 @@
 //! The ledger: who holds which address, read from the datastore whole, and repaired there.
 //!
 //! [`Scene`] is everything that the audit looks at, with the objects to write back;
-//! [`repair`] carries out what [`ipam::audit::plan`] decided: each write by compare-and-swap,
+//! [`repair()`] carries out what [`ipam::audit::plan`] decided: each write by compare-and-swap,
 //! and each release only if its holder is still gone when it is asked for by name.
 
 mod repair;

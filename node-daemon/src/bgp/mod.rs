@@ -5,7 +5,7 @@
 //!
 //! Queues are bounded: what a peer sends waits in its socket when the speaker is
 //! busy, what it is sent is bounded by the speaker's account of unwritten bytes,
-//! and what the daemon has not taken yet is merged ([`pending::Pending`]).
+//! and what the daemon has not taken yet is merged (`pending`).
 
 mod connection;
 mod keys;
