@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceA
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use model::desired::Password;
 use model::id::{NamespacedName, NodeName};
+use model::peer::BgpConfiguration;
 use model::policy::{PolicyId, PolicyKind};
 
 use super::event::{Event, Kind};
@@ -101,8 +102,13 @@ pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfigu
     if key.name != "default" {
         return Heard::default();
     }
-    let configuration = object.and_then(|object| accepted(object.try_into()));
-    Heard::routes(Change::Bgp(configuration.map(Box::new)))
+    let configuration: Option<BgpConfiguration> =
+        object.and_then(|object| accepted(object.try_into()));
+    let ranges = configuration.iter().flat_map(|found| found.services.ranges());
+    Heard {
+        policy: Some(PolicyEvent::ServiceRanges(ranges.collect())),
+        ..Heard::routes(Change::Bgp(configuration.map(Box::new)))
+    }
 }
 
 pub(crate) fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Heard {

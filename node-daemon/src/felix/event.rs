@@ -98,9 +98,10 @@ impl Kind {
     ];
 
     /// What must be in sync before policy is changed.
-    pub(crate) const POLICY: [Self; 18] = [
+    pub(crate) const POLICY: [Self; 19] = [
         Self::Nodes,
         Self::Pools,
+        Self::BgpConfigurations,
         Self::Endpoints,
         Self::FelixConfigurations,
         Self::Namespaces,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use kernel::conntrack::{Conntrack, Flow};
 use render::Settings;
 
-use crate::cluster::{Cluster, Seen, ask, connect, serve_tcp, serve_udp, udp_socket};
+use crate::cluster::{Cluster, Seen, ask, connect, ping, serve_tcp, serve_udp, udp_socket};
 use crate::policies::{ingress, open, with};
 
 /// Is it the connection to this port?
@@ -51,6 +51,10 @@ async fn a_forgotten_connection_is_judged_as_a_new_one() {
     let state = with(cluster.state(&[&open(), &open()]), "p", vec![]);
     let _enforced = cluster.enforce(state, Settings::default());
     let mut conntrack = Conntrack::open_in(&cluster.host.netns).unwrap();
+    for addr in to.addrs {
+        // Until neighbours know each other, the first packets may be late.
+        assert!((0..40).any(|_| ping(from.netns(), addr) == Seen::Answer), "{addr}");
+    }
     let sockets = [0, 1].map(|n| udp_socket(from.netns(), from.addrs[n], (to.addrs[n], 53)));
     for socket in &sockets {
         assert_eq!(ask(socket), Seen::Answer);
@@ -61,7 +65,8 @@ async fn a_forgotten_connection_is_judged_as_a_new_one() {
         assert_eq!(ask(socket), Seen::Answer, "what was known");
     }
     let flows = conntrack.flows(|flow| flow.is_of_any(&to.addrs.into())).unwrap();
-    assert_eq!(conntrack.forget(&to.addrs.into()).unwrap(), 2);
+    assert_eq!(flows.iter().filter(|flow| is_to(flow, 53)).count(), 2, "{flows:?}");
+    conntrack.forget(&to.addrs.into()).unwrap();
     for socket in &sockets {
         assert_eq!(ask(socket), Seen::Nothing);
     }

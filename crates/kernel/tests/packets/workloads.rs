@@ -291,3 +291,27 @@ async fn packets_that_leave_all_pools_get_the_machines_address() {
     let both = with_pools(vec![pool("10.65.0.0/16", true), other]);
     assert_eq!(who(both, outside[0]), "10.65.0.2");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn pods_send_no_tunnels_and_packets_for_no_service_do_not_loop() {
+    let cluster = Cluster::new(2).await;
+    let (from, to) = (&cluster.pods[0], cluster.pods[1].v4());
+    serve_udp(cluster.pods[1].netns(), to, 4789);
+    let state = with(cluster.state(&[&open(), &open()]), "p", vec![]);
+    let ranges = vec!["10.65.0.99/32".parse().unwrap()];
+    let settings = Settings { service_ranges: ranges, ..Settings::default() };
+    let _enforced = cluster.enforce(state, settings);
+    // The kernel has a way to it, so that only policy is in it.
+    let nobody = "10.65.0.99".parse().unwrap();
+    let link = cluster.host.netlink.require_link(&"cali1".parse().unwrap()).await.unwrap();
+    let way = RouteEntry::new(Cidr::host(nobody), Target::Link(link.index), RouteProtocol::BOOT);
+    cluster.host.netlink.upsert_route(&way).await.unwrap();
+    for (to, note) in
+        [((to, 4789), "VXLAN from a workload"), ((nobody, 53), "no Service has this address")]
+    {
+        let before = counters(&cluster.host.netns)[note];
+        assert_eq!(udp(from, to), Seen::Nothing, "{note}");
+        let after = counters(&cluster.host.netns)[note];
+        assert!(after > before, "{note}: {before} {after}");
+    }
+}

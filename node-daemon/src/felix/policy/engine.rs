@@ -17,7 +17,7 @@ use std::time::Duration;
 use calc::policy::{Change, Counts, Policies};
 use model::desired::policy::{PolicyChange, PolicyState};
 use model::id::NodeName;
-use model::net::Family;
+use model::net::{Cidr, Family};
 use model::policy::NodeReport;
 use model::ruleset::{Mark, Snapshot, Transaction};
 use model::time::Timestamp;
@@ -49,10 +49,11 @@ pub(crate) struct Engine {
     unsynced: BTreeSet<Kind>,
     policies: Policies,
     ledger: Ledger,
-    /// What administrators decide, without pools and nodes.
+    /// What administrators decide, without pools, nodes and Services.
     settings: Settings,
     pools: BTreeMap<String, render::Pool>,
     nodes: BTreeMap<NodeName, Vec<IpAddr>>,
+    service_ranges: Vec<Cidr>,
     are_settings_changed: bool,
     renderer: Option<Renderer>,
     kernel: Kernel,
@@ -90,6 +91,7 @@ impl Engine {
             settings,
             pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            service_ranges: Vec::new(),
             are_settings_changed: false,
             renderer: None,
             kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
@@ -119,6 +121,10 @@ impl Engine {
                 let pool = pool
                     .map(|pool| render::Pool { net: pool.cidr, is_translated: pool.nat_outgoing });
                 self.are_settings_changed |= put(&mut self.pools, name, pool);
+            }
+            Event::ServiceRanges(ranges) => {
+                self.are_settings_changed |= self.service_ranges != ranges;
+                self.service_ranges = ranges;
             }
             Event::Settings(settings) => {
                 self.are_settings_changed |= self.settings != *settings;
@@ -281,6 +287,7 @@ impl Engine {
         Settings {
             pools: self.pools.values().copied().collect(),
             hosts: self.nodes.values().flatten().copied().collect(),
+            service_ranges: self.service_ranges.clone(),
             ..self.settings.clone()
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use calc::policy::Change;
 use model::id::NodeName;
+use model::net::Cidr;
 use model::node::Node;
 use model::policy::{Policy, PolicyId};
 use model::pool::IpPool;
@@ -22,7 +23,9 @@ pub(crate) enum Event {
     Node(NodeName, Option<Box<Node>>),
     /// A pool has a new value, or none.
     Pool(String, Option<Box<IpPool>>),
-    /// What administrators decide has changed; pools and nodes are told apart from it.
+    /// The ranges of Services' addresses.
+    ServiceRanges(Vec<Cidr>),
+    /// What administrators decide has changed; pools, nodes and Services are told apart from it.
     Settings(Box<render::Settings>),
     /// All objects of a kind have been seen once.
     Synced(Kind),
