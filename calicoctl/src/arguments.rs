@@ -5,16 +5,17 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use model::net::Cidr;
+use model::policy::PolicyId;
 use telemetry::logging::Level;
 
 use crate::output::Format;
 
-/// Looks at a Calico cluster's address management, and changes it.
+/// Looks at a Calico cluster's addresses and policies, and changes them.
 #[derive(Debug, Parser)]
 #[command(
     name = "calicoctl",
     version = api::CALICO_VERSION,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, and the check found problems.\n\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, and the check or status found problems.\n\n\
                   The cluster is that of KUBECONFIG, of ~/.kube/config, or of the file that -c names."
 )]
 pub struct Arguments {
@@ -52,6 +53,12 @@ pub enum Command {
         #[command(subcommand)]
         task: Ipam,
     },
+    /// Policies: where they are in force.
+    Policy {
+        /// What of them.
+        #[command(subcommand)]
+        task: Policy,
+    },
     /// The datastore as a whole.
     Datastore {
         /// What of it.
@@ -68,6 +75,19 @@ pub enum Command {
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// What to do about policies.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// On how many nodes each policy is programmed, and what of it is refused.
+    Status {
+        /// Only this one: `gnp/NAME`, `np/NAMESPACE/NAME` or another that the list names.
+        policy: Option<PolicyId>,
+        /// How to print it.
+        #[arg(short, long, default_value = "table")]
+        output: Format,
     },
 }
 
@@ -307,6 +327,8 @@ mod tests {
             "calicoctl ipam forecast --since=earlier.json -o yaml",
             "calicoctl -l panic --context=a ipam show",
             "calicoctl datastore migrate lock",
+            "calicoctl policy status",
+            "calicoctl policy status np/shop/web -o json",
             "calicoctl completion bash",
         ] {
             if let Err(error) = parsed(line) {

@@ -1,4 +1,4 @@
-//! `calicoctl`: what an operator asks of a cluster's address management, and changes in it.
+//! `calicoctl`: what an operator asks of a cluster's addresses and policies, and changes in it.
 //!
 //! ```text
 //! arguments ─► config (file, environment) ─► datastore::Client
@@ -20,6 +20,7 @@ mod error;
 pub mod ipam;
 pub mod migrate;
 pub mod output;
+pub mod policy;
 pub mod run;
 pub mod version;
 

@@ -9,14 +9,14 @@ use datastore::{Client, Source};
 use telemetry::logging;
 
 use crate::arguments::{Arguments, Command, Datastore, Global};
-use crate::{Error, config, ipam, migrate, output, version};
+use crate::{Error, config, ipam, migrate, output, policy, version};
 
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// Nothing to object to.
     Fine,
-    /// The check found problems.
+    /// The check or the status found problems.
     Problems,
 }
 
@@ -61,6 +61,7 @@ async fn run(Arguments { global, command }: Arguments) -> Result<Verdict, Error>
             output::print(migrate::run(&client, task).await?)?;
         }
         Command::Ipam { task } => return ipam::run(&global, task).await,
+        Command::Policy { task } => return Box::pin(policy::run(&global, task)).await,
     }
     Ok(Verdict::Fine)
 }
