@@ -61,3 +61,12 @@ pub enum Error {
     #[error("cannot print the result: {0}; give standard output a place to go")]
     Unprintable(String),
 }
+
+impl From<ledger::Error> for Error {
+    fn from(error: ledger::Error) -> Self {
+        match error {
+            ledger::Error::Datastore(error) => Self::Datastore(error),
+            ledger::Error::Invalid(error) => Self::InvalidObject(error),
+        }
+    }
+}

@@ -9,10 +9,8 @@ pub mod moment;
 pub mod read;
 pub mod release;
 pub mod repair;
-pub mod scene;
 pub mod show;
 pub mod split;
-pub mod stored;
 pub mod undo;
 pub mod usage;
 
@@ -45,7 +43,7 @@ pub async fn run(global: &Global, task: Ipam) -> Result<Verdict, Error> {
             }
         }
         Ipam::Explain { addr, output } => {
-            let scene = Box::pin(scene::Scene::read(&connect(global)?)).await?;
+            let scene = Box::pin(ledger::Scene::read(&connect(global)?)).await?;
             let findings = check::findings(&scene);
             print(&render(&explain::explain(addr, &scene, &findings), output)?)?;
         }
@@ -76,7 +74,7 @@ async fn show(global: &Global, arguments: &Show) -> Result<(), Error> {
             read::reserved(&client),
             read::config(&client),
         )?;
-        let clock = ::ipam::slots::Clock { now: read::now(), cooldown: config.cooldown };
+        let clock = ::ipam::slots::Clock { now: ledger::now(), cooldown: config.cooldown };
         let detail =
             if arguments.show_blocks { usage::Detail::Blocks } else { usage::Detail::Pools };
         render(&usage::usage(&pools, &blocks, &reserved, (clock, detail)), arguments.output)
@@ -98,7 +96,7 @@ async fn configure(global: &Global, arguments: &Configure) -> Result<(), Error> 
 
 async fn examine(global: &Global, arguments: &Check) -> Result<Verdict, Error> {
     let source = arguments.kubeconfig.clone().map(Source::Kubeconfig);
-    let scene = Box::pin(scene::Scene::read(&connect_by(global, source)?)).await?;
+    let scene = Box::pin(ledger::Scene::read(&connect_by(global, source)?)).await?;
     let findings = check::findings(&scene);
     let report = check::report(&scene, &findings, arguments.show_all_ips);
     if let Some(path) = &arguments.output {
@@ -129,7 +127,7 @@ async fn foresee(global: &Global, arguments: &Forecast) -> Result<(), Error> {
         blocks: &blocks,
         reserved: &reserved,
         config: &config,
-        now: read::now(),
+        now: ledger::now(),
     };
     print(&render(&forecast::forecast(sight, earlier.as_ref()), arguments.output)?)
 }

@@ -7,8 +7,8 @@ use ipam::audit::{self, Change, Plan, Revisioned, Write};
 use ipam::slots::Clock;
 use ipam::{Key, Record};
 
-use super::stored::{Stored, described};
 use crate::Error;
+use ledger::{Stored, described};
 
 /// How often a release is decided anew on a block that others write at the same time.
 const MAX_REBASES: u32 = 10;

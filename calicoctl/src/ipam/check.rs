@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::audit::{self, Allocation, Confidence, Finding, Problem};
 use ipam::slots;
+use ledger::Scene;
 use model::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use super::moment;
-use super::scene::Scene;
 use crate::output::{self, Report};
 
 /// What a check has found.

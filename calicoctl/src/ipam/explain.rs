@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipam::audit::{Finding, Problem};
 use ipam::slots;
+use ledger::Scene;
 use model::block::{Attributes, Block, Owner};
 use model::net::Cidr;
 use model::time::WallTime;
 use serde::Serialize;
 
-use super::scene::Scene;
 use super::{check, moment, show};
 use crate::output::Report;
 

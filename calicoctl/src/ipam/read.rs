@@ -2,19 +2,11 @@
 
 use api::{Invalid, IpReservation};
 use datastore::{Client, Filter, Object};
-use jiff::Timestamp;
 use model::block::{Block, IpamConfig};
 use model::net::Cidr;
 use model::pool::IpPool;
-use model::time::WallTime;
 
 use crate::Error;
-
-/// Returns the time.
-#[must_use]
-pub fn now() -> WallTime {
-    WallTime(Timestamp::now().as_nanosecond())
-}
 
 /// Reads all pools.
 ///

@@ -7,12 +7,12 @@ use datastore::Client;
 use ipam::audit::{Allocation, Change, Finding, Limits, Plan, Problem, Revisioned, Write};
 use ipam::slots::{self, Clock};
 use ipam::{Key, Record};
+use ledger::Scene;
 use model::block::Handle;
 
 use super::apply::{self, Outcome};
 use super::check::{self, CheckReport, Earlier};
 use super::repair;
-use super::scene::Scene;
 use crate::Error;
 use crate::arguments::Release;
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 use datastore::Client;
 use ipam::audit::{self, Finding, Limits, Plan};
 use ipam::slots::Clock;
+use ledger::{Scene, described};
 use model::net::Cidr;
 use serde::Serialize;
 
 use super::apply::{self, Outcome};
 use super::check::{self, CheckReport, Earlier, ProblemReport};
 use super::moment;
-use super::scene::Scene;
-use super::stored::{Stored, described};
 use super::undo::{self, Action, UndoFile};
 use crate::Error;
 use crate::arguments::Repair;
@@ -254,7 +253,7 @@ async fn take_back(client: &Client, path: &Path) -> Result<Verdict, Error> {
     for step in file.steps.iter().rev() {
         let scene = Box::pin(Scene::read(client)).await?;
         let object = step.before.as_ref().or(step.created.as_ref());
-        let Some(object) = object.map(Stored::from_json).transpose()? else { continue };
+        let Some(object) = object.map(undo::from_json).transpose()? else { continue };
         let key = object.record()?.key();
         let blocks: Vec<Cidr> = scene.blocks().map(|block| block.cidr).collect();
         let clock = Clock { now: scene.snapshot.now, cooldown: scene.snapshot.config.cooldown };

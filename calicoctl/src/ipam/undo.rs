@@ -13,6 +13,7 @@ use std::path::Path;
 use ipam::Record;
 use ipam::audit::{Change, Plan};
 use ipam::slots::{self, Clock};
+use ledger::{Scene, Stored};
 use model::block::Block;
 use model::net::Cidr;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,6 @@ use serde_json::Value;
 
 use super::apply::{self, Outcome};
 use super::moment;
-use super::scene::Scene;
-use super::stored::Stored;
 use crate::Error;
 
 /// What such a file calls itself.
@@ -79,12 +78,12 @@ impl UndoFile {
         let step = |write: &ipam::audit::Write| {
             let before = scene.objects.get(&apply::key_of(write)).filter(|_| write.base.is_some());
             let created = match (&write.base, &write.change) {
-                (None, Change::Put(record)) => Some(Stored::of(record).to_json()?),
+                (None, Change::Put(record)) => Some(to_json(&Stored::of(record))?),
                 _ => None,
             };
             Ok::<_, Error>(Step {
                 what: apply::summary(write),
-                before: before.map(Stored::to_json).transpose()?,
+                before: before.map(to_json).transpose()?,
                 created,
                 revision: None,
             })
@@ -164,7 +163,7 @@ pub fn decide(
     blocks: &[Cidr],
     clock: Clock,
 ) -> Result<Action, Error> {
-    let before = step.before.as_ref().map(Stored::from_json).transpose()?;
+    let before = step.before.as_ref().map(from_json).transpose()?;
     let is_untouched =
         |current: &Stored| step.revision.as_deref().is_some_and(|left| left == current.revision());
     match (before, current) {
@@ -230,6 +229,34 @@ fn restored(
         return Action::Leave(reason);
     }
     Action::Update(current.with(&Record::Block(block)))
+}
+
+/// Returns an object as JSON.
+fn to_json(object: &Stored) -> Result<Value, Error> {
+    let json = match object {
+        Stored::Block(object) => serde_json::to_value(object),
+        Stored::Affinity(object) => serde_json::to_value(object),
+        Stored::Handle(object) => serde_json::to_value(object),
+    };
+    json.map_err(|error| Error::Unprintable(error.to_string()))
+}
+
+/// Reads an object of one of the three kinds that are repaired.
+///
+/// # Errors
+///
+/// [`Error::InvalidObject`], and [`Error::Refused`] for another kind.
+pub(super) fn from_json(json: &Value) -> Result<Stored, Error> {
+    let kind = json.get("kind").and_then(Value::as_str).unwrap_or_default();
+    Ok(match kind {
+        "IPAMBlock" => Stored::Block(Box::new(api::IpamBlock::from_json(json)?)),
+        "BlockAffinity" => Stored::Affinity(Box::new(api::BlockAffinity::from_json(json)?)),
+        "IPAMHandle" => Stored::Handle(Box::new(api::IpamHandle::from_json(json)?)),
+        other => {
+            let kinds = "IPAMBlock, BlockAffinity or IPAMHandle";
+            return Err(Error::Refused(format!("kind `{other}` is not repaired: use {kinds}")));
+        }
+    })
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use calicoctl::ipam::scene::{Lists, Scene};
 use ipam::slots::Clock;
+use ledger::{Lists, Scene};
 use model::block::Block;
 use model::time::WallTime;
 use serde::de::DeserializeOwned;

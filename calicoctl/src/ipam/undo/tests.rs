@@ -41,7 +41,7 @@ fn handle(count: u32, revision: &str) -> Stored {
 fn step(before: &Stored, revision: Option<&str>) -> Step {
     Step {
         what: String::new(),
-        before: Some(before.to_json().unwrap()),
+        before: Some(to_json(before).unwrap()),
         created: None,
         revision: revision.map(str::to_owned),
     }
@@ -105,7 +105,7 @@ fn a_write_that_was_never_done_needs_no_way_back() {
 #[test]
 fn what_was_created_is_deleted_unless_others_wrote_it_since() {
     let made = handle(1, "5");
-    let created = Some(made.to_json().unwrap());
+    let created = Some(to_json(&made).unwrap());
     let step = Step { what: String::new(), before: None, created, revision: Some("5".to_owned()) };
     assert_eq!(decided(&step, Some(&made)), Action::Delete(made.clone()));
     assert!(matches!(decided(&step, Some(&handle(1, "6"))), Action::Leave(_)));
