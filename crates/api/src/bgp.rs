@@ -6,7 +6,7 @@ mod peer;
 
 pub use configuration::{
     BgpConfiguration, BgpConfigurationSpec, CidrEntry, NamedCommunity, PasswordSpec,
-    PrefixAdvertisementSpec, SecretKeySpec,
+    PrefixAdvertisementSpec, SecretKeySpec, configuration as bgp_configuration,
 };
 pub use filter::{
     BgpFilter, BgpFilterSpec, FilterAsPathSpec, FilterCommunitiesSpec, FilterCommunitySpec,

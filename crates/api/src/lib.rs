@@ -34,7 +34,7 @@ pub use bgp::{
     BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterSpec, BgpPeer, BgpPeerSpec,
     CidrEntry, FilterAsPathSpec, FilterCommunitiesSpec, FilterCommunitySpec, FilterOperationSpec,
     FilterPrioritySpec, FilterRuleSpec, NamedCommunity, PasswordSpec, PrefixAdvertisementSpec,
-    PrefixLengthSpec, SecretKeySpec,
+    PrefixLengthSpec, SecretKeySpec, bgp_configuration,
 };
 pub use cluster::{
     CALICO_VERSION, ClusterInformation, ClusterInformationSpec, IpReservation, IpReservationSpec,

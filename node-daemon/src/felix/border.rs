@@ -102,8 +102,13 @@ pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfigu
     if key.name != "default" {
         return Heard::default();
     }
-    let configuration: Option<BgpConfiguration> =
-        object.and_then(|object| accepted(object.try_into()));
+    let configuration: Option<BgpConfiguration> = object.map(|object| {
+        let (configuration, faults) = api::bgp_configuration(object);
+        for fault in faults {
+            tracing::warn!(%fault, "field ignored");
+        }
+        configuration
+    });
     let ranges = configuration.iter().flat_map(|found| found.services.ranges());
     Heard {
         policy: Some(PolicyEvent::ServiceRanges(ranges.collect())),

@@ -131,6 +131,45 @@ impl TryFrom<&BgpConfiguration> for Configuration {
     }
 }
 
+/// Reads what can be read of the cluster's configuration, and says what cannot.
+///
+/// Were the whole object refused for one field, the mesh would go on with Calico's defaults,
+/// without the password that the object asks for. Without a readable password there is no mesh.
+#[must_use]
+pub fn configuration(object: &BgpConfiguration) -> (Configuration, Vec<Invalid>) {
+    let mut faults: Vec<Invalid> = Vec::new();
+    let mut rest = object.clone();
+    loop {
+        let fault = match Configuration::try_from(&rest) {
+            Ok(read) => {
+                let is_open = faults.iter().any(|fault| top_field(fault) == "nodeMeshPassword");
+                let is_mesh_enabled = read.is_mesh_enabled && !is_open;
+                return (Configuration { is_mesh_enabled, ..read }, faults);
+            }
+            Err(fault) => fault,
+        };
+        let without = forget(&rest.spec, top_field(&fault));
+        faults.push(fault);
+        let Some(spec) = without else {
+            return (Configuration { is_mesh_enabled: false, ..Configuration::default() }, faults);
+        };
+        rest.spec = spec;
+    }
+}
+
+/// Returns the field of the spec that a fault is in.
+fn top_field(fault: &Invalid) -> &str {
+    let path = fault.field.strip_prefix("spec.").unwrap_or(&fault.field);
+    path.split(['.', '[']).next().unwrap_or_default()
+}
+
+/// Returns a spec without one field; `None` if that would be no other spec.
+fn forget(spec: &BgpConfigurationSpec, field: &str) -> Option<BgpConfigurationSpec> {
+    let mut json = serde_json::to_value(spec).ok()?;
+    json.as_object_mut()?.remove(field)?;
+    serde_json::from_value(json).ok()
+}
+
 impl TryFrom<&BgpConfiguration> for BgpNodeConfiguration {
     type Error = Invalid;
 
@@ -271,4 +310,46 @@ fn prefix_advertisements(spec: &BgpConfigurationSpec) -> Result<Vec<PrefixAdvert
         read().map_err(|fault: Fault| fault.under(format!("prefixAdvertisements[{index}]")))
     };
     spec.prefix_advertisements.iter().flatten().enumerate().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(spec: &Value) -> (Configuration, Vec<String>) {
+        let object = json!({
+            "apiVersion": crate::API_VERSION, "kind": "BGPConfiguration",
+            "metadata": {"name": "default"}, "spec": spec,
+        });
+        let (read, faults) = configuration(&BgpConfiguration::from_json(&object).unwrap());
+        (read, faults.into_iter().map(|fault| fault.field).collect())
+    }
+
+    #[test]
+    fn one_field_that_cannot_be_read_opens_no_mesh_without_its_password() {
+        let key = json!({"secretKeyRef": {"name": "bgp", "key": "mesh"}});
+        let (found, faults) = read(&json!({
+            "asNumber": 65001, "listenPort": 0, "nodeMeshPassword": key,
+            "serviceClusterIPs": [{"cidr": "10.96.0.0/99"}],
+        }));
+        assert_eq!(faults, ["spec.listenPort", "spec.serviceClusterIPs[0].cidr"]);
+        assert_eq!((found.asn, found.listen_port), (Asn(65_001), Configuration::DEFAULT_PORT));
+        assert!(found.is_mesh_enabled && found.mesh_password.is_some());
+    }
+
+    #[test]
+    fn a_mesh_whose_password_cannot_be_read_is_off() {
+        let key = json!({"secretKeyRef": {"name": "", "key": "mesh"}});
+        let (found, faults) = read(&json!({"nodeMeshPassword": key, "asNumber": 65001}));
+        assert_eq!(faults, ["spec.nodeMeshPassword.secretKeyRef"]);
+        assert!(!found.is_mesh_enabled && found.asn == Asn(65_001));
+    }
+
+    #[test]
+    fn what_can_be_read_is_as_it_is_written() {
+        let (found, faults) = read(&json!({"nodeToNodeMeshEnabled": false}));
+        assert!(!found.is_mesh_enabled && faults.is_empty());
+    }
 }
