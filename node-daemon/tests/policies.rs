@@ -9,28 +9,16 @@
     reason = "a test stops at the first surprise; the fuzzer uses the same checks"
 )]
 
+#[path = "../../fuzz/checks/corpus.rs"]
+mod corpus;
 #[path = "../../fuzz/checks/policies.rs"]
 mod policies;
 
-use std::path::Path;
-
 use proptest::prelude::*;
-
-/// Returns the files of the corpus in their order.
-fn corpus() -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/policies");
-    let mut paths: Vec<_> =
-        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() > 10, "{} has lost its files", dir.display());
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
-}
 
 #[test]
 fn policies_keep_their_promises_on_the_corpus() {
-    for bytes in corpus() {
-        policies::check(&bytes);
-    }
+    corpus::replay("policies", 11, policies::check);
 }
 
 proptest! {
@@ -42,11 +30,11 @@ proptest! {
         picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6),
         file in any::<prop::sample::Index>(),
     ) {
-        let corpus = corpus();
-        let text = String::from_utf8(file.get(&corpus).clone()).unwrap();
+        let corpus = corpus::files("policies", 11);
+        let text = String::from_utf8(file.get(&corpus).1.clone()).unwrap();
         let words: Vec<String> = corpus
             .iter()
-            .flat_map(|bytes| String::from_utf8_lossy(bytes).split('"').map(str::to_owned).collect::<Vec<_>>())
+            .flat_map(|(_, bytes)| String::from_utf8_lossy(bytes).split('"').map(str::to_owned).collect::<Vec<_>>())
             .collect();
         let mut parts: Vec<&str> = text.split('"').collect();
         for (place, word) in &picks {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::audit::{self, Allocation, Confidence, Finding, Problem};
-use ipam::slots;
 use ledger::Scene;
 use model::time::WallTime;
 use serde::{Deserialize, Serialize};
@@ -111,23 +110,8 @@ pub fn report(scene: &Scene, findings: &[Finding], shows_all: bool) -> CheckRepo
 /// Returns every address that blocks gave away, in order.
 #[must_use]
 pub fn allocations(scene: &Scene) -> Vec<Allocation> {
-    let mut all: Vec<Allocation> = scene
-        .blocks()
-        .flat_map(|block| {
-            let ordinals = 0..u32::try_from(block.allocations.len()).unwrap_or(u32::MAX);
-            ordinals.filter_map(move |ordinal| {
-                let holder = slots::holder(block, ordinal)?;
-                Some(Allocation {
-                    addr: slots::address(block, ordinal)?,
-                    block: block.cidr,
-                    ordinal,
-                    handle: holder.handle.clone(),
-                    owner: holder.owner.clone(),
-                    sequence_number: block.allocated_at.get(&ordinal).copied(),
-                })
-            })
-        })
-        .collect();
+    let mut all: Vec<Allocation> =
+        scene.blocks().flat_map(audit::allocations).map(|(held, _)| held).collect();
     all.sort();
     all
 }

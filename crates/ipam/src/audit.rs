@@ -29,7 +29,7 @@ use model::time::WallTime;
 
 pub use check::check;
 pub use plan::{Change, Limits, Plan, Refused, Write, plan, rebase};
-pub use uses::{is_gone, is_respected};
+pub use uses::{allocations, is_gone, is_respected};
 
 /// The handle under which Windows nodes reserve addresses for themselves.
 pub const WINDOWS_HANDLE: &str = "windows-reserved-ipam-handle";

@@ -72,7 +72,7 @@ pub fn is_gone(snapshot: &Snapshot, held: &Allocation) -> bool {
 }
 
 /// Returns everything that the block gave away, in order. Addresses that rest are nobody's.
-pub(super) fn allocations(block: &Block) -> impl Iterator<Item = (Allocation, &Attributes)> {
+pub fn allocations(block: &Block) -> impl Iterator<Item = (Allocation, &Attributes)> {
     let ordinals = (0_u32..).zip(&block.allocations).map(|(ordinal, _)| ordinal);
     ordinals.filter_map(|ordinal| {
         let holder = slots::holder(block, ordinal)?;
