@@ -17,6 +17,7 @@ use crate::api_access::Api;
 use crate::control_plane::{ControlPlane, Identity, Kind, Settings, root};
 use crate::fabric;
 use crate::node::Node;
+use crate::patience;
 use crate::process::{Process, Program};
 pub use pods::{NewPod, RunningPod};
 
@@ -244,13 +245,14 @@ impl Cluster {
     /// [`Error`] if one ends, or is not ready in time; with the end of its log.
     pub fn wait_ready(&self) -> Result<(), Error> {
         let started = Instant::now();
+        let within = patience::on_this_machine(READY_WITHIN);
         for node in &self.nodes {
             let ask = [self.program(DAEMON), "-felix-ready".to_owned(), "-bird-ready".to_owned()];
             let ask: Vec<&str> = ask.iter().map(String::as_str).collect();
             loop {
                 let Err(error) = node.run(&ask) else { break };
                 let is_running = node.program_pid(DAEMON)?.is_some();
-                if !is_running || started.elapsed() > READY_WITHIN {
+                if !is_running || started.elapsed() > within {
                     return Err(Error::Timeout {
                         what: format!("calico-node on {} to be ready", node.name),
                         seconds: started.elapsed().as_secs(),
@@ -397,6 +399,7 @@ pub fn eventually<T>(
     within: Duration,
     mut ask: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
+    let within = patience::on_this_machine(within);
     let started = Instant::now();
     loop {
         match ask() {

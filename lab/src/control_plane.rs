@@ -262,16 +262,17 @@ impl ControlPlane {
 
     fn wait_ready(&self) -> Result<(), Error> {
         let started = Instant::now();
+        let within = crate::patience::on_this_machine(READY_WITHIN);
         let mut api = None;
         loop {
             for process in self.processes() {
                 process.require_running()?;
             }
             let Err(error) = self.ask_ready(&mut api) else { return Ok(()) };
-            if started.elapsed() > READY_WITHIN {
+            if started.elapsed() > within {
                 return Err(Error::Timeout {
                     what: "the API server to be ready".to_owned(),
-                    seconds: READY_WITHIN.as_secs(),
+                    seconds: within.as_secs(),
                     detail: format!("; it says: {error}"),
                 });
             }

@@ -19,12 +19,14 @@
 pub mod agent;
 pub mod api_access;
 pub mod bird;
+pub mod capture;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 mod error;
 mod fabric;
 pub mod node;
+pub mod patience;
 pub mod policy;
 pub mod process;
 pub mod protocol;

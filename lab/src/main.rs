@@ -11,6 +11,7 @@ use lab::control_plane::{self, ControlPlane, Kind, Settings};
 use lab::demo::{Afterwards, Show, Subject};
 use lab::sandbox::{self, Inside};
 use lab::{Error, agent, demo};
+use scenarios::Kernel;
 
 /// A cluster on one machine: a control plane, nodes and pods in namespaces.
 #[derive(Debug, Parser)]
@@ -29,6 +30,9 @@ enum Task {
         /// Names the scenarios instead of running them.
         #[arg(long)]
         list: bool,
+        /// Those that this kernel is for; whether it is that kernel, they will find out.
+        #[arg(long, value_enum, default_value_t)]
+        kernel: Kernel,
         /// Only on this control plane, instead of on those that each scenario is for.
         #[arg(long)]
         datastore: Option<Kind>,
@@ -156,11 +160,13 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<u8, Error> {
     match task {
         Task::Demo(_) | Task::Scenario { .. } => sandbox::run(&own_arguments()),
-        Task::Scenarios { list: true, .. } => {
-            say(&scenarios::names().join("\n"));
+        Task::Scenarios { list: true, kernel, .. } => {
+            say(&scenarios::names(kernel).join("\n"));
             Ok(0)
         }
-        Task::Scenarios { names, datastore, .. } => scenarios::run_all(&names, datastore),
+        Task::Scenarios { names, kernel, datastore, .. } => {
+            scenarios::run_all(kernel, &names, datastore)
+        }
         Task::Cluster { task: ClusterTask::Up { on } } => {
             let datastore = format!("--datastore={}", on.datastore.name());
             sandbox::run(&["cluster".to_owned(), datastore])

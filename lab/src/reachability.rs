@@ -27,6 +27,7 @@ impl Matrix {
     pub fn probe(cluster: &Cluster, within: Duration) -> Result<Self, Error> {
         let targets: Vec<IpAddr> =
             cluster.pods.iter().flat_map(RunningPod::addrs).copied().collect();
+        let within = crate::patience::on_this_machine(within);
         let within = u64::try_from(within.as_millis()).map_err(Error::wrong)?;
         let reports = std::thread::scope(|scope| {
             let targets = &targets;

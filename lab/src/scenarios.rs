@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use lab::Error;
 use lab::control_plane::Kind;
+use lab::patience;
 
 #[path = "../scenarios/bgp.rs"]
 mod bgp;
@@ -39,6 +40,8 @@ mod reachable;
 
 /// How long one scenario may take, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(240);
+/// How many times slower the second kernel's machine is taken for: nothing helps it to run.
+const SLOWNESS: u32 = 3;
 
 /// What is run in a lab's directory.
 type Run = fn(&Path, Kind) -> Result<(), Error>;
@@ -85,14 +88,39 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
 ];
 
-/// Returns the names of all scenarios.
-pub(crate) fn names() -> Vec<&'static str> {
-    ALL.iter().map(|(name, ..)| *name).collect()
+/// Those that need what many kernels lack: `cargo xtask` boots one for them.
+///
+/// Code runs ten to thirty times slower there: few nodes, few pods, the embedded datastore.
+const SECOND: &[(&str, Run, &[Kind])] =
+    &[("pods-talk-on-debians-kernel", reachable::on_another_kernel, EMBEDDED)];
+
+/// Which kernel scenarios are for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Kernel {
+    /// Any that runs containers.
+    #[default]
+    First,
+    /// One with the modules of IPIP, WireGuard and VRF.
+    Second,
+}
+
+impl Kernel {
+    const fn scenarios(self) -> &'static [(&'static str, Run, &'static [Kind])] {
+        match self {
+            Self::First => ALL,
+            Self::Second => SECOND,
+        }
+    }
+}
+
+/// Returns the names of all scenarios for a kernel.
+pub(crate) fn names(kernel: Kernel) -> Vec<&'static str> {
+    kernel.scenarios().iter().map(|(name, ..)| *name).collect()
 }
 
 /// Runs one scenario in this lab.
 pub(crate) fn run_one(dir: &Path, name: &str, control_plane: Kind) -> Result<(), Error> {
-    let found = ALL.iter().find(|(known, ..)| *known == name);
+    let found = ALL.iter().chain(SECOND).find(|(known, ..)| *known == name);
     let (_, run, _) = found.ok_or_else(|| unknown(name))?;
     run(dir, control_plane)
 }
@@ -100,14 +128,14 @@ pub(crate) fn run_one(dir: &Path, name: &str, control_plane: Kind) -> Result<(),
 /// Runs scenarios one after the other, each in a new lab; returns the exit code.
 ///
 /// Each runs on the control planes that it is for, or on the one that is asked for.
-pub(crate) fn run_all(wanted: &[String], asked: Option<Kind>) -> Result<u8, Error> {
-    if let Some(name) = wanted.iter().find(|name| !names().contains(&name.as_str())) {
+pub(crate) fn run_all(kernel: Kernel, wanted: &[String], asked: Option<Kind>) -> Result<u8, Error> {
+    if let Some(name) = wanted.iter().find(|name| !names(kernel).contains(&name.as_str())) {
         return Err(unknown(name));
     }
     let (mut passed, mut failed) = (0_u32, 0_u32);
-    for (name, kind) in chosen(wanted, asked) {
+    for (name, kind) in chosen(kernel, wanted, asked) {
         let started = Instant::now();
-        let outcome = run_apart(name, kind);
+        let outcome = run_apart(kernel, name, kind);
         let (seconds, on) = (started.elapsed().as_secs_f32(), kind.name());
         match outcome {
             Ok(()) => {
@@ -125,22 +153,28 @@ pub(crate) fn run_all(wanted: &[String], asked: Option<Kind>) -> Result<u8, Erro
 }
 
 /// Returns what to run, and on what.
-fn chosen(wanted: &[String], asked: Option<Kind>) -> Vec<(&'static str, Kind)> {
+fn chosen(kernel: Kernel, wanted: &[String], asked: Option<Kind>) -> Vec<(&'static str, Kind)> {
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     let on = |kinds: &'static [Kind]| asked.map_or_else(|| kinds.to_vec(), |kind| vec![kind]);
-    ALL.iter()
+    let scenarios = kernel.scenarios().iter();
+    scenarios
         .filter(|(name, ..)| is_wanted(name))
         .flat_map(|(name, _, kinds)| on(kinds).into_iter().map(|kind| (*name, kind)))
         .collect()
 }
 
 /// Runs a scenario in a process of its own, with what it says in the error.
-fn run_apart(name: &str, kind: Kind) -> Result<(), Error> {
+fn run_apart(kernel: Kernel, name: &str, kind: Kind) -> Result<(), Error> {
     let path = std::env::temp_dir().join(format!("lab-scenario-{}.log", std::process::id()));
     let log = File::create(&path).map_err(Error::file(&path))?;
     let log_too = log.try_clone().map_err(Error::file(&path))?;
     let program = std::env::current_exe().map_err(Error::file(&path))?;
     let mut command = Command::new(program);
+    let mut within = WITHIN;
+    if kernel == Kernel::Second {
+        command.env(patience::VARIABLE, SLOWNESS.to_string());
+        within = within.saturating_mul(SLOWNESS);
+    }
     command
         .args(["scenario", name, "--datastore", kind.name()])
         .stdin(Stdio::null())
@@ -152,11 +186,11 @@ fn run_apart(name: &str, kind: Kind) -> Result<(), Error> {
         if let Some(status) = child.try_wait().map_err(|error| Error::program(name, error))? {
             break status.to_string();
         }
-        if started.elapsed() > WITHIN {
+        if started.elapsed() > within {
             // The lab ends with this process: the kernel sees to it.
             drop(child.kill());
             drop(child.wait());
-            break format!("took more than {} s", WITHIN.as_secs());
+            break format!("took more than {} s", within.as_secs());
         }
         std::thread::sleep(Duration::from_millis(50));
     };
@@ -169,7 +203,12 @@ fn run_apart(name: &str, kind: Kind) -> Result<(), Error> {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::wrong(format!("there is no scenario `{name}`: there are {}", names().join(", ")))
+    let of = |kernel| names(kernel).join(", ");
+    Error::wrong(format!(
+        "there is no scenario `{name}`: there are {}, and with `--kernel second` {}",
+        of(Kernel::First),
+        of(Kernel::Second)
+    ))
 }
 
 #[cfg(test)]
@@ -184,10 +223,13 @@ mod tests {
             ("del-leaves-nothing", Kind::Kubernetes),
             ("pulled-cable-heals", Kind::Embedded),
         ];
-        assert_eq!(chosen(&names, None), by_default);
+        assert_eq!(chosen(Kernel::First, &names, None), by_default);
         let asked =
             [("del-leaves-nothing", Kind::Kubernetes), ("pulled-cable-heals", Kind::Kubernetes)];
-        assert_eq!(chosen(&names, Some(Kind::Kubernetes)), asked);
-        assert_eq!(chosen(&[], Some(Kind::Embedded)).len(), ALL.len());
+        assert_eq!(chosen(Kernel::First, &names, Some(Kind::Kubernetes)), asked);
+        for kernel in [Kernel::First, Kernel::Second] {
+            let all = chosen(kernel, &[], Some(Kind::Embedded));
+            assert_eq!(all.len(), kernel.scenarios().len());
+        }
     }
 }

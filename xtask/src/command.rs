@@ -1,9 +1,10 @@
 //! Child processes with progress, and the errors of those that fail.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -138,17 +139,39 @@ impl Run {
         result
     }
 
+    /// Runs the program and returns what it prints.
+    pub(crate) fn output(mut self) -> Result<String, Failure> {
+        let output = self.command.stderr(Stdio::inherit()).output();
+        match output {
+            Ok(output) => {
+                self.end(Ok(output.status))?;
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            }
+            Err(error) => self.end(Err(error)).map(|()| String::new()),
+        }
+    }
+
+    /// Starts the program without a terminal, with all that it prints in `log`.
+    pub(crate) fn start(mut self, log: File) -> Result<Child, Failure> {
+        let started = log
+            .try_clone()
+            .and_then(|too| self.command.stdin(Stdio::null()).stdout(log).stderr(too).spawn());
+        started.map_err(|source| not_started(self.line, source))
+    }
+
     fn end(self, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
         let line = self.line;
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(Failure::Failed { line, status }),
-            Err(source) => {
-                let remedy = "see README.md for what this machine must have".to_owned();
-                Err(Failure::NotStarted { line, remedy, source })
-            }
+            Err(source) => Err(not_started(line, source)),
         }
     }
+}
+
+fn not_started(line: String, source: std::io::Error) -> Failure {
+    let remedy = "see README.md for what this machine must have".to_owned();
+    Failure::NotStarted { line, remedy, source }
 }
 
 /// A line that shows that something goes on.

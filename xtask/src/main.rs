@@ -4,6 +4,7 @@
 
 mod check;
 mod command;
+mod second_kernel;
 mod setup;
 mod tidy;
 
@@ -126,7 +127,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test { scenario } if scenario.is_empty() => test(&house),
         Task::Test { scenario } => {
             setup::for_tests(&house)?;
-            house.lab().arg("scenarios").args(scenario).run()
+            some_scenarios(&house, scenario)
         }
         Task::Check => check::run(&house),
         Task::Bench { name, arguments } => {
@@ -161,7 +162,19 @@ fn test(house: &House) -> Result<(), Failure> {
     command::step("unit and integration tests");
     house.tests(Run::new("cargo")).args(["test", "--workspace", "--no-fail-fast"]).run()?;
     command::step("scenarios in the lab");
-    house.lab().arg("scenarios").run()
+    house.lab().arg("scenarios").run()?;
+    second_kernel::scenarios(house, &[])
+}
+
+/// Runs scenarios by name, each on the kernel that it is for.
+fn some_scenarios(house: &House, names: Vec<String>) -> Result<(), Failure> {
+    let list = house.lab().args(["scenarios", "--kernel", "second", "--list"]).output()?;
+    let is_second = |name: &String| list.lines().any(|known| known == name);
+    let (second, first): (Vec<_>, Vec<_>) = names.into_iter().partition(is_second);
+    if !first.is_empty() {
+        house.lab().arg("scenarios").args(first).run()?;
+    }
+    if second.is_empty() { Ok(()) } else { second_kernel::scenarios(house, &second) }
 }
 
 /// Has the crates with golden files, which are named after them, write these anew.

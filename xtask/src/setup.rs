@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::House;
 use crate::command::{Failure, Run, step};
+use crate::second_kernel;
 
 /// A program of others.
-struct Tool {
+pub(crate) struct Tool {
     /// The program, or its path.
-    program: &'static str,
+    pub(crate) program: &'static str,
     /// The Debian package that has it.
-    package: &'static str,
+    pub(crate) package: &'static str,
     /// What it is used for.
-    purpose: &'static str,
+    pub(crate) purpose: &'static str,
 }
 
 /// What the lab runs: it wires nodes and pods with ip(8), and shows routes with it.
@@ -110,6 +111,7 @@ pub(crate) fn for_tests(house: &House) -> Result<(), Failure> {
     install(LAB)?;
     install(TESTS)?;
     control_plane(house)?;
+    second_kernel::set_up(house)?;
     step("building all programs and the lab");
     // The whole workspace, so that the tests find everything built with the same features.
     Run::new("cargo").args(["build", "--locked", "--workspace"]).dir(&house.root).run()
@@ -139,7 +141,7 @@ fn build(house: &House, profile: &str, packages: &[&str]) -> Result<(), Failure>
 }
 
 /// Installs the Debian packages of the tools that are missing.
-fn install(tools: &[Tool]) -> Result<(), Failure> {
+pub(crate) fn install(tools: &[Tool]) -> Result<(), Failure> {
     let missing: Vec<_> = tools.iter().filter(|tool| !is_there(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -154,7 +156,7 @@ fn install(tools: &[Tool]) -> Result<(), Failure> {
     install.args(names).run_quietly("installing packages")
 }
 
-fn apt<const N: usize>(arguments: [&str; N]) -> Run {
+pub(crate) fn apt<const N: usize>(arguments: [&str; N]) -> Run {
     let run = Run::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive");
     run.args(["--quiet", "-o", "DPkg::Lock::Timeout=120"]).args(arguments)
 }

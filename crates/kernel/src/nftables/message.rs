@@ -35,12 +35,16 @@ pub(super) struct Batch {
     bytes: Writer,
     /// The step of each message, by its sequence number less one.
     steps: Vec<Option<usize>>,
+    /// The step that asks for an acknowledgement.
+    last: Option<usize>,
 }
 
 impl Batch {
     /// Writes `transaction`; `first` is the sequence number of its first message.
     pub(super) fn of(transaction: &Transaction) -> Self {
-        let mut batch = Self::default();
+        // Kernels before 6.10 do not acknowledge the message that ends a batch.
+        let last = transaction.steps.len().checked_sub(1);
+        let mut batch = Self { last, ..Self::default() };
         batch.frame(names::BATCH_BEGIN, 0, |begin| {
             if let Some(generation) = transaction.generation {
                 begin.number(names::BATCH_GENERATION, generation);
@@ -135,7 +139,8 @@ impl Batch {
     ) {
         self.steps.push(Some(place));
         let sequence = u32::try_from(self.steps.len()).unwrap_or(u32::MAX);
-        let header = (subsystem(kind), flags | REQUEST, sequence);
+        let ack = if self.last == Some(place) { ACK } else { 0 };
+        let header = (subsystem(kind), flags | ack | REQUEST, sequence);
         write_message(&mut self.bytes, header, (family_number(family), [0; 2]), fill);
     }
 

@@ -1,0 +1,274 @@
+//! A second kernel, Debian's own, in a virtual machine: for what this machine's kernel may lack.
+//!
+//! IPIP, WireGuard and VRF are modules of Linux that small kernels of containers and CI machines
+//! leave out, and nobody can load them there. `virtme-ng` boots the kernel of a Debian package
+//! under QEMU with this machine's root file system, read-only, so the programs and tools in it
+//! are those that run outside. Hardware virtualisation is left alone: a nested one hangs on
+//! some machines, so code inside is ten to thirty times slower, and only what needs that kernel
+//! runs there, in one boot.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use crate::House;
+use crate::command::{Failure, Run, step};
+use crate::setup::{Tool, apt, install};
+
+/// What booting takes.
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: "the machine that the second kernel runs on",
+    },
+    Tool { program: "depmod", package: "kmod", purpose: "loads the second kernel's modules" },
+    Tool { program: "strip", package: "binutils", purpose: "makes programs small to load" },
+    Tool { program: "/usr/bin/python3", package: "python3", purpose: "runs virtme-ng" },
+    Tool {
+        program: "/usr/lib/python3.11/ensurepip/__init__.py",
+        package: "python3-venv",
+        purpose: "keeps virtme-ng apart from this machine's Python",
+    },
+    Tool { program: "wg", package: "wireguard-tools", purpose: "reads back what ours wrote" },
+    Tool { program: "tcpdump", package: "tcpdump", purpose: "sees what goes over the fabric" },
+];
+
+/// The kernel's packages: one of a series that Debian keeps for years.
+const PACKAGES: &str = "linux-image-6.1.0-";
+/// The only other one of the series that is for any PC.
+const SUFFIX: &str = "-amd64";
+/// What boots it.
+const VIRTME: &str = "virtme-ng==1.42";
+
+/// The programs that run inside.
+const PROGRAMS: &[&str] = &[
+    "lab",
+    "calico",
+    "calico-ipam",
+    "calico-node",
+    "calico-datastore",
+    "calicoctl",
+    "calico-kube-controllers",
+];
+
+/// Variables that are the same inside: how much of something a scenario is to do.
+const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS"];
+/// How long the whole may take, boot included.
+const WITHIN_SECONDS: &str = "900";
+/// How often is looked for new lines.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Installs what booting takes: tools, the kernel without installing it, and virtme-ng.
+pub(crate) fn set_up(house: &House) -> Result<(), Failure> {
+    install(TOOLS)?;
+    let dir = Dir::of(house);
+    std::fs::create_dir_all(&dir.0).map_err(|source| dir.failed(source))?;
+    if dir.image().is_none() {
+        fetch_kernel(&dir)?;
+    }
+    if !dir.vng().exists() {
+        step("installing virtme-ng into target/");
+        Run::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(dir.venv()).run()?;
+        let pip = Run::new(dir.venv().join("bin/pip")).args(["install", "--quiet", VIRTME]);
+        pip.run_quietly("installing virtme-ng")?;
+    }
+    Ok(())
+}
+
+/// Boots the second kernel, and runs the lab there with `arguments` behind `scenarios`.
+///
+/// What the lab says is printed as it comes; the machine's own log is kept if something fails.
+pub(crate) fn scenarios(house: &House, arguments: &[String]) -> Result<(), Failure> {
+    step("scenarios on the second kernel (boots in half a minute)");
+    let dir = Dir::of(house);
+    stage(house, &dir)?;
+    let log = dir.0.join("console.log");
+    let console = File::create(&log).map_err(|source| dir.failed(source))?;
+    let child = dir.boot(house, arguments)?.start(console)?;
+    let lab = follow(child, &dir.share().join("output"))?;
+    let code = std::fs::read_to_string(dir.share().join("code")).unwrap_or_default();
+    if code.trim() == "0" {
+        return Ok(());
+    }
+    let what = match code.trim() {
+        "" => format!("did not come to its end within {WITHIN_SECONDS} s ({lab})"),
+        code => format!("failed with code {code}"),
+    };
+    Err(Failure::Machine(format!(
+        "the lab on the second kernel {what}; what the kernel said is in {}",
+        log.display()
+    )))
+}
+
+/// Fetches the newest kernel of the series and unpacks it: installing it would make this
+/// machine want to boot it.
+fn fetch_kernel(dir: &Dir) -> Result<(), Failure> {
+    apt(["update"]).run_quietly("reading the list of packages")?;
+    let names = Run::new("apt-cache").args(["pkgnames", PACKAGES]).output()?;
+    let package = newest(&names).ok_or_else(|| {
+        Failure::Machine(format!(
+            "no package {PACKAGES}NN{SUFFIX} is known here: add Debian 12's main archive to \
+             apt's sources"
+        ))
+    })?;
+    step(&format!("fetching {package} (70 MB) and unpacking it into target/"));
+    apt(["download", &package]).dir(&dir.0).run_quietly("fetching the kernel")?;
+    let entries = std::fs::read_dir(&dir.0).map_err(|source| dir.failed(source))?;
+    let mut paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let is_it = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let path = paths
+        .find(is_it)
+        .ok_or_else(|| Failure::Machine(format!("apt-get download {package} left no file")))?;
+    Run::new("dpkg-deb").arg("--extract").arg(&path).arg(dir.unpacking()).run()?;
+    std::fs::remove_file(&path).map_err(|source| dir.failed(source))?;
+    // The name stands for a whole kernel only.
+    std::fs::rename(dir.unpacking(), dir.kernel()).map_err(|source| dir.failed(source))
+}
+
+/// Returns the newest kernel among names of packages.
+fn newest(names: &str) -> Option<String> {
+    let number = |name: &str| {
+        let number = name.strip_prefix(PACKAGES)?.strip_suffix(SUFFIX)?;
+        number.parse::<u32>().ok()
+    };
+    let newest = names.lines().filter_map(number).max()?;
+    Some(format!("{PACKAGES}{newest}{SUFFIX}"))
+}
+
+/// Puts small copies of our programs where the machine loads them from.
+fn stage(house: &House, dir: &Dir) -> Result<(), Failure> {
+    let programs = dir.0.join("programs");
+    std::fs::create_dir_all(&programs).map_err(|source| dir.failed(source))?;
+    for name in PROGRAMS {
+        let strip = Run::new("strip").arg("-o").arg(programs.join(name));
+        strip.arg(house.programs().join(name)).run()?;
+    }
+    let share = dir.share();
+    std::fs::create_dir_all(&share).map_err(|source| dir.failed(source))?;
+    for name in ["output", "code"] {
+        File::create(share.join(name)).map_err(|source| dir.failed(source))?;
+    }
+    Ok(())
+}
+
+/// Prints what is added to `path` until `child` ends, and returns how that ended.
+fn follow(mut child: Child, path: &Path) -> Result<String, Failure> {
+    let failed = |source| Failure::File { path: path.to_owned(), source };
+    let mut at = 0_u64;
+    let mut print = || {
+        let mut file = File::open(path).map_err(failed)?;
+        file.seek(SeekFrom::Start(at)).map_err(failed)?;
+        let mut news = Vec::new();
+        file.read_to_end(&mut news).map_err(failed)?;
+        at = at.saturating_add(u64::try_from(news.len()).unwrap_or_default());
+        std::io::stdout().write_all(&news).map_err(failed)
+    };
+    loop {
+        let status = child.try_wait().map_err(failed)?;
+        print()?;
+        if let Some(status) = status {
+            return Ok(status.to_string());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Where all of it is.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn of(house: &House) -> Self {
+        Self(house.target.join("second-kernel"))
+    }
+
+    fn venv(&self) -> PathBuf {
+        self.0.join("venv")
+    }
+
+    fn vng(&self) -> PathBuf {
+        self.venv().join("bin/vng")
+    }
+
+    fn kernel(&self) -> PathBuf {
+        self.0.join("kernel")
+    }
+
+    fn unpacking(&self) -> PathBuf {
+        self.0.join("unpacking")
+    }
+
+    /// The only directory of this machine that is written from inside.
+    fn share(&self) -> PathBuf {
+        self.0.join("share")
+    }
+
+    /// Returns the kernel's image, if it is there.
+    fn image(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(self.kernel().join("boot")).ok()?;
+        let mut paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+        paths.find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        })
+    }
+
+    /// Returns the run of the machine, which ends with the lab, with its time, or with us.
+    fn boot(&self, house: &House, arguments: &[String]) -> Result<Run, Failure> {
+        let image = self.image().ok_or_else(|| {
+            Failure::Machine(format!("there is no kernel in {}", self.kernel().display()))
+        })?;
+        let script = self.share().join("script");
+        std::fs::write(&script, self.script(house, arguments))
+            .map_err(|source| self.failed(source))?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let dirs = [self.venv().join("bin")].into_iter().chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(dirs).unwrap_or_default();
+        let run = Run::new("setpriv").args(["--pdeathsig", "TERM"]);
+        let run = run.args(["timeout", "--kill-after=10", WITHIN_SECONDS]).arg(self.vng());
+        let run = run.args(["--verbose", "--disable-kvm", "--force-9p", "--run"]).arg(image);
+        let run = run.args(["--user", "root", "--cpus", "2", "--memory", "3G", "--rwdir"]);
+        let run = run.arg(self.share()).args(["--exec", &format!("sh {}", script.display())]);
+        Ok(run.dir(&house.root).env("PATH", path))
+    }
+
+    /// Returns what the machine runs. Its root is read-only: all that is written goes into memory.
+    fn script(&self, house: &House, arguments: &[String]) -> String {
+        let (dir, share) = (self.0.display(), self.share());
+        let words: Vec<String> = arguments.iter().map(|word| format!(" '{word}'")).collect();
+        let set = PASSED_ON.iter().filter_map(|name| {
+            let value = std::env::var(name).ok()?;
+            Some(format!("export {name}='{}'\n", value.replace('\'', "")))
+        });
+        let set: Vec<String> = set.collect();
+        format!(
+            "mount -t tmpfs memory /mnt && mkdir /mnt/lab && cp -r {dir}/programs /mnt/programs\n\
+             cd {root} && export TMPDIR=/mnt/lab CALICO_BIN_DIR=/mnt/programs\n\
+             {set}/mnt/programs/lab scenarios --kernel second{words} >{share}/output 2>&1\n\
+             echo $? >{share}/code\n",
+            root = house.root.display(),
+            share = share.display(),
+            set = set.concat(),
+            words = words.concat(),
+        )
+    }
+
+    fn failed(&self, source: std::io::Error) -> Failure {
+        Failure::File { path: self.0.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_kernel_is_that_of_the_highest_number() {
+        let names = "linux-image-6.1.0-9-amd64\nlinux-image-6.1.0-56-amd64\n\
+                     linux-image-6.1.0-57-cloud-amd64\nlinux-image-6.1.0-58-amd64-dbg\n\
+                     linux-image-6.1.0-10-amd64-unsigned\nlinux-image-6.1.0-55-amd64\n";
+        assert_eq!(newest(names).as_deref(), Some("linux-image-6.1.0-56-amd64"));
+        assert_eq!(newest("linux-image-6.1.0-58-rt-amd64\n"), None);
+    }
+}
