@@ -4,6 +4,7 @@
 //!  netns ──────── which network namespace a thread or a socket is in
 //!  netlink ────── links, addresses, routes, neighbours (rtnetlink(7)); one socket, one namespace
 //!  nftables ───── our tables: transactions, snapshots, other people's changes
+//!  wireguard ──── keys and peers of WireGuard devices
 //!  conntrack ──── connections that the kernel follows: listed, marked, forgotten
 //!  monitor ────── what others change there, and when events were lost
 //!  route_table ── one table as a map from destination to `model::desired::Route`
@@ -36,6 +37,7 @@ pub mod process;
 pub mod route_table;
 pub mod socket;
 pub mod sysctl;
+pub mod wireguard;
 
 pub use monitor::Monitor;
 pub use netlink::Netlink;
@@ -43,3 +45,4 @@ pub use netns::Netns;
 pub use nftables::Nftables;
 pub use nix::errno::Errno;
 pub use route_table::RouteTable;
+pub use wireguard::Wireguard;

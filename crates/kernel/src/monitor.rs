@@ -44,6 +44,8 @@ pub enum Event {
     /// A route is gone. The kernel does not tell of IPv4 routes that went with
     /// their link.
     RouteGone(RouteEntry),
+    /// Rules have changed: list them again.
+    Rules,
     /// Events were lost: list everything again.
     Resync,
 }
@@ -57,6 +59,8 @@ pub enum Topic {
     Addrs,
     /// Routes of both families.
     Routes,
+    /// Rules of both families.
+    Rules,
 }
 
 /// A subscription to changes in one network namespace.
@@ -145,6 +149,7 @@ impl Topic {
             Self::Links => &[MulticastGroup::Link],
             Self::Addrs => &[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr],
             Self::Routes => &[MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route],
+            Self::Rules => &[MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule],
         }
     }
 }
@@ -155,6 +160,7 @@ enum Key {
     Link(IfIndex),
     Addr(IfIndex, String),
     Route(Cidr, u32, u32, RouteProtocol),
+    Rules,
 }
 
 /// The last event about each object, in the order in which they happened.
@@ -218,6 +224,7 @@ fn read(message: &RouteNetlinkMessage) -> Option<(Key, Event)> {
             Event::Route(route) | Event::RouteGone(route) => {
                 Key::Route(route.dst, route.table, route.metric, route.protocol)
             }
+            Event::Rules => Key::Rules,
             Event::Resync => return None,
         };
         Some((key, event))

@@ -8,6 +8,7 @@ mod error;
 mod link;
 mod neigh;
 mod route;
+mod rule;
 mod transport;
 
 pub use addr::{AddrScope, LinkAddr};
@@ -18,6 +19,7 @@ pub use route::{
     DEFAULT_METRIC_V6, MAIN_TABLE, NextHop, RouteChange, RouteEntry, RouteFilter, Target,
     default_metric,
 };
+pub use rule::{MarkMatch, Rule};
 
 use std::sync::Arc;
 
@@ -90,6 +92,7 @@ pub(crate) fn read_event(message: &RouteNetlinkMessage) -> Option<Event> {
         RouteNetlinkMessage::DelRoute(message) => {
             route::of_route_message(message).map(Event::RouteGone)
         }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Rules),
         _ => None,
     }
 }

@@ -198,6 +198,6 @@ fn target(target: Target, names: &BTreeMap<IfIndex, IfName>) -> Option<RouteTarg
             let gateways: BTreeSet<IpAddr> = hops.into_iter().map(|hop| hop.gateway).collect();
             Some(RouteTarget::Via(gateways))
         }
-        Target::Other(_) => None,
+        Target::Throw | Target::Other(_) => None,
     }
 }

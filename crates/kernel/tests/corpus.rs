@@ -1,4 +1,4 @@
-//! What the fuzzer of nftables' answers has found, and what it began with.
+//! What the fuzzers of the kernel's answers have found, and what they began with.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -11,6 +11,8 @@
 mod corpus;
 #[path = "../../../fuzz/checks/nftables.rs"]
 mod nftables;
+#[path = "../../../fuzz/checks/wireguard.rs"]
+mod wireguard;
 
 #[test]
 fn answers_of_the_corpus_are_read_to_their_end() {
@@ -18,5 +20,12 @@ fn answers_of_the_corpus_are_read_to_their_end() {
         nftables::check(bytes);
         // Cut anywhere, as a socket may.
         (0..bytes.len()).for_each(|len| nftables::check(bytes.get(..len).unwrap()));
+    });
+}
+
+#[test]
+fn descriptions_of_wireguard_devices_are_read_to_their_end() {
+    corpus::replay("wireguard", 5, |bytes| {
+        (0..=bytes.len()).for_each(|len| wireguard::check(bytes.get(..len).unwrap()));
     });
 }

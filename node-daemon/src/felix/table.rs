@@ -107,7 +107,7 @@ fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option
             RouteTarget::Via(hops.iter().map(|hop| hop.gateway).collect())
         }
         Target::Blackhole if is_calico(entry) => RouteTarget::Blackhole,
-        Target::Via(_) | Target::Blackhole | Target::Other(_) => return None,
+        Target::Via(_) | Target::Blackhole | Target::Throw | Target::Other(_) => return None,
     };
     Some(Route { target, protocol: entry.protocol })
 }
@@ -121,7 +121,7 @@ fn underlay_of(entry: &RouteEntry) -> Option<Underlay> {
     match &entry.target {
         Target::Link(_) => Some(Underlay::OnLink),
         Target::Via(hops) => hops.first().map(|hop| Underlay::Via(hop.gateway)),
-        Target::Blackhole | Target::Other(_) => None,
+        Target::Blackhole | Target::Throw | Target::Other(_) => None,
     }
 }
 

@@ -8,7 +8,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, LinkWireguard};
 
 use super::{Error, Netlink};
 use crate::netns::Netns;
@@ -165,6 +165,18 @@ impl Netlink {
     pub async fn set_link_mtu(&self, index: IfIndex, mtu: Mtu) -> Result<(), Error> {
         self.set_link(LinkUnspec::new_with_index(index.0).mtu(mtu.0).build(), "set the MTU of")
             .await
+    }
+
+    /// Makes a WireGuard device without keys, peers or addresses; it is down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_exists`] if the name is taken; [`Error`] if the kernel refuses, as it does
+    /// (EOPNOTSUPP) without the module `wireguard`.
+    pub async fn add_wireguard(&self, name: &IfName, mtu: Mtu) -> Result<(), Error> {
+        let message = LinkWireguard::new(name.as_str()).mtu(mtu.0).build();
+        let request = (RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
+        self.request(request, "add", || format!("WireGuard device {name}")).await.map(drop)
     }
 
     /// Gives a link another name; it may have to be down for that.

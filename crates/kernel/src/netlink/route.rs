@@ -50,6 +50,8 @@ pub enum Target {
     Via(Vec<NextHop>),
     /// Nowhere, silently.
     Blackhole,
+    /// Back to the rules: the packet is looked up in the table of the next one.
+    Throw,
     /// Anything else that a route can do, by its `RTN_…` number; it can be deleted
     /// but not written.
     Other(u8),
@@ -280,6 +282,7 @@ impl fmt::Display for Target {
         match self {
             Self::Link(index) => write!(f, "dev {} scope link", index.0),
             Self::Blackhole => f.write_str("blackhole"),
+            Self::Throw => f.write_str("throw"),
             Self::Other(kind) => write!(f, "type {kind}"),
             Self::Via(hops) => {
                 for (place, hop) in hops.iter().enumerate() {

@@ -36,6 +36,7 @@ pub(super) fn of_route(route: &RouteEntry) -> Result<RouteMessage, Error> {
             message.attributes.push(RouteAttribute::Oif(index.0));
         }
         Target::Blackhole => message.header.kind = RouteType::BlackHole,
+        Target::Throw => message.header.kind = RouteType::Throw,
         Target::Other(_) => {
             return Err(unwritable(route, "its type is none that we write"));
         }
@@ -71,6 +72,7 @@ pub(super) fn to_delete(route: &RouteEntry) -> RouteMessage {
     message.header.kind = match route.target {
         Target::Link(_) | Target::Via(_) => RouteType::Unicast,
         Target::Blackhole => RouteType::BlackHole,
+        Target::Throw => RouteType::Throw,
         Target::Other(kind) => kind.into(),
     };
     message
@@ -104,6 +106,7 @@ pub(crate) fn of_route_message(message: &RouteMessage) -> Option<RouteEntry> {
         dst: Cidr::containing(dst, header.destination_prefix_length).ok()?,
         target: match (header.kind, link) {
             (RouteType::BlackHole, _) => Target::Blackhole,
+            (RouteType::Throw, _) => Target::Throw,
             (RouteType::Unicast, _) if !hops.is_empty() => Target::Via(hops),
             (RouteType::Unicast, Some(link)) => Target::Link(link),
             (kind, _) => Target::Other(kind.into()),
