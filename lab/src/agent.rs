@@ -8,6 +8,7 @@ mod attempt;
 mod echo;
 mod flow;
 mod knock;
+mod machine;
 mod ping;
 mod runtime;
 mod sctp;
@@ -39,6 +40,26 @@ pub const PLUGIN_DIR: &str = "/opt/cni/bin";
 /// Where the CNI configuration is, in a node.
 pub const CONFIG_DIR: &str = "/etc/cni/net.d";
 
+/// What kind of node an agent is in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Kind {
+    /// Pods are made by the agent.
+    Node,
+    /// Pods are made by a kubelet and a container runtime.
+    Machine,
+}
+
+impl Kind {
+    /// Returns the word for it on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 /// What the agent looks after.
 #[derive(Debug)]
 struct Agent {
@@ -56,12 +77,15 @@ struct Agent {
 /// # Errors
 ///
 /// [`Error`] with the step that failed.
-pub fn run(name: &str, dir: &Path) -> Result<(), Error> {
+pub fn run(name: &str, dir: &Path, kind: Kind) -> Result<(), Error> {
     let namespaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
     unshare(namespaces).map_err(failed("make a node's namespaces"))?;
     make_private()?;
     nix::unistd::sethostname(name).map_err(failed("set the host name"))?;
     make_own_dirs(dir)?;
+    if kind == Kind::Machine {
+        machine::furnish(dir)?;
+    }
     crate::process::ip(&["link", "set", "lo", "up"])?;
     let agent = Arc::new(Agent {
         dir: dir.to_owned(),

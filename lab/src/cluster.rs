@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::Error;
 use crate::agent::{CONFIG_DIR, PLUGIN_DIR};
 use crate::api_access::Api;
-use crate::control_plane::{ControlPlane, Identity, Kind, Settings, root};
+use crate::control_plane::{ControlPlane, Extent, Identity, Kind, Settings, root};
 use crate::fabric;
 use crate::node::Node;
 use crate::patience;
@@ -111,6 +111,7 @@ impl Cluster {
             addr: fabric::SERVER.into(),
             port: 6443,
             is_durable: true,
+            extent: Extent::ApiServer,
         };
         let control_plane = ControlPlane::start(settings)?;
         say("the control plane is ready");

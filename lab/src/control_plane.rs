@@ -5,7 +5,7 @@
 //! several control planes do not meet.
 
 mod embedded;
-mod kubernetes;
+pub(crate) mod kubernetes;
 mod pki;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -49,6 +49,22 @@ pub struct Settings {
     /// Whether etcd may forget its last writes when the machine crashes, which is faster.
     /// The embedded datastore never does.
     pub is_durable: bool,
+    /// What runs beside the API server, on Kubernetes.
+    pub extent: Extent,
+}
+
+/// How much of a control plane runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Extent {
+    /// The API server alone: pods and nodes are what somebody writes there.
+    ApiServer,
+    /// The controllers and the scheduler too, for machines with kubelets.
+    Whole {
+        /// What kubeadm is told with `--pod-network-cidr`.
+        pod_subnet: String,
+        /// The names of the machines, each with an identity of its own.
+        machines: Vec<String>,
+    },
 }
 
 /// Who a kubeconfig is for.
@@ -96,20 +112,26 @@ impl Settings {
     #[must_use]
     pub fn loopback(kind: Kind, dir: &Path) -> Self {
         let addr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        Self { kind, dir: dir.to_owned(), addr, port: 0, is_durable: true }
+        let extent = Extent::ApiServer;
+        Self { kind, dir: dir.to_owned(), addr, port: 0, is_durable: true, extent }
     }
 
     fn kubeconfig(&self, identity: Identity) -> PathBuf {
-        self.dir.join(format!("{}.kubeconfig", identity.name()))
+        self.kubeconfig_of(identity.name())
     }
 
-    fn write_kubeconfig(&self, identity: Identity, token: &str) -> Result<(), Error> {
+    /// Returns where the kubeconfig of somebody is.
+    fn kubeconfig_of(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.kubeconfig"))
+    }
+
+    fn write_kubeconfig(&self, name: &str, token: &str) -> Result<(), Error> {
         let server = SocketAddr::new(self.addr, self.port);
-        let text = self.kubeconfig_text(identity, token, server);
-        write_secret(&self.dir, &format!("{}.kubeconfig", identity.name()), &text)
+        let text = self.kubeconfig_text(name, token, server);
+        write_secret(&self.dir, &format!("{name}.kubeconfig"), &text)
     }
 
-    fn kubeconfig_text(&self, identity: Identity, token: &str, server: SocketAddr) -> String {
+    fn kubeconfig_text(&self, name: &str, token: &str, server: SocketAddr) -> String {
         let text = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -118,8 +140,8 @@ impl Settings {
                 "server": format!("https://{server}"),
                 "certificate-authority": self.dir.join("ca.crt"),
             }}],
-            "users": [{"name": identity.name(), "user": {"token": token}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": identity.name()}}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
         });
         text.to_string()
     }
@@ -152,8 +174,11 @@ impl ControlPlane {
             Kind::Embedded => Servers::Embedded(embedded::Server::start(settings.clone())?),
             Kind::Kubernetes => Servers::Kubernetes(kubernetes::Servers::start(settings.clone())?),
         };
-        let this = Self { settings, servers };
+        let mut this = Self { settings, servers };
         this.wait_ready()?;
+        if let Servers::Kubernetes(servers) = &mut this.servers {
+            servers.start_others()?;
+        }
         Ok(this)
     }
 
@@ -166,11 +191,11 @@ impl ControlPlane {
         let (api, manifests) = (self.api()?, root().join("manifests"));
         api.apply_file(&manifests.join("crds"))?;
         api.wait_namespace("kube-system")?;
-        api.apply_file(&manifests.join("rbac.yaml"))?;
+        api.apply_file(&manifests.join("parts/rbac.yaml"))?;
         api.wait_established()?;
         for identity in [Identity::Node, Identity::CniPlugin, Identity::KubeControllers] {
             let token = api.create_token("kube-system", identity.name())?;
-            self.settings.write_kubeconfig(identity, &token)?;
+            self.settings.write_kubeconfig(identity.name(), &token)?;
         }
         Ok(())
     }
@@ -194,6 +219,18 @@ impl ControlPlane {
     #[must_use]
     pub fn kubeconfig(&self, identity: Identity) -> PathBuf {
         self.settings.kubeconfig(identity)
+    }
+
+    /// Returns the path of the kubeconfig of one of Kubernetes' own programs, by its name.
+    #[must_use]
+    pub fn kubeconfig_of(&self, program: &str) -> PathBuf {
+        self.settings.kubeconfig_of(program)
+    }
+
+    /// Returns the path of a file of the control plane.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.settings.dir.join(name)
     }
 
     /// Returns where the API server is.
@@ -254,10 +291,11 @@ impl ControlPlane {
     /// [`Error::File`].
     pub fn write_outside_kubeconfig(&self, server: SocketAddr) -> Result<PathBuf, Error> {
         let access = crate::rest::Access::read(&self.kubeconfig(Identity::Admin))?;
-        let text = self.settings.kubeconfig_text(Identity::Admin, &access.token, server);
-        let name = "outside.kubeconfig";
-        write_secret(&self.settings.dir, name, &text)?;
-        Ok(self.settings.dir.join(name))
+        let name = Identity::Admin.name();
+        let text = self.settings.kubeconfig_text(name, &access.token, server);
+        let file = "outside.kubeconfig";
+        write_secret(&self.settings.dir, file, &text)?;
+        Ok(self.settings.dir.join(file))
     }
 
     fn wait_ready(&self) -> Result<(), Error> {

@@ -68,6 +68,11 @@ pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(),
     Ok(())
 }
 
+/// Pulls a node's cable out: it may have gone with the node.
+pub(crate) fn disconnect(node: &str) {
+    drop(ip(&["link", "delete", &port(node)]));
+}
+
 /// Returns the name of the fabric's end of a node's cable.
 pub(crate) fn port(node: &str) -> String {
     format!("port-{}", node.rsplit('-').next().unwrap_or(node))

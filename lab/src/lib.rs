@@ -11,6 +11,9 @@
 //!                                    └─ agent of node-2: …         each in namespaces of its own
 //! ```
 //!
+//! With kubelets a node is a machine of its own instead, with a container runtime, and pods
+//! are what kubelet makes of them ([`kubernetes`], [`machine`]).
+//!
 //! Where to start reading: [`sandbox`] (why nothing is left behind), [`cluster`]
 //! (what there is), [`agent`] (a node's inside), [`control_plane`] (also useful alone).
 
@@ -20,11 +23,15 @@ pub mod agent;
 pub mod api_access;
 pub mod bird;
 pub mod capture;
+mod cgroups;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 mod error;
 mod fabric;
+pub mod images;
+pub mod kubernetes;
+pub mod machine;
 pub mod node;
 pub mod patience;
 pub mod policy;

@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use lab::cluster::Families;
 use lab::control_plane::{self, ControlPlane, Kind, Settings};
 use lab::demo::{Afterwards, Show, Subject};
+use lab::kubernetes::{self, Kubernetes, Plan};
+use lab::machine::ProxyMode;
 use lab::sandbox::{self, Inside};
 use lab::{Error, agent, demo};
 use scenarios::Kernel;
@@ -70,7 +72,12 @@ enum Task {
     },
     /// The inside of a node.
     #[command(hide = true)]
-    Agent { name: String, dir: PathBuf },
+    Agent {
+        name: String,
+        dir: PathBuf,
+        #[arg(long)]
+        kind: agent::Kind,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,19 +88,14 @@ enum InsideTask {
         #[command(flatten)]
         on: On,
     },
-    Cluster {
-        #[command(flatten)]
-        on: On,
-    },
+    Cluster(ClusterArguments),
 }
 
 #[derive(Debug, Subcommand)]
 enum ClusterTask {
-    /// Start one with our CRDs, and print where the kubeconfig is.
-    Up {
-        #[command(flatten)]
-        on: On,
-    },
+    /// Start one with our CRDs, and print where the kubeconfig is; with kubelets a whole
+    /// Kubernetes, with our manifest applied.
+    Up(ClusterArguments),
     /// End it.
     Down,
     /// Run kubectl against it.
@@ -110,6 +112,22 @@ struct On {
     /// The control plane: one process of ours, or kube-apiserver and etcd.
     #[arg(long, default_value = "embedded")]
     datastore: Kind,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+struct ClusterArguments {
+    #[command(flatten)]
+    on: On,
+    /// How many machines with kubelet, containerd and kube-proxy; they need kube-apiserver,
+    /// whatever `--datastore` says.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
+    kubelets: u8,
+    /// How kube-proxy serves Services.
+    #[arg(long, default_value = "iptables")]
+    proxy: ProxyMode,
+    /// Leave the pod network away: nodes stay not ready until you apply a manifest.
+    #[arg(long)]
+    bare: bool,
 }
 
 #[derive(Args, Debug)]
@@ -167,9 +185,10 @@ fn run(task: Task) -> Result<u8, Error> {
         Task::Scenarios { names, kernel, datastore, .. } => {
             scenarios::run_all(kernel, &names, datastore)
         }
-        Task::Cluster { task: ClusterTask::Up { on } } => {
-            let datastore = format!("--datastore={}", on.datastore.name());
-            sandbox::run(&["cluster".to_owned(), datastore])
+        Task::Cluster { task: ClusterTask::Up(_) } => {
+            // What was asked for is said again inside, without the `up`.
+            let arguments = own_arguments().into_iter().filter(|word| word != "up");
+            sandbox::run(&arguments.collect::<Vec<_>>())
         }
         Task::Cluster { task: ClusterTask::Kubectl { arguments } } => kubectl(&arguments),
         Task::Cluster { task: ClusterTask::Down } | Task::Down => {
@@ -177,7 +196,7 @@ fn run(task: Task) -> Result<u8, Error> {
             Ok(0)
         }
         Task::In { node, command } => sandbox::run_in_node(&node, &command),
-        Task::Agent { name, dir } => agent::run(&name, &dir).map(|()| 0),
+        Task::Agent { name, dir, kind } => agent::run(&name, &dir, kind).map(|()| 0),
         Task::Inside { dir, task } => run_inside(&dir, &task),
     }
 }
@@ -199,7 +218,12 @@ fn run_inside(dir: &Path, task: &InsideTask) -> Result<u8, Error> {
         InsideTask::Scenario { name, on } => {
             scenarios::run_one(&inside.dir, name, on.datastore).map(|()| 0)
         }
-        InsideTask::Cluster { on } => cluster_up(&mut inside, on.datastore).map(|()| 0),
+        InsideTask::Cluster(arguments) if arguments.kubelets > 0 => {
+            kubernetes_up(&mut inside, *arguments).map(|()| 0)
+        }
+        InsideTask::Cluster(arguments) => {
+            cluster_up(&mut inside, arguments.on.datastore).map(|()| 0)
+        }
     }
 }
 
@@ -214,6 +238,21 @@ fn cluster_up(inside: &mut Inside, kind: Kind) -> Result<(), Error> {
         kind.name(),
         path.display()
     ));
+    inside.keep()
+}
+
+/// Starts a whole Kubernetes and installs our network, as its manual says.
+fn kubernetes_up(inside: &mut Inside, arguments: ClusterArguments) -> Result<(), Error> {
+    let plan = Plan { machines: arguments.kubelets, proxy: arguments.proxy };
+    let cluster = Kubernetes::up(&inside.dir, plan, &mut |step| say(step))?;
+    if !arguments.bare {
+        cluster.apply(&kubernetes::manifest("calico.yaml"))?;
+        cluster.wait_ready()?;
+        say("manifests/calico.yaml is applied, and every node is ready");
+    }
+    let outside = inside.forward(cluster.endpoint())?;
+    let path = cluster.control_plane.write_outside_kubeconfig(outside)?;
+    say(&format!("export KUBECONFIG={}", path.display()));
     inside.keep()
 }
 

@@ -9,12 +9,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use crate::Error;
+use crate::agent::Kind;
 use crate::protocol::{
     Answer, Attached, Attempt, Knocks, Ledger, Numbered, Pod, Reached, Request, Traffic, Trial,
 };
+use crate::sandbox::failed;
 
 type Waiting = Arc<Mutex<BTreeMap<u64, mpsc::Sender<Answer>>>>;
 
@@ -40,13 +43,28 @@ impl Node {
     ///
     /// [`Error`] if its agent cannot be started or does not come up.
     pub fn start(name: &str, dir: &Path) -> Result<Self, Error> {
+        Self::start_as(Kind::Node, name, dir)
+    }
+
+    /// Starts a node that is a machine of its own, with process ids of its own: all that is
+    /// ever started in it ends with it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::start`].
+    pub fn start_machine(name: &str, dir: &Path) -> Result<Self, Error> {
+        Self::start_as(Kind::Machine, name, dir)
+    }
+
+    fn start_as(kind: Kind, name: &str, dir: &Path) -> Result<Self, Error> {
         crate::sandbox::make_dirs(dir)?;
         let program = std::env::current_exe().map_err(Error::file(dir))?;
         let mut command = Command::new(program);
-        command.arg("agent").arg(name).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("agent").arg(name).arg(dir).arg("--kind").arg(kind.name());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let log = dir.join("agent.log");
         command.stderr(File::create(&log).map_err(Error::file(&log))?);
-        let mut child = command.spawn().map_err(|error| Error::program("agent", error))?;
+        let mut child = spawn(kind, command)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (stdin, stdout) = pipes.ok_or_else(|| Error::wrong("an agent without pipes"))?;
         let waiting = Waiting::default();
@@ -104,6 +122,13 @@ impl Node {
             Ok(answer) => Ok(answer),
             Err(_) => Err(Error::program(&self.name, "the agent is gone")),
         }
+    }
+
+    /// Ends all that runs in it, at once.
+    pub fn stop(&mut self) {
+        // Its programs go with it: their parent death signal is from the agent's threads.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 
     fn traffic(&self, what: Traffic) -> Result<Answer, Error> {
@@ -273,10 +298,22 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Its programs go with it: their parent death signal is from the agent's threads.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.stop();
     }
+}
+
+/// Starts the agent of a machine as the first of new process ids, any other in ours.
+///
+/// What unshares can have no threads in the new namespace and never leaves it, hence the thread.
+fn spawn(kind: Kind, mut command: Command) -> Result<Child, Error> {
+    let start = move || {
+        if kind == Kind::Machine {
+            unshare(CloneFlags::CLONE_NEWPID).map_err(failed("make a PID namespace"))?;
+        }
+        command.spawn().map_err(|error| Error::program("agent", error))
+    };
+    let started = std::thread::spawn(start).join();
+    started.unwrap_or_else(|_| Err(Error::wrong("the thread that starts an agent has died")))
 }
 
 fn listen(stdout: ChildStdout, waiting: &Waiting) {

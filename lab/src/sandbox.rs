@@ -258,8 +258,9 @@ fn make_dir() -> Result<PathBuf, Error> {
     Ok(dir)
 }
 
-/// Removes a lab's directory; the kernel may take a moment to let go of it.
+/// Removes a lab's directory and control groups; the kernel may take a moment to let go of them.
 fn remove(dir: &Path) {
+    crate::cgroups::remove(&crate::cgroups::of(dir));
     for _ in 0..100 {
         if std::fs::remove_dir_all(dir).is_ok() || !dir.exists() {
             return;
@@ -309,7 +310,7 @@ pub fn run_in_node(node: &str, command: &[String]) -> Result<u8, Error> {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut enter = Command::new("nsenter");
     enter.args(["--target", &state.pid.to_string(), "--pid", "--mount", "--net", "--"]);
-    enter.args(["nsenter", "--target", pid.trim(), "--mount", "--net", "--uts", "--"]);
+    enter.args(["nsenter", "--target", pid.trim(), "--pid", "--mount", "--net", "--uts", "--"]);
     enter.args(command).env("PATH", format!("{path}:{}", dir.join("bin").display()));
     let status = enter.status().map_err(|error| Error::program("nsenter", error))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))

@@ -21,6 +21,8 @@ mod connections;
 mod faults;
 #[path = "../scenarios/ipam.rs"]
 mod ipam;
+#[path = "../scenarios/kubelets.rs"]
+mod kubelets;
 #[path = "../scenarios/objects.rs"]
 mod objects;
 #[path = "../scenarios/peers.rs"]
@@ -39,7 +41,7 @@ mod policy_strangers;
 mod reachable;
 
 /// How long one scenario may take, on a busy machine.
-const WITHIN: Duration = Duration::from_secs(240);
+const WITHIN: Duration = Duration::from_secs(600);
 /// How many times slower the second kernel's machine is taken for: nothing helps it to run.
 const SLOWNESS: u32 = 3;
 
@@ -48,6 +50,8 @@ type Run = fn(&Path, Kind) -> Result<(), Error>;
 
 /// What proves something about us and the kernel: the real API server adds nothing.
 const EMBEDDED: &[Kind] = &[Kind::Embedded];
+/// What needs kubelets, which need the real API server.
+const KUBERNETES: &[Kind] = &[Kind::Kubernetes];
 /// What proves something about us and Kubernetes.
 const BOTH: &[Kind] = &Kind::ALL;
 
@@ -86,6 +90,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("denied-connections-end", connections::denied_end, EMBEDDED),
     ("freed-addresses-have-no-connections", connections::freed_are_forgotten, EMBEDDED),
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
+    ("a-clusters-life", kubelets::a_clusters_life, KUBERNETES),
 ];
 
 /// Those that need what many kernels lack: `cargo xtask` boots one for them.

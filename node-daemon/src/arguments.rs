@@ -58,6 +58,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         query: PolicyQuery,
     },
+    /// Put the CNI plugins and their configuration on the node, or take them away.
+    ///
+    /// For an init container of the daemon; its settings are environment variables, as
+    /// `CNI_NETWORK_CONFIG`. `install` and `install-cni` are names of this program that do it.
+    InstallCni {
+        /// Take them away: the configuration first, then the credentials and our plugins.
+        #[arg(long)]
+        remove: bool,
+    },
     /// Explain what becomes of a connection, and by which rule.
     ///
     /// At both ends and for every address family: the tiers and policies that
@@ -139,7 +148,13 @@ impl Arguments {
     pub(crate) fn parse_from(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
-        Self::try_parse_from(arguments.into_iter().map(with_two_dashes))
+        let mut arguments = arguments.into_iter();
+        let program = arguments.next().unwrap_or_default();
+        let called = std::path::Path::new(&program).file_name().unwrap_or_default();
+        let by_name = INSTALLERS.iter().any(|name| called == *name);
+        let command = by_name.then(|| OsString::from("install-cni"));
+        let words = std::iter::once(program).chain(command);
+        Self::try_parse_from(words.chain(arguments.map(with_two_dashes)))
     }
 
     /// Returns the health questions that were asked.
@@ -152,6 +167,9 @@ impl Arguments {
             .collect()
     }
 }
+
+/// The names by which this program installs the CNI plugins, as in Calico's manifests.
+const INSTALLERS: [&str; 2] = ["install", "install-cni"];
 
 /// Turns `-felix-ready` into `--felix-ready`; short flags such as `-v` stay.
 ///
@@ -183,6 +201,17 @@ mod tests {
         assert_eq!(arguments.probes(), [Probe::Readiness]);
         assert!(parse("-shutdown").unwrap().shutdown);
         assert_eq!(parse("-v").unwrap_err().kind(), clap::error::ErrorKind::DisplayVersion);
+    }
+
+    #[test]
+    fn by_another_name_it_installs() {
+        for line in ["/opt/cni/bin/install", "install-cni", "calico-node install-cni"] {
+            let words = line.split_whitespace().map(OsString::from);
+            let arguments = Arguments::parse_from(words).unwrap();
+            let command = arguments.command;
+            assert!(matches!(command, Some(Command::InstallCni { remove: false })), "{line}");
+        }
+        assert!(parse("").unwrap().command.is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::admin::{BgpReport, Question as Asked, RouteReport};
 use crate::arguments::{Arguments, BgpQuery, Command, Form, Output, PolicyQuery, Probe};
 use crate::counters::Counters;
 use crate::why::Question;
-use crate::{admin, daemon, health};
+use crate::{admin, cni, daemon, health};
 
 /// Does what `arguments` ask for; the program's name comes first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -28,6 +28,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match arguments.command {
         Some(Command::Bgp { query }) => bgp(&query),
         Some(Command::Policy { query: PolicyQuery::Counters }) => policy_counters(),
+        Some(Command::InstallCni { remove: false }) => in_runtime(cni::install::run()),
+        Some(Command::InstallCni { remove: true }) => ended(cni::install::remove()),
         Some(Command::Why { from, to, traffic }) => why(&Question { from, to, traffic }),
         None if !probes.is_empty() => probe(&probes),
         None if arguments.shutdown => in_runtime(daemon::announce_shutdown()),
@@ -38,10 +40,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Runs one task to its end; one thread is enough, and keeps the memory of a node small.
 fn in_runtime<E: Display>(task: impl Future<Output = Result<(), E>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
+    ended(match runtime {
         Ok(runtime) => runtime.block_on(task).map_err(|error| error.to_string()),
         Err(error) => Err(format!("cannot start: {error}")),
-    };
+    })
+}
+
+fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::cni::install::environment;
 use crate::felix::demand;
 use crate::felix::engine::Engine;
 use crate::felix::event::Demand;
@@ -24,7 +25,7 @@ use crate::felix::table::{self, Ownership};
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::startup::{self, Availability, StartedNode};
 use crate::why::Question;
-use crate::{admin, bgp, bird_socket, health, metrics};
+use crate::{admin, bgp, bird_socket, cni, health, metrics};
 
 /// Felix's own settings file.
 const FELIX_FILE: &str = "/etc/calico/felix.cfg";
@@ -74,6 +75,8 @@ pub async fn run() -> Result<(), DaemonError> {
     let startup = startup::configure(&sources)?;
     start_logging(&sources, &startup)?;
     let client = connect(&startup)?;
+    // Before the start, which may wait: pods of before must be let go meanwhile.
+    let mut parts = Parts::keeping_cni(&client, &startup);
     let (netlink, monitor) = open_kernel()?;
     let inputs = startup::Inputs {
         client: &client,
@@ -87,7 +90,6 @@ pub async fn run() -> Result<(), DaemonError> {
         tracing::warn!(%problem, "setting not followed");
     }
     enable_forwarding(&started.felix);
-    let mut parts = Parts::default();
     let _servers = parts.serve(&started.felix).await?;
     let ownership = Ownership {
         interface_prefix: interface_prefix(&started.felix),
@@ -307,6 +309,16 @@ struct Parts {
 }
 
 impl Parts {
+    /// Starts what keeps the CNI plugin's credentials fresh, if that is ours to do.
+    fn keeping_cni(client: &Client, startup: &StartupConfig) -> Self {
+        let mut this = Self::default();
+        let keeper = startup.node.manage_cni.then(|| cni::keep::of_daemon(client, &environment()));
+        if let Some(keeper) = keeper.flatten() {
+            this.tasks.spawn(keeper.run());
+        }
+        this
+    }
+
     /// Starts the endpoints that are enabled.
     async fn serve(&self, felix: &FelixConfig) -> Result<Vec<Server>, DaemonError> {
         let mut servers = Vec::new();

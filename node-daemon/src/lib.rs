@@ -2,7 +2,7 @@
 //!
 //! [`daemon`] puts them together. [`startup`] runs once; [`felix`] brings the
 //! datastore's and BGP's routes, and policy, into the kernel; [`bgp`] is the
-//! shell around the speaker.
+//! shell around the speaker; `cni` is what the container runtime needs.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
@@ -11,6 +11,7 @@ mod arguments;
 pub mod bgp;
 mod bird_socket;
 pub mod cli;
+mod cni;
 mod counters;
 pub mod daemon;
 mod felix;

@@ -4,6 +4,7 @@
 
 mod check;
 mod command;
+mod manifests;
 mod second_kernel;
 mod setup;
 mod tidy;
@@ -52,10 +53,13 @@ enum Task {
     },
     /// A control plane for hands-on work.
     Cluster {
-        /// `up [--datastore embedded|kubernetes]`, `down`, or `kubectl` with its arguments.
+        /// `up [--datastore embedded|kubernetes]`, `up --kubelets N [--proxy iptables|nftables]
+        /// [--bare]`, `down`, or `kubectl` with its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Write manifests/calico.yaml anew from its parts.
+    Manifests,
     /// Write the golden files anew; look at the difference before you commit it.
     Golden,
     /// Check only the rules of the house: layers, first lines, file lengths.
@@ -142,9 +146,10 @@ fn run(task: Task) -> Result<(), Failure> {
             benchmarks.arg(name.name()).args(arguments).run()
         }
         Task::Cluster { arguments } => {
-            setup::for_cluster(&house, ControlPlane::of(&arguments))?;
+            setup::for_cluster(&house, &arguments)?;
             house.lab().arg("cluster").args(arguments).run()
         }
+        Task::Manifests => manifests::write(&house.root),
         Task::Golden => golden(&house),
         Task::Tidy => tidy::run(&house.root),
         Task::Setup => setup::for_tests(&house),
@@ -224,6 +229,11 @@ impl House {
         self.target.join("lab/control-plane")
     }
 
+    /// Where the reference CNI plugins are.
+    fn plugins(&self) -> PathBuf {
+        self.target.join("lab/plugins")
+    }
+
     /// Returns a run of the lab.
     fn lab(&self) -> Run {
         self.tests(Run::new(self.programs().join("lab")))
@@ -234,5 +244,6 @@ impl House {
         run.dir(&self.root)
             .env("CALICO_BIN_DIR", self.programs())
             .env("CALICO_CONTROL_PLANE", self.control_plane())
+            .env("CALICO_CNI_PLUGINS", self.plugins())
     }
 }

@@ -44,6 +44,30 @@ const TESTS: &[Tool] = &[
     Tool { program: "ping", package: "iputils-ping", purpose: "asks pods whether they are there" },
 ];
 
+/// What machines with kubelets run.
+const MACHINES: &[Tool] = &[
+    Tool { program: "containerd", package: "containerd", purpose: "runs the pods of kubelets" },
+    Tool { program: "runc", package: "runc", purpose: "starts their containers" },
+    Tool {
+        program: "iptables",
+        package: "iptables",
+        purpose: "kube-proxy and portmap write with it",
+    },
+    Tool { program: "nft", package: "nftables", purpose: "kube-proxy writes with it too" },
+    Tool {
+        program: "conntrack",
+        package: "conntrack",
+        purpose: "kube-proxy forgets flows with it",
+    },
+    Tool { program: "busybox", package: "busybox-static", purpose: "what pods of tests run" },
+    Tool {
+        program: "strip",
+        package: "binutils",
+        purpose: "makes the image of our programs small",
+    },
+    Tool { program: "mount", package: "mount", purpose: "mounts the volumes of pods" },
+];
+
 /// What the benchmark `bgp` compares with.
 const SPEAKERS: &[Tool] = &[
     Tool { program: "bird", package: "bird2", purpose: "injects routes, counts them, is measured" },
@@ -92,9 +116,15 @@ pub(crate) fn for_demo(house: &House, wanted: ControlPlane) -> Result<(), Failur
     for_lab(house, wanted, NODE)
 }
 
-/// Makes ready for a control plane without nodes.
-pub(crate) fn for_cluster(house: &House, wanted: ControlPlane) -> Result<(), Failure> {
-    for_lab(house, wanted, &["lab", "datastore-daemon"])
+/// Makes ready for a control plane, without nodes or with machines that run kubelets.
+pub(crate) fn for_cluster(house: &House, arguments: &[String]) -> Result<(), Failure> {
+    let has_kubelets = arguments.iter().any(|word| word.starts_with("--kubelets"));
+    if !has_kubelets {
+        return for_lab(house, ControlPlane::of(arguments), &["lab", "datastore-daemon"]);
+    }
+    install(MACHINES)?;
+    plugins(house)?;
+    for_lab(house, ControlPlane::Kubernetes, NODE)
 }
 
 fn for_lab(house: &House, wanted: ControlPlane, programs: &[&str]) -> Result<(), Failure> {
@@ -110,8 +140,10 @@ fn for_lab(house: &House, wanted: ControlPlane, programs: &[&str]) -> Result<(),
 pub(crate) fn for_tests(house: &House) -> Result<(), Failure> {
     install(LAB)?;
     install(TESTS)?;
+    install(MACHINES)?;
     control_plane(house)?;
     second_kernel::set_up(house)?;
+    plugins(house)?;
     step("building all programs and the lab");
     // The whole workspace, so that the tests find everything built with the same features.
     Run::new("cargo").args(["build", "--locked", "--workspace"]).dir(&house.root).run()
@@ -168,12 +200,30 @@ fn is_there(program: &str) -> bool {
     dirs.map(|dir| dir.join(program)).any(|path| path.is_file())
 }
 
+/// Builds the reference plugins that our image carries, without libraries, if that is not done yet.
+pub(crate) fn plugins(house: &House) -> Result<(), Failure> {
+    let module = house.root.join("lab/cni-plugins");
+    let dir = house.plugins();
+    let stamp = dir.with_extension("stamp");
+    let wanted = fingerprint(&module, &["go.mod", "go.sum"])?;
+    if dir.exists() && std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&dir).map_err(|source| Failure::File { path: dir.clone(), source })?;
+    step("building the reference CNI plugins from their Go module (a minute the first time)");
+    // No build identifier and no paths: the same sources give the same bytes.
+    let flags = ["build", "-v", "-trimpath", "-ldflags", "-s -w -buildid=", "-o"];
+    let build = Run::new("go").args(flags).arg(&dir).arg("tool").dir(&module);
+    build.env("CGO_ENABLED", "0").run_quietly("building the reference CNI plugins")?;
+    std::fs::write(&stamp, wanted).map_err(|source| Failure::File { path: stamp, source })
+}
+
 /// Builds the real kube-apiserver, etcd and kubectl from their Go modules, if that is not done yet.
 fn control_plane(house: &House) -> Result<(), Failure> {
     let module = house.root.join("lab/control-plane");
     let binary = house.control_plane();
     let stamp = binary.with_extension("stamp");
-    let wanted = fingerprint(&module)?;
+    let wanted = fingerprint(&module, &["go.mod", "go.sum", "main.go"])?;
     if binary.exists() && std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
@@ -199,10 +249,10 @@ fn link_flags() -> String {
     format!("-s -w {}", versions.join(" "))
 }
 
-/// Returns the sources of the control plane as one text: it is rebuilt when they change.
-fn fingerprint(module: &Path) -> Result<String, Failure> {
+/// Returns the sources of a Go module as one text: it is rebuilt when they change.
+fn fingerprint(module: &Path, files: &[&str]) -> Result<String, Failure> {
     let mut text = String::new();
-    for name in ["go.mod", "go.sum", "main.go"] {
+    for name in files {
         let path = module.join(name);
         let content =
             std::fs::read_to_string(&path).map_err(|source| Failure::File { path, source })?;

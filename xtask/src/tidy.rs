@@ -4,6 +4,7 @@
 //! * Every Rust file starts with `//!` and one sentence.
 //! * Files stay short enough to read; tests in files of their own do not count.
 //! * Every folder of test data says where its files come from.
+//! * The manifest that is applied is what its parts say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("ipam-plugin", Layer::Program),
     ("kube-controllers", Layer::Program),
     ("node-daemon", Layer::Program),
+    ("container-image", Layer::Beside),
     ("lab", Layer::Beside),
     ("benchmarks", Layer::Measuring),
     ("xtask", Layer::Beside),
@@ -104,6 +106,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
         broken.extend(source_file(root, &path)?);
     }
     broken.extend(provenance(root)?);
+    broken.extend(crate::manifests::check(root));
     if broken.is_empty() { Ok(()) } else { Err(Failure::Untidy(broken)) }
 }
 

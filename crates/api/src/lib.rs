@@ -68,4 +68,5 @@ pub use policy::{
 };
 pub use pool::{IpPool, IpPoolSpec};
 pub use tier::{Tier, TierSpec};
+pub use time::span as duration;
 pub use wire::Decimal;

@@ -33,7 +33,8 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 /// Reads a duration such as `1m30s` or `1.5h`; `None` if it is none.
-pub(crate) fn span(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn span(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -100,7 +100,7 @@ group! {
         /// Whether logs go to standard error only. This daemon writes no log files of its own.
         no_file_logging: bool = true, Variable("CALICO_DISABLE_FILE_LOGGING"), Accepted;
         /// Whether the CNI plugin's credentials are kept fresh.
-        manage_cni: bool = true, Variable("CALICO_MANAGE_CNI"), Accepted;
+        manage_cni: bool = true, Variable("CALICO_MANAGE_CNI"), Used;
         /// Whether pods have addresses from the Node's `podCIDRs`, without our IPAM.
         use_pod_cidr: bool = false, Variable("USE_POD_CIDR"), Accepted;
         /// Networks of services that are announced whatever `BGPConfiguration` says.

@@ -96,7 +96,7 @@ impl Client {
         Target { verb, kind: "object", object, server: self.server() }
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         target: &Target,
         (method, path): (Method, &str),
@@ -148,7 +148,7 @@ fn named(object: &Value) -> String {
 }
 
 /// A name cannot lead out of its segment of the path, whatever it contains (RFC 3986 §3.3).
-fn segment(name: &str) -> String {
+pub(crate) fn segment(name: &str) -> String {
     let dots = matches!(name, "." | "..");
     let escape = |byte: u8| match byte {
         b'.' if !dots => ".".to_owned(),

@@ -31,6 +31,7 @@ mod error;
 mod item;
 mod mirror;
 mod request;
+mod token;
 mod transport;
 mod watch;
 
@@ -40,4 +41,5 @@ pub use config::{Inline, Options, Source};
 pub use error::{Error, Target};
 pub use item::ObjectKey;
 pub use mirror::{Change, Mirror};
+pub use token::Token;
 pub use watch::WatchEvent;

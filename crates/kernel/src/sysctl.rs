@@ -9,6 +9,9 @@ use std::io;
 
 use model::net::{Family, IfName};
 
+/// Where our manifests mount a part of /proc/sys that can be written: /proc/sys/net of the node.
+const WRITABLE: &str = "/host/proc/sys";
+
 /// Why a parameter cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -93,12 +96,13 @@ pub fn read(name: &str) -> Result<String, Error> {
 ///
 /// [`Error::InvalidName`], [`Error::Missing`] or [`Error::Write`].
 pub fn write(name: &str, value: &str) -> Result<(), Error> {
-    // `fs::write` would create what is missing; /proc refuses that with another error.
-    let path = path_of(name)?;
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+    let written = match put(&path_of(name)?, value) {
+        // The view of a container that is not privileged.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            put(&format!("{WRITABLE}/{name}"), value).or(Err(error))
+        }
+        written => written,
+    };
     written.map_err(|source| {
         let name = name.to_owned();
         if source.kind() == io::ErrorKind::NotFound {
@@ -107,6 +111,12 @@ pub fn write(name: &str, value: &str) -> Result<(), Error> {
             Error::Write { name, value: value.to_owned(), source }
         }
     })
+}
+
+fn put(path: &str, value: &str) -> io::Result<()> {
+    // `fs::write` would create what is missing; /proc refuses that with another error.
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    io::Write::write_all(&mut file, value.as_bytes())
 }
 
 fn path_of(name: &str) -> Result<String, Error> {

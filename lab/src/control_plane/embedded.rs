@@ -54,7 +54,7 @@ impl Server {
     pub(super) fn adopt_administrator(&self) -> Result<(), Error> {
         let access = Access::read(&self.data_dir().join("admin.kubeconfig"))?;
         write_secret(&self.settings.dir, "ca.crt", &String::from_utf8_lossy(&access.ca))?;
-        self.settings.write_kubeconfig(Identity::Admin, &access.token)
+        self.settings.write_kubeconfig(Identity::Admin.name(), &access.token)
     }
 
     /// Returns the process, if it runs or should.

@@ -1,13 +1,19 @@
-//! The upstream servers: etcd and kube-apiserver.
+//! The upstream servers: etcd and kube-apiserver, and where there are machines the controllers
+//! and the scheduler.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use super::{ADMIN_TOKEN, Identity, Settings, binary, free_port, pki, write_secret};
+use super::{ADMIN_TOKEN, Extent, Identity, Settings, binary, free_port, pki, write_secret};
 use crate::Error;
 use crate::process::{Process, Program};
+
+/// The range of Services.
+pub(crate) const SERVICES: &str = "10.96.0.0/16";
+/// Kubernetes' own programs that have an identity by the name of a user.
+const PROGRAMS: &[&str] = &["kube-controller-manager", "kube-scheduler", "kube-proxy"];
 
 /// The processes, and what is needed to start them again.
 #[derive(Debug)]
@@ -16,29 +22,40 @@ pub(super) struct Servers {
     binary: PathBuf,
     etcd_port: u16,
     api_server: Option<Process>,
+    /// They begin only with an API server that is ready, and come back to it later.
+    others: Vec<Process>,
     etcd: Process,
 }
 
 impl Servers {
-    /// Writes keys, certificates and the administrator's token, and starts both.
+    /// Writes keys, certificates and tokens, and starts the servers.
     pub(super) fn start(settings: Settings) -> Result<Self, Error> {
         let binary = binary()?;
         pki::write(&settings.dir, settings.addr)?;
-        let users = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
-        write_secret(&settings.dir, "tokens.csv", &users)?;
-        settings.write_kubeconfig(Identity::Admin, ADMIN_TOKEN)?;
+        write_users(&settings)?;
         let etcd_port = free_port(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))?;
         let etcd = start_etcd(&settings, &binary, etcd_port)?;
-        let mut this = Self { settings, binary, etcd_port, api_server: None, etcd };
+        let mut this =
+            Self { settings, binary, etcd_port, api_server: None, others: Vec::new(), etcd };
         this.start_api_server()?;
         Ok(this)
     }
 
+    /// Starts those who need an API server that is ready, where they are wanted.
+    pub(super) fn start_others(&mut self) -> Result<(), Error> {
+        if let Extent::Whole { pod_subnet, .. } = &self.settings.extent {
+            let controllers = self.controllers(pod_subnet);
+            let controllers = self.program("kube-controller-manager", controllers).start()?;
+            let scheduler = self.program("kube-scheduler", self.scheduler()).start()?;
+            self.others = vec![controllers, scheduler];
+        }
+        Ok(())
+    }
+
     /// Starts the API server; etcd runs already.
     pub(super) fn start_api_server(&mut self) -> Result<(), Error> {
-        let dir = &self.settings.dir;
-        let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        let flags = [
+        let path = |name: &str| self.path(name);
+        let mut flags = vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
             format!("--bind-address={}", self.settings.addr),
             format!("--advertise-address={}", advertised(self.settings.addr)),
@@ -51,16 +68,25 @@ impl Servers {
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
             format!("--service-account-key-file={}", path("sa.pub")),
             format!("--service-account-signing-key-file={}", path("sa.key")),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
-            // Pods here have no kubelet to mount a service account's token for.
-            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            format!("--service-cluster-ip-range={SERVICES}"),
             "--profiling=false".to_owned(),
         ];
-        let command = [self.binary.clone().into_os_string(), "kube-apiserver".into()];
-        let command = command.into_iter().chain(flags.into_iter().map(Into::into));
-        let log = dir.join("kube-apiserver.log");
-        self.api_server = Some(Program::new("kube-apiserver", &log, command).start()?);
+        flags.extend(match self.settings.extent {
+            // Pods here have no kubelet to mount a service account's token for.
+            Extent::ApiServer => vec![
+                "--endpoint-reconciler-type=none".to_owned(),
+                "--disable-admission-plugins=ServiceAccount".to_owned(),
+            ],
+            // As kubeadm starts it.
+            Extent::Whole { .. } => vec![
+                "--allow-privileged=true".to_owned(),
+                "--enable-admission-plugins=NodeRestriction".to_owned(),
+                format!("--kubelet-client-certificate={}", path("kubelet-client.crt")),
+                format!("--kubelet-client-key={}", path("kubelet-client.key")),
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            ],
+        });
+        self.api_server = Some(self.program("kube-apiserver", flags).start()?);
         Ok(())
     }
 
@@ -73,11 +99,67 @@ impl Servers {
 
     /// Returns the processes that run, or should.
     pub(super) fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.api_server.iter().chain([&self.etcd])
+        self.api_server.iter().chain([&self.etcd]).chain(&self.others)
+    }
+
+    /// Returns the flags of kube-controller-manager, as kubeadm sets them.
+    fn controllers(&self, pod_subnet: &str) -> Vec<String> {
+        let kubeconfig = self.settings.kubeconfig_of("kube-controller-manager");
+        vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--use-service-account-credentials=true".to_owned(),
+            format!("--root-ca-file={}", self.path("ca.crt")),
+            format!("--service-account-private-key-file={}", self.path("sa.key")),
+            "--allocate-node-cidrs=true".to_owned(),
+            format!("--cluster-cidr={pod_subnet}"),
+            format!("--service-cluster-ip-range={SERVICES}"),
+            format!("--cert-dir={}", self.path("controllers")),
+        ]
+    }
+
+    fn scheduler(&self) -> Vec<String> {
+        let kubeconfig = self.settings.kubeconfig_of("kube-scheduler");
+        vec![
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--leader-elect=false".to_owned(),
+            format!("--cert-dir={}", self.path("scheduler")),
+        ]
+    }
+
+    fn program(&self, name: &str, flags: Vec<String>) -> Program {
+        let command = [self.binary.clone().into_os_string(), name.into()];
+        let command = command.into_iter().chain(flags.into_iter().map(Into::into));
+        Program::new(name, &self.settings.dir.join(format!("{name}.log")), command)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.settings.dir.join(name).to_string_lossy().into_owned()
     }
 }
 
-fn start_etcd(settings: &Settings, binary: &std::path::Path, port: u16) -> Result<Process, Error> {
+/// Writes who there is, by token, and a kubeconfig for each.
+fn write_users(settings: &Settings) -> Result<(), Error> {
+    let mut users = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
+    settings.write_kubeconfig(Identity::Admin.name(), ADMIN_TOKEN)?;
+    if let Extent::Whole { machines, .. } = &settings.extent {
+        let programs =
+            PROGRAMS.iter().map(|name| ((*name).to_owned(), format!("system:{name}"), ""));
+        let machines = machines
+            .iter()
+            .map(|name| (name.clone(), format!("system:node:{name}"), "system:nodes"));
+        for (name, user, group) in programs.chain(machines) {
+            let token = format!("lab-{name}");
+            users = format!("{users}{token},{user},{user},{group}\n");
+            settings.write_kubeconfig(&name, &token)?;
+        }
+    }
+    write_secret(&settings.dir, "tokens.csv", &users)
+}
+
+fn start_etcd(settings: &Settings, binary: &Path, port: u16) -> Result<Process, Error> {
     let client = format!("http://127.0.0.1:{port}");
     let peer = format!("http://127.0.0.1:{}", free_port(IpAddr::V4([127, 0, 0, 1].into()))?);
     let flags = [

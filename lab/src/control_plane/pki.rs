@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
 
 use super::write_secret;
 use crate::Error;
 
-/// Writes `ca.crt`, `server.{key,crt}` and `sa.{key,pub}` into `dir`, unless they are there.
+/// Writes `ca.crt`, `server.{key,crt}`, `kubelet-client.{key,crt}` and `sa.{key,pub}` into `dir`,
+/// unless they are there.
 ///
 /// The certificates never expire: neither they nor what they protect outlive the lab.
 pub(super) fn write(dir: &Path, addr: IpAddr) -> Result<(), Error> {
@@ -29,10 +33,23 @@ pub(super) fn write(dir: &Path, addr: IpAddr) -> Result<(), Error> {
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.signed_by(&key, &authority).map_err(failed)?;
     let tokens = KeyPair::generate().map_err(failed)?;
+    let client_key = KeyPair::generate().map_err(failed)?;
+    let client = client().signed_by(&client_key, &authority).map_err(failed)?;
+    write_secret(dir, "kubelet-client.key", &client_key.serialize_pem())?;
+    write_secret(dir, "kubelet-client.crt", &client.pem())?;
     write_secret(dir, "ca.crt", &authority.pem())?;
     write_secret(dir, "server.key", &key.serialize_pem())?;
     write_secret(dir, "sa.key", &tokens.serialize_pem())?;
     write_secret(dir, "sa.pub", &tokens.public_key_pem())?;
     // Last, since it stands for all of them.
     write_secret(dir, "server.crt", &certificate.pem())
+}
+
+/// Who the API server is towards kubelets; the names are kubeadm's.
+fn client() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "kube-apiserver-kubelet-client");
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }

@@ -1,0 +1,355 @@
+//! Pods of real kubelets, installed as the README says: one cluster, and what people do with it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use lab::Error;
+use lab::cluster::eventually;
+use lab::control_plane::Kind;
+use lab::kubernetes::{self, Kubernetes, POD_SUBNET, Plan};
+use lab::machine::ProxyMode;
+
+/// What the pods of this scenario are: servers on two machines, and somebody who asks.
+const WORKLOADS: &str = include_str!("kubelets.yaml");
+/// How long anything may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything in the order of a cluster's life.
+pub(crate) fn a_clusters_life(dir: &Path, _: Kind) -> Result<(), Error> {
+    let plan = Plan { machines: 2, proxy: ProxyMode::Iptables };
+    let cluster = Kubernetes::up(dir, plan, &mut |step| eprintln!("{step}"))?;
+    cluster.apply(&kubernetes::manifest("calico.yaml"))?;
+    cluster.wait_ready()?;
+    eprintln!("every node is ready");
+    let mut life = Life { cluster };
+    let outcome = life.run();
+    outcome.map_err(|error| Error::wrong(format!("{error}\n{}", life.cluster.describe())))
+}
+
+/// A step of a cluster's life, and what it shows.
+type Step = (&'static str, fn(&Life) -> Result<(), Error>);
+
+/// What is done to a cluster that nothing was done to yet.
+struct Life {
+    cluster: Kubernetes,
+}
+
+/// What needs no change of the machines themselves.
+const STEPS: &[Step] = &[
+    ("calico-node and calico-kube-controllers roll out", Life::own_workloads_roll),
+    ("the pool is what kubeadm was told", Life::pool_of_kubeadm),
+    ("a Deployment rolls out, with probes", Life::deployment_rolls),
+    ("every pod is reached from every machine", Life::pods_are_reached),
+    ("a Service is reached from pods and by node port", Life::services),
+    ("a host port is reached", Life::host_port),
+    ("a new version rolls out", Life::new_version),
+    ("policy holds", Life::policy),
+    ("logs, exec and port-forward work", Life::kubectl),
+    ("credentials come back by themselves", Life::credentials),
+];
+
+impl Life {
+    fn run(&mut self) -> Result<(), Error> {
+        for (name, step) in STEPS {
+            step(self).map_err(|error| Error::wrong(format!("{name}: {error}")))?;
+            eprintln!("{name}");
+        }
+        self.restarts()?;
+        eprintln!("pods survive their kubelet and their container runtime");
+        self.nftables()?;
+        eprintln!("Services are reached with kube-proxy in nftables mode");
+        self.reboot()?;
+        eprintln!("pods come back after a reboot");
+        self.no_address_is_lost()
+    }
+
+    fn kubectl_says(&self, line: &str) -> Result<String, Error> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.cluster.control_plane.kubectl(&words)
+    }
+
+    fn pool_of_kubeadm(&self) -> Result<(), Error> {
+        let cidrs = self
+            .kubectl_says("get ippools.crd.projectcalico.org -o jsonpath={.items[*].spec.cidr}")?;
+        if cidrs == POD_SUBNET {
+            Ok(())
+        } else {
+            Err(Error::wrong(format!("the pools are {cidrs}")))
+        }
+    }
+
+    fn own_workloads_roll(&self) -> Result<(), Error> {
+        for it in ["daemonset/calico-node", "deployment/calico-kube-controllers"] {
+            self.rolled("kube-system", it)?;
+        }
+        Ok(())
+    }
+
+    fn rolled(&self, namespace: &str, what: &str) -> Result<(), Error> {
+        let line = format!("rollout status --timeout=120s --namespace {namespace} {what}");
+        self.kubectl_says(&line).map(drop)
+    }
+
+    fn deployment_rolls(&self) -> Result<(), Error> {
+        self.cluster.api.apply(WORKLOADS)?;
+        self.rolled("lab", "deployment/web")?;
+        self.kubectl_says("wait --namespace lab --for condition=Ready --timeout=120s pod --all")
+            .map(drop)
+    }
+
+    fn pods_are_reached(&self) -> Result<(), Error> {
+        for (addr, name) in self.servers()? {
+            for client in CLIENTS {
+                let said = self.ask(client, &format!("{addr}:8080"))?;
+                if said != name {
+                    return Err(Error::wrong(format!("{client} asked {name} and heard {said}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses and names of the servers.
+    fn servers(&self) -> Result<Vec<(String, String)>, Error> {
+        let pods = self.cluster.api.list::<core::Pod>()?;
+        let is_server = |pod: &&core::Pod| {
+            pod.metadata
+                .labels
+                .as_ref()
+                .is_some_and(|labels| labels.get("app").is_some_and(|app| app == "web"))
+                && pod.metadata.deletion_timestamp.is_none()
+        };
+        let named = |pod: &core::Pod| {
+            let addr = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+            Some((addr?, pod.metadata.name.clone()?))
+        };
+        let servers: Vec<_> = pods.iter().filter(is_server).filter_map(named).collect();
+        if servers.len() >= 2 {
+            Ok(servers)
+        } else {
+            Err(Error::wrong(format!("servers: {servers:?}")))
+        }
+    }
+
+    /// Asks a server for its name from a pod.
+    fn ask(&self, client: &str, server: &str) -> Result<String, Error> {
+        let (addr, port) = server.rsplit_once(':').unwrap_or((server, "80"));
+        let script = format!("printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {addr} {port}");
+        let exec = ["exec", "--namespace", "lab", client, "--", "sh", "-c", &script];
+        page(&self.cluster.control_plane.kubectl(&exec)?)
+    }
+
+    /// Asks until there is an answer: rules of Services come a moment after the Services.
+    fn heard(&self, client: &str, server: &str) -> Result<String, Error> {
+        eventually(&format!("{client} to hear {server}"), WITHIN, || self.ask(client, server))
+    }
+
+    fn services(&self) -> Result<(), Error> {
+        let addr =
+            self.kubectl_says("get service web --namespace lab -o jsonpath={.spec.clusterIP}")?;
+        for client in CLIENTS {
+            self.heard(client, &format!("{addr}:80"))?;
+        }
+        for machine in &self.cluster.machines {
+            from_outside(&format!("{}:30080", machine.addr()?))?;
+        }
+        Ok(())
+    }
+
+    fn host_port(&self) -> Result<(), Error> {
+        let [_, second] = self.cluster.machines.as_slice() else {
+            return Err(Error::wrong("two machines are needed"));
+        };
+        let server = format!("{}:8888", second.addr()?);
+        from_outside(&server)?;
+        self.heard("client-1", &server).map(drop)
+    }
+
+    fn new_version(&self) -> Result<(), Error> {
+        self.kubectl_says("set env --namespace lab deployment/web VERSION=2")?;
+        self.rolled("lab", "deployment/web")?;
+        self.pods_are_reached()
+    }
+
+    fn policy(&self) -> Result<(), Error> {
+        let policy = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: lab}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{podSelector: {matchLabels: {number: "1"}}}]}]
+"#;
+        self.cluster.api.apply(policy)?;
+        let server = |addr: &str| format!("{addr}:8080");
+        for (addr, name) in self.servers()? {
+            eventually(&format!("client-2 to be kept from {name}"), WITHIN, || {
+                match self.ask("client-2", &server(&addr)) {
+                    Ok(said) => Err(Error::wrong(format!("it heard {said}"))),
+                    Err(_) => Ok(()),
+                }
+            })?;
+            self.heard("client-1", &server(&addr))?;
+        }
+        self.kubectl_says("delete networkpolicy web --namespace lab")?;
+        for (addr, _) in self.servers()? {
+            self.heard("client-2", &server(&addr))?;
+        }
+        Ok(())
+    }
+
+    fn kubectl(&self) -> Result<(), Error> {
+        let logs = self.kubectl_says("logs --namespace lab client-1")?;
+        if logs.trim() != "client 1 is here" {
+            return Err(Error::wrong(format!("the log of client-1 is `{logs}`")));
+        }
+        let mut forward = self.cluster.control_plane.kubectl_command();
+        forward.args(["port-forward", "--namespace", "lab", "deployment/web", "18080:8080"]);
+        let mut forward = Child::spawn(forward)?;
+        let answer = eventually("an answer through port-forward", WITHIN, || {
+            from_outside_once("127.0.0.1:18080")
+        });
+        forward.end();
+        answer.map(drop)
+    }
+
+    /// The file is deleted, spoiled and opened to everybody; the account is made anew, which
+    /// ends its tokens as a new signing key would.
+    fn credentials(&self) -> Result<(), Error> {
+        let path = "/etc/cni/net.d/calico-kubeconfig";
+        for spoil in ["rm", "truncate --size 20", "chmod 644"] {
+            self.on_first(&format!("{spoil} {path}"))?;
+            self.credentials_are_good(path)?;
+        }
+        Ok(())
+    }
+
+    fn credentials_are_good(&self, path: &str) -> Result<(), Error> {
+        eventually("the plugin's credentials to be good", WITHIN, || {
+            let mode = self.on_first(&format!("stat --format %a {path}"))?;
+            if mode.trim() != "600" {
+                return Err(Error::wrong(format!("its mode is {mode}")));
+            }
+            let binary = lab::control_plane::binary()?;
+            let ask = format!("{} kubectl --kubeconfig {path} get ippools", binary.display());
+            self.on_first(&ask).map(drop)
+        })
+    }
+
+    fn on_first(&self, line: &str) -> Result<String, Error> {
+        let machine = self.cluster.machines.first().ok_or_else(|| Error::wrong("no machine"))?;
+        machine.node.run(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Whoever restarts, the pods are the same as before, and were never started again.
+    fn restarts(&self) -> Result<(), Error> {
+        let before = self.pods_as_they_are()?;
+        for machine in &self.cluster.machines {
+            machine.restart_kubelet()?;
+            machine.restart_runtime()?;
+        }
+        self.cluster.wait_ready()?;
+        eventually("every pod to be reached again", WITHIN, || self.pods_are_reached())?;
+        let after = self.pods_as_they_are()?;
+        if before == after {
+            Ok(())
+        } else {
+            Err(Error::wrong(format!("{before}\nbecame\n{after}")))
+        }
+    }
+
+    fn pods_as_they_are(&self) -> Result<String, Error> {
+        self.kubectl_says("get pods --namespace lab --no-headers --output custom-columns=NAME:.metadata.name,UID:.metadata.uid,IP:.status.podIP,RESTARTS:.status.containerStatuses[*].restartCount")
+    }
+
+    fn nftables(&mut self) -> Result<(), Error> {
+        for machine in &mut self.cluster.machines {
+            machine.change_proxy(ProxyMode::Nftables)?;
+        }
+        self.services()
+    }
+
+    fn reboot(&mut self) -> Result<(), Error> {
+        let machine = self.cluster.machines.last_mut().ok_or_else(|| Error::wrong("no machine"))?;
+        machine.reboot()?;
+        eventually("every pod to be reached after the reboot", WITHIN, || {
+            self.cluster.wait_ready()?;
+            self.kubectl_says("wait --namespace lab --for condition=Ready --timeout=5s pod --all")?;
+            self.pods_are_reached()
+        })?;
+        self.services()?;
+        self.host_port()
+    }
+
+    /// As many addresses are taken as there are pods that have one: nothing leaks.
+    fn no_address_is_lost(&self) -> Result<(), Error> {
+        eventually("as many addresses as pods", WITHIN, || {
+            let pods = self.cluster.api.list::<core::Pod>()?;
+            let on_network = |pod: &&core::Pod| {
+                pod.spec.as_ref().is_some_and(|spec| spec.host_network != Some(true))
+            };
+            let pods = pods.iter().filter(on_network).count();
+            let handles = self.kubectl_says("get ipamhandles -o name")?;
+            let taken = handles.lines().filter(|name| name.contains("k8s-pod-network")).count();
+            if pods == taken {
+                Ok(())
+            } else {
+                Err(Error::wrong(format!("{pods} pods, {handles}")))
+            }
+        })
+    }
+}
+
+/// Who asks: one on each machine.
+const CLIENTS: [&str; 2] = ["client-1", "client-2"];
+
+/// A child process that does not outlive its step.
+struct Child(std::process::Child);
+
+impl Child {
+    fn spawn(mut command: std::process::Command) -> Result<Self, Error> {
+        let null = std::process::Stdio::null;
+        let child = command.stdout(null()).stderr(null()).spawn();
+        child.map(Self).map_err(|error| Error::program("kubectl", error))
+    }
+
+    fn end(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Asks a server for its name from outside of the cluster until there is an answer.
+fn from_outside(server: &str) -> Result<String, Error> {
+    eventually(&format!("{server} to answer from outside"), WITHIN, || from_outside_once(server))
+}
+
+fn from_outside_once(server: &str) -> Result<String, Error> {
+    let failed = |error| Error::program(server, error);
+    let addr: SocketAddr = server.parse().map_err(Error::wrong)?;
+    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.write_all(b"GET /name HTTP/1.0\r\n\r\n").map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed)?;
+    page(&answer)
+}
+
+/// Returns what is on the page of a good answer (RFC 1945).
+fn page(answer: &str) -> Result<String, Error> {
+    let page = answer.split_once("\r\n\r\n").filter(|(head, _)| head.contains(" 200 "));
+    let page = page.map(|(_, page)| page.trim().to_owned());
+    page.ok_or_else(|| Error::wrong(format!("the answer is `{answer}`")))
+}

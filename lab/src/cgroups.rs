@@ -1,0 +1,46 @@
+//! Control groups of a lab: they outlive its processes, so they are removed by name.
+
+use std::path::{Path, PathBuf};
+
+/// Where the hierarchies are mounted, one per controller (cgroups(7), version 1).
+const HIERARCHIES: &str = "/sys/fs/cgroup";
+
+/// Returns the name of the groups of the lab with a directory, as kubelet wants it: absolute.
+pub(crate) fn of(dir: &Path) -> String {
+    format!("/{}", dir.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Makes a group in every hierarchy: kubelet wants its root to be there.
+pub(crate) fn make(name: &str) {
+    for hierarchy in hierarchies() {
+        // Where it cannot be made, kubelet says so.
+        drop(std::fs::create_dir_all(hierarchy.join(name.trim_start_matches('/'))));
+    }
+}
+
+/// Removes a group and those in it from every hierarchy, as far as nobody is left in them.
+pub(crate) fn remove(name: &str) {
+    let name = name.trim_start_matches('/');
+    if name.is_empty() {
+        return;
+    }
+    for hierarchy in hierarchies() {
+        remove_tree(&hierarchy.join(name));
+    }
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(HIERARCHIES).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+/// The files of a group cannot be deleted, and go with its directory.
+fn remove_tree(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    // What is still in use stays, and the next lab tries again.
+    drop(std::fs::remove_dir(group));
+}
