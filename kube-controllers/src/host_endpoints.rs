@@ -91,16 +91,8 @@ fn plan(nodes: &[Node], actual: Vec<HostEndpoint>, creation: Creation) -> Vec<Ac
 fn endpoint(object: &Node) -> Option<(String, HostEndpoint)> {
     let node = kubernetes::node(object).ok()?;
     let name = format!("{}-auto-hep", node.name);
-    let tunnels = node.tunnel_addrs;
     let own = [node.ipv4, node.ipv6].into_iter().flatten().map(|addr| addr.addr());
-    let tunnels = [
-        tunnels.ipip,
-        tunnels.vxlan_v4,
-        tunnels.vxlan_v6,
-        tunnels.wireguard_v4,
-        tunnels.wireguard_v6,
-    ];
-    let addrs = own.chain(tunnels.into_iter().flatten()).map(|addr| addr.to_string());
+    let addrs = own.chain(node.tunnel_addrs.iter()).map(|addr| addr.to_string());
     let spec = HostEndpointSpec {
         node: Some(node.name.to_string()),
         interface_name: Some("*".to_owned()),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use config::value::{Backend, LogSeverity, Switch};
 use config::{FelixConfig, Sources, StartupConfig};
 use datastore::{Client, Options, Source};
+use model::desired::RouteTarget;
+use model::time::Timestamp;
 use telemetry::health::Aggregator;
 use telemetry::logging;
 use telemetry::metrics::Registry;
@@ -17,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::cni::install::environment;
 use crate::felix::demand;
 use crate::felix::engine::Engine;
-use crate::felix::event::Demand;
+use crate::felix::event::{Demand, Event};
 use crate::felix::policy;
 use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
@@ -78,23 +80,10 @@ pub async fn run() -> Result<(), DaemonError> {
     // Before the start, which may wait: pods of before must be let go meanwhile.
     let mut parts = Parts::keeping_cni(&client, &startup);
     let (netlink, monitor) = open_kernel()?;
-    let inputs = startup::Inputs {
-        client: &client,
-        netlink: &netlink,
-        startup: &startup,
-        sources: &sources,
-        mtu_file: PathBuf::from(MTU_FILE),
-    };
-    let started = Box::pin(startup::run(&inputs)).await?;
-    for problem in &started.problems {
-        tracing::warn!(%problem, "setting not followed");
-    }
+    let started = Box::pin(start(&client, &netlink, &startup, &sources)).await?;
     enable_forwarding(&started.felix);
     let _servers = parts.serve(&started.felix).await?;
-    let ownership = Ownership {
-        interface_prefix: interface_prefix(&started.felix),
-        device_route_protocol: settings::device_protocol(&started.felix),
-    };
+    let ownership = ownership(&started.felix);
     let speaker = match startup.node.backend {
         Backend::Bird => Some(start_bgp(&netlink, &started, &ownership).await?),
         Backend::Vxlan | Backend::None => None,
@@ -112,24 +101,64 @@ pub async fn run() -> Result<(), DaemonError> {
     let (reports, told) = watch::channel(None);
     parts.report(&client, &started, told);
     let policy_task = start_policy(&started, policy_events, (policy_status_sender, reports))?;
+    let (tunnel_needs, _) = watch::channel(None);
     let felix = Felix {
-        engine: Engine::new(started.name.clone(), jittered(started.felix.routes.refresh_interval)),
+        engine: engine(&started, bgp_commands.is_some()),
         netlink,
         monitor,
         store,
         bgp_commands,
         bgp_events,
         demand: demand_sender,
+        tunnel_needs,
+        mtu_file: PathBuf::from(MTU_FILE),
         status: status_sender,
         ownership: ownership.clone(),
     };
     let scope = Scope { node: started.name.clone(), interface_prefix: ownership.interface_prefix };
     let settings = Settings::new(sources, &started.name, started.felix.clone());
     let listeners = Listeners { routes: store_sender, policy: policy_sender };
-    parts.tasks.spawn(demand::run(client.clone(), listeners.clone(), demand));
+    let node = started.name.clone();
+    parts.tasks.spawn(demand::run(client.clone(), node, listeners.clone(), demand));
     let _watches = all(&client, &scope, settings, &listeners);
     tracing::info!(node = %started.name, "started");
     until_the_end(felix, policy_task, bgp_task).await
+}
+
+/// Makes the node ready to serve.
+async fn start(
+    client: &Client,
+    netlink: &::kernel::Netlink,
+    startup: &StartupConfig,
+    sources: &Sources,
+) -> Result<StartedNode, DaemonError> {
+    let mtu_file = PathBuf::from(MTU_FILE);
+    let inputs = startup::Inputs { client, netlink, startup, sources, mtu_file };
+    let started = Box::pin(startup::run(&inputs)).await?;
+    for problem in &started.problems {
+        tracing::warn!(%problem, "setting not followed");
+    }
+    Ok(started)
+}
+
+fn ownership(felix: &FelixConfig) -> Ownership {
+    Ownership {
+        interface_prefix: interface_prefix(felix),
+        device_route_protocol: settings::device_protocol(felix),
+        mtu_pattern: felix.interfaces.mtu_pattern.clone(),
+    }
+}
+
+/// Makes the engine, with the settings of the start; without BGP nothing is to be waited for.
+fn engine(started: &StartedNode, has_bgp: bool) -> Engine {
+    let interval = jittered(started.felix.routes.refresh_interval);
+    let mut engine = Engine::new(started.name.clone(), interval);
+    let settings = Event::Settings(Box::new(settings::routes(&started.felix)));
+    let converged = (!has_bgp).then_some(Event::BgpConverged);
+    for event in [settings].into_iter().chain(converged) {
+        engine.handle(event, Timestamp::ZERO);
+    }
+    engine
 }
 
 /// Waits for a signal, or for a part that ends although it should not.
@@ -290,7 +319,7 @@ async fn start_bgp(
     let is_restarting = left
         .routes
         .values()
-        .any(|route| matches!(route.target, model::desired::RouteTarget::Via(_)));
+        .any(|route| matches!(route.target, RouteTarget::Via(_) | RouteTarget::Tunnel(..)));
     let (commands, receiver) = mpsc::channel(16);
     let config = bgp::Config {
         identifier: started.router_id,

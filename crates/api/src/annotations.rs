@@ -1,5 +1,7 @@
 //! Names of annotations, as Calico writes them.
 
+use model::node::TunnelKind;
+
 /// A pod's first address with its prefix length: `10.244.0.5/32`. Empty: given back.
 pub const POD_IP: &str = "cni.projectcalico.org/podIP";
 /// All of a pod's addresses with their prefix lengths, separated by commas.
@@ -43,6 +45,10 @@ pub const NODE_VXLAN_V6: &str = "projectcalico.org/IPv6VXLANTunnelAddr";
 pub const NODE_WIREGUARD_V4: &str = "projectcalico.org/IPv4WireguardInterfaceAddr";
 /// The address of a node's `wg-v6.cali`.
 pub const NODE_WIREGUARD_V6: &str = "projectcalico.org/IPv6WireguardInterfaceAddr";
+/// The Ethernet address of a node's `vxlan.calico`, where it is not the usual one.
+pub const NODE_VXLAN_MAC_V4: &str = "projectcalico.org/VXLANTunnelMACAddr";
+/// The Ethernet address of a node's `vxlan-v6.calico`, where it is not the usual one.
+pub const NODE_VXLAN_MAC_V6: &str = "projectcalico.org/VXLANTunnelMACAddrV6";
 /// Metadata of the object as people see it, in JSON.
 pub const METADATA: &str = "projectcalico.org/metadata";
 
@@ -62,3 +68,15 @@ pub const BGP_ADD_PATH: &str = "bgp.projectcalico.org/add-path";
 pub const BGP_BFD_INTERVAL: &str = "bgp.projectcalico.org/bfd-interval";
 /// How many BFD packets may be missed: `3`.
 pub const BGP_BFD_MULTIPLIER: &str = "bgp.projectcalico.org/bfd-multiplier";
+
+/// Returns the annotation with a node's tunnel address.
+#[must_use]
+pub const fn tunnel_addr(kind: TunnelKind) -> &'static str {
+    match kind {
+        TunnelKind::Ipip => NODE_IPIP,
+        TunnelKind::VxlanV4 => NODE_VXLAN_V4,
+        TunnelKind::VxlanV6 => NODE_VXLAN_V6,
+        TunnelKind::WireguardV4 => NODE_WIREGUARD_V4,
+        TunnelKind::WireguardV6 => NODE_WIREGUARD_V6,
+    }
+}

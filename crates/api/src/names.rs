@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use model::block::Owner;
-use model::id::NodeName;
-use model::net::{Cidr, IfName};
+use model::id::{HandleId, NodeName};
+use model::net::{Cidr, Family, IfName, MacAddr};
+use model::node::TunnelKind;
 use sha1::Digest as _;
 
 /// The label that finds a node's block affinities.
@@ -68,6 +69,45 @@ pub fn load_balancer_handle(service: &str, namespace: &str, uid: &str) -> String
     let whose = format!("{service}-{namespace}-{uid}").to_lowercase();
     let hash = data_encoding::BASE64URL_NOPAD.encode(&sha2::Sha256::digest(whose));
     format!("lb-{}", hash.replace(['-', '_', '.'], "").to_lowercase())
+}
+
+/// Returns the id of the handle that holds the address of a node's tunnel.
+#[must_use]
+pub fn tunnel_handle(kind: TunnelKind, node: &NodeName) -> HandleId {
+    let kind = match kind {
+        TunnelKind::Ipip => "ipip",
+        TunnelKind::VxlanV4 => "vxlan",
+        TunnelKind::VxlanV6 => "vxlan-v6",
+        TunnelKind::WireguardV4 => "wireguard",
+        TunnelKind::WireguardV6 => "wireguard-v6",
+    };
+    HandleId(format!("{kind}-tunnel-addr-{node}"))
+}
+
+/// Returns what is noted as `type` with the address of a node's tunnel.
+#[must_use]
+pub const fn tunnel_type(kind: TunnelKind) -> &'static str {
+    match kind {
+        TunnelKind::Ipip => "ipipTunnelAddress",
+        TunnelKind::VxlanV4 => "vxlanTunnelAddress",
+        TunnelKind::VxlanV6 => "vxlanV6TunnelAddress",
+        TunnelKind::WireguardV4 => "wireguardTunnelAddress",
+        TunnelKind::WireguardV6 => "wireguardV6TunnelAddress",
+    }
+}
+
+/// Returns the Ethernet address that a node's VXLAN device has unless an annotation says
+/// otherwise: 0x66, and five bytes of a hash of the node's name.
+#[must_use]
+pub fn vxlan_mac(node: &NodeName, family: Family) -> MacAddr {
+    let suffix = match family {
+        Family::V4 => "",
+        Family::V6 => "-v6",
+    };
+    let hash = sha1::Sha1::digest(format!("{node}{suffix}"));
+    let mut mac = [0x66; 6];
+    mac.iter_mut().skip(1).zip(&hash[..]).for_each(|(byte, hashed)| *byte = *hashed);
+    MacAddr(mac)
 }
 
 /// Returns the name of the host's side of a pod's veth: the prefix, and 11 digits of a hash.

@@ -193,3 +193,30 @@ proptest! {
         prop_assert_eq!(Block::try_from(&object).unwrap(), second);
     }
 }
+
+#[test]
+fn tunnels_are_named_as_calico_names_them() {
+    use model::net::Family;
+    use model::node::TunnelKind;
+
+    let node = "node-1".parse().unwrap();
+    let names = TunnelKind::ALL.map(|kind| {
+        let handle = names::tunnel_handle(kind, &node);
+        format!("{handle} {} {}", names::tunnel_type(kind), api::annotations::tunnel_addr(kind))
+    });
+    assert_eq!(
+        names,
+        [
+            "ipip-tunnel-addr-node-1 ipipTunnelAddress projectcalico.org/IPv4IPIPTunnelAddr",
+            "vxlan-tunnel-addr-node-1 vxlanTunnelAddress projectcalico.org/IPv4VXLANTunnelAddr",
+            "vxlan-v6-tunnel-addr-node-1 vxlanV6TunnelAddress \
+             projectcalico.org/IPv6VXLANTunnelAddr",
+            "wireguard-tunnel-addr-node-1 wireguardTunnelAddress \
+             projectcalico.org/IPv4WireguardInterfaceAddr",
+            "wireguard-v6-tunnel-addr-node-1 wireguardV6TunnelAddress \
+             projectcalico.org/IPv6WireguardInterfaceAddr",
+        ]
+    );
+    let macs = Family::ALL.map(|family| names::vxlan_mac(&node, family).to_string());
+    assert_eq!(macs, ["66:b3:68:28:39:8e", "66:24:ac:63:df:6c"]);
+}

@@ -127,6 +127,7 @@ metadata:
     projectcalico.org/ASNumber: '1.10'
     projectcalico.org/RouteReflectorClusterID: 244.0.0.1
     projectcalico.org/IPv4IPIPTunnelAddr: 10.244.0.1
+    projectcalico.org/VXLANTunnelMACAddrV6: 66:00:00:00:00:01
 spec: {podCIDRs: [10.244.0.0/24]}
 ",
     );
@@ -135,6 +136,9 @@ spec: {podCIDRs: [10.244.0.0/24]}
     assert_eq!(node.ipv6.unwrap().to_string(), "2001:db8::1/128");
     assert_eq!(node.asn, Some(model::net::Asn(65_546)));
     assert_eq!(node.tunnel_addrs.ipip, Some("10.244.0.1".parse().unwrap()));
+    let macs = [node.tunnel_addrs.vxlan_mac_v4, node.tunnel_addrs.vxlan_mac_v6];
+    let macs = macs.map(|mac| mac.unwrap().to_string());
+    assert_eq!(macs, ["66:b3:68:28:39:8e", "66:00:00:00:00:01"]);
     assert_eq!(node.pod_cidrs[0].to_string(), "10.244.0.0/24");
     let wrong = |annotation: &str| {
         let object = yaml(&format!("metadata: {{name: n, annotations: {{{annotation}}}}}"));

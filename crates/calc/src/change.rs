@@ -27,8 +27,8 @@ pub enum Change {
     Pool(String, Option<Box<IpPool>>),
     /// A claim on a block.
     Affinity(String, Option<Affinity>),
-    /// A workload of this node.
-    Endpoint(NamespacedName, Option<Box<WorkloadEndpoint>>),
+    /// A workload, of this node or of another.
+    Endpoint(NamespacedName, Option<Arc<WorkloadEndpoint>>),
     /// How the cluster speaks BGP; `None` is the default.
     Bgp(Option<Box<BgpConfiguration>>),
     /// How one node speaks BGP otherwise.
@@ -45,32 +45,105 @@ pub enum Change {
     EndpointSlice(NamespacedName, Option<Arc<EndpointSlice>>),
 }
 
-impl Cluster {
-    /// Takes note of `change`.
-    pub fn apply(&mut self, change: Change) {
-        match change {
-            Change::Node(name, node) => put(&mut self.nodes, name, node.map(|node| *node)),
-            Change::Pool(name, pool) => put(&mut self.pools, name, pool.map(|pool| *pool)),
-            Change::Affinity(name, affinity) => put(&mut self.affinities, name, affinity),
-            Change::Endpoint(name, endpoint) => {
-                put(&mut self.endpoints, name, endpoint.map(|endpoint| *endpoint));
-            }
-            Change::Bgp(bgp) => self.bgp = bgp.map(|bgp| *bgp).unwrap_or_default(),
-            Change::NodeBgp(name, own) => put(&mut self.node_bgp, name, own.map(|own| *own)),
-            Change::Peer(name, peer) => put(&mut self.peers, name, peer.map(|peer| *peer)),
-            Change::Filter(name, filter) => {
-                put(&mut self.filters, name, filter.map(|filter| *filter));
-            }
-            Change::Secret(name, values) => put(&mut self.secrets, name, Some(values)),
-            Change::Service(name, service) => put(&mut self.services, name, service),
-            Change::EndpointSlice(name, slice) => put(&mut self.endpoint_slices, name, slice),
-        }
+/// What has to be calculated again after a change.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Affected {
+    /// [`Cluster::desired`].
+    pub desired: bool,
+    /// [`Cluster::overlay`].
+    pub overlay: bool,
+}
+
+impl std::ops::BitOrAssign for Affected {
+    fn bitor_assign(&mut self, other: Self) {
+        self.desired |= other.desired;
+        self.overlay |= other.overlay;
     }
 }
 
-fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+impl Affected {
+    /// Everything.
+    pub const ALL: Self = Self { desired: true, overlay: true };
+
+    const fn both(is_new: bool) -> Self {
+        Self { desired: is_new, overlay: is_new }
+    }
+
+    const fn desired(is_new: bool) -> Self {
+        Self { desired: is_new, overlay: false }
+    }
+}
+
+impl Cluster {
+    /// Takes note of `change`, and returns what that may change in turn.
+    pub fn apply(&mut self, change: Change) -> Affected {
+        match change {
+            Change::Node(name, node) => {
+                Affected::both(put(&mut self.nodes, name, node.map(|node| *node)))
+            }
+            Change::Pool(name, pool) => {
+                Affected::both(put(&mut self.pools, name, pool.map(|pool| *pool)))
+            }
+            Change::Affinity(name, affinity) => {
+                self.blocks.replace(self.affinities.get(&name), affinity.as_ref());
+                Affected::both(put(&mut self.affinities, name, affinity))
+            }
+            Change::Endpoint(name, endpoint) => self.apply_endpoint(name, endpoint),
+            Change::Bgp(bgp) => {
+                let bgp = bgp.map(|bgp| *bgp).unwrap_or_default();
+                let old = std::mem::replace(&mut self.bgp, bgp);
+                Affected::desired(old != self.bgp)
+            }
+            Change::NodeBgp(name, own) => {
+                Affected::desired(put(&mut self.node_bgp, name, own.map(|own| *own)))
+            }
+            Change::Peer(name, peer) => {
+                Affected::desired(put(&mut self.peers, name, peer.map(|peer| *peer)))
+            }
+            Change::Filter(name, filter) => {
+                Affected::desired(put(&mut self.filters, name, filter.map(|filter| *filter)))
+            }
+            Change::Secret(name, values) => {
+                Affected::desired(put(&mut self.secrets, name, Some(values)))
+            }
+            Change::Service(name, service) => {
+                Affected::desired(put(&mut self.services, name, service))
+            }
+            Change::EndpointSlice(name, slice) => {
+                Affected::desired(put(&mut self.endpoint_slices, name, slice))
+            }
+        }
+    }
+
+    /// Pods of other nodes matter only where their address is not in a block of their node.
+    fn apply_endpoint(
+        &mut self,
+        name: NamespacedName,
+        endpoint: Option<Arc<WorkloadEndpoint>>,
+    ) -> Affected {
+        let (own, remote) = match endpoint {
+            Some(endpoint) if endpoint.node == self.this_node => (Some(endpoint), None),
+            endpoint => (None, endpoint),
+        };
+        let old = self.remote.get(&name);
+        let is_lent = old
+            .into_iter()
+            .chain(&remote)
+            .any(|pod| pod.addrs.iter().any(|addr| self.blocks.owner_of(*addr) != Some(&pod.node)));
+        let is_new = put(&mut self.remote, name.clone(), remote);
+        let desired = put(&mut self.endpoints, name, own);
+        Affected { desired, overlay: is_new && is_lent }
+    }
+}
+
+/// Returns whether that made a difference.
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
     match value {
-        Some(value) => map.insert(key, value),
-        None => map.remove(&key),
-    };
+        Some(value) if map.get(&key) == Some(&value) => false,
+        Some(value) => {
+            map.insert(key, value);
+            true
+        }
+        None => map.remove(&key).is_some(),
+    }
 }

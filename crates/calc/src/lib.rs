@@ -8,6 +8,7 @@
 //! ```text
 //!  nodes, pools, affinities, endpoints, BGP objects   (Cluster)
 //!        │
+//!        ├─ overlay::of       tunnels, and routes to other nodes' pods that need them
 //!        ├─ routes::local     /32 and /128 of local pods, blackholes of own blocks
 //!        ├─ sessions::of      the mesh and the configured peers
 //!        └─ advertise::of     own confirmed blocks, addresses borrowed from others', Services
@@ -24,26 +25,32 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod advertise;
+mod blocks;
 mod change;
 pub mod next_hop;
+pub mod overlay;
 pub mod policy;
 mod routes;
 mod secrets;
 mod sessions;
+pub mod tunnels;
 
 #[cfg(test)]
 mod sequences;
 
-pub use change::Change;
+pub use change::{Affected, Change};
+pub use overlay::Overlay;
 pub use secrets::SecretValues;
+pub use tunnels::TunnelSettings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use blocks::{Blocks, confirmed};
 use model::bgp_filter::BgpFilter;
-use model::block::{Affinity, AffinityState, Owner};
+use model::block::Affinity;
 use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
@@ -64,10 +71,16 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeName, Node>,
     /// Every pool, by name.
     pub pools: BTreeMap<String, IpPool>,
-    /// Claims on blocks, by object name; those of other nodes are ignored.
-    pub affinities: BTreeMap<String, Affinity>,
+    /// Claims on blocks, by object name; those of other nodes are known while a pool uses tunnels.
+    affinities: BTreeMap<String, Affinity>,
+    /// The same, by range.
+    blocks: Blocks,
     /// The workloads of this node.
-    pub endpoints: BTreeMap<NamespacedName, WorkloadEndpoint>,
+    pub endpoints: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
+    /// The workloads of other nodes.
+    remote: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
+    /// What administrators decide about tunnels.
+    pub tunnels: TunnelSettings,
     /// How the cluster speaks BGP; the default if the object is absent.
     pub bgp: BgpConfiguration,
     /// The configured peers, by name.
@@ -124,7 +137,10 @@ impl Cluster {
             nodes: BTreeMap::new(),
             pools: BTreeMap::new(),
             affinities: BTreeMap::new(),
+            blocks: Blocks::default(),
             endpoints: BTreeMap::new(),
+            remote: BTreeMap::new(),
+            tunnels: TunnelSettings::default(),
             bgp: BgpConfiguration::default(),
             peers: BTreeMap::new(),
             node_bgp: BTreeMap::new(),
@@ -150,6 +166,32 @@ impl Cluster {
         (desired, problems)
     }
 
+    /// Returns what this node should hold of tunnels, and what could not be followed.
+    #[must_use]
+    pub fn overlay(&self) -> (Overlay, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let overlay = overlay::of(self, &mut problems);
+        problems.sort();
+        (overlay, problems)
+    }
+
+    /// Must the claims of other nodes on blocks be known?
+    #[must_use]
+    pub fn needs_all_blocks(&self) -> bool {
+        let kinds = model::node::TunnelKind::ALL.into_iter();
+        kinds.into_iter().any(|kind| self.tunnels.is_enabled(kind, self.pools.values()))
+    }
+
+    /// Forgets the claims of other nodes on blocks.
+    pub fn forget_other_blocks(&mut self) {
+        let is_own = |affinity: &Affinity| matches!(&affinity.owner, model::block::Owner::Host(node) if *node == self.this_node);
+        let others = self.affinities.iter().filter(|(_, affinity)| !is_own(affinity));
+        let others: Vec<String> = others.map(|(name, _)| name.clone()).collect();
+        for name in others {
+            self.apply(Change::Affinity(name, None));
+        }
+    }
+
     /// Returns this node, once the datastore has it.
     fn node(&self) -> Option<&Node> {
         self.nodes.get(&self.this_node)
@@ -160,9 +202,8 @@ impl Cluster {
     /// A pending affinity is none: its block may turn out to be another node's.
     fn own_blocks(&self) -> impl Iterator<Item = Cidr> {
         self.affinities.values().filter_map(|affinity| {
-            let is_own = matches!(&affinity.owner, Owner::Host(node) if *node == self.this_node);
-            let is_sure = affinity.state == AffinityState::Confirmed && !affinity.is_deleted;
-            (is_own && is_sure).then_some(affinity.cidr)
+            let (cidr, node) = confirmed(affinity)?;
+            (*node == self.this_node).then_some(cidr)
         })
     }
 }

@@ -67,7 +67,7 @@ fn endpoint(name: &str, addr: &str) -> Change {
         profiles: Vec::new(),
         ports: Vec::new(),
     };
-    Change::Endpoint(pod, Some(Box::new(endpoint)))
+    Change::Endpoint(pod, Some(Arc::new(endpoint)))
 }
 
 fn after(changes: impl IntoIterator<Item = Change>) -> (Desired, Vec<Problem>) {

@@ -49,6 +49,7 @@ mod pools;
 mod ranges;
 mod release;
 pub mod slots;
+pub mod tunnel;
 
 pub use assign::{Assigned, Assignment, Request, Scene};
 pub use failure::{Failure, Limit, PoolUsage};

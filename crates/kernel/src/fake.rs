@@ -1,8 +1,12 @@
-//! A working route table in memory, for tests without privileges.
+//! A working route table and tunnels in memory, for tests without privileges.
 //!
-//! It behaves as the kernel does where callers can tell: routes need their link,
+//! The table behaves as the kernel does where callers can tell: routes need their link,
 //! gateways must be within reach, a link takes its routes with it, and one
 //! destination has one route. `tests/route_table.rs` holds it to that.
+
+mod tunnels;
+
+pub use tunnels::Tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -54,7 +58,7 @@ impl Routes {
         state.links.remove(name);
         let State { links, routes, .. } = &mut *state;
         routes.retain(|_, route| match &route.target {
-            RouteTarget::Link(if_name) => if_name != name,
+            RouteTarget::Link(if_name) | RouteTarget::Tunnel(if_name, _) => if_name != name,
             RouteTarget::Blackhole => true,
             RouteTarget::Via(gateways) => gateways.iter().all(|addr| is_reachable(links, *addr)),
         });
@@ -121,8 +125,14 @@ impl State {
     fn check(&self, route: &Route, dst: Cidr) -> Result<(), Error> {
         match &route.target {
             RouteTarget::Blackhole => Ok(()),
-            RouteTarget::Link(if_name) if self.links.contains_key(if_name) => Ok(()),
-            RouteTarget::Link(if_name) => Err(Error::NoSuchLink { if_name: if_name.clone() }),
+            RouteTarget::Link(if_name) | RouteTarget::Tunnel(if_name, _)
+                if self.links.contains_key(if_name) =>
+            {
+                Ok(())
+            }
+            RouteTarget::Link(if_name) | RouteTarget::Tunnel(if_name, _) => {
+                Err(Error::NoSuchLink { if_name: if_name.clone() })
+            }
             RouteTarget::Via(gateways) => {
                 let unwritable = |problem| Err(Error::Unwritable { dst: dst.to_string(), problem });
                 if gateways.is_empty() {

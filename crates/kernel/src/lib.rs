@@ -8,7 +8,8 @@
 //!  conntrack ──── connections that the kernel follows: listed, marked, forgotten
 //!  monitor ────── what others change there, and when events were lost
 //!  route_table ── one table as a map from destination to `model::desired::Route`
-//!  fake ───────── the same table in memory; both pass the same tests
+//!  tunnels ────── tunnel devices with their neighbours and far ends
+//!  fake ───────── the same table and tunnels in memory; both pass the same tests
 //!  sysctl  files  directory  lock  process  socket
 //! ```
 //!
@@ -37,6 +38,7 @@ pub mod process;
 pub mod route_table;
 pub mod socket;
 pub mod sysctl;
+pub mod tunnels;
 pub mod wireguard;
 
 pub use monitor::Monitor;
@@ -45,4 +47,5 @@ pub use netns::Netns;
 pub use nftables::Nftables;
 pub use nix::errno::Errno;
 pub use route_table::RouteTable;
+pub use tunnels::Tunnels;
 pub use wireguard::Wireguard;

@@ -13,8 +13,8 @@ mod transport;
 
 pub use addr::{AddrScope, LinkAddr};
 pub use error::{Error, Refusal};
-pub use link::{Link, VethSpec};
-pub use neigh::Neighbour;
+pub use link::{Link, VethSpec, VxlanLink};
+pub use neigh::{Forward, Neighbour, NeighbourChange};
 pub use route::{
     DEFAULT_METRIC_V6, MAIN_TABLE, NextHop, RouteChange, RouteEntry, RouteFilter, Target,
     default_metric,

@@ -81,9 +81,10 @@ impl KernelRoutes {
             RouteTarget::Via(gateways) => {
                 Target::Via(gateways.iter().copied().map(NextHop::new).collect())
             }
-            RouteTarget::Link(if_name) => {
-                let missing = || Error::NoSuchLink { if_name: if_name.clone() };
-                Target::Link(*indexes.get(if_name).ok_or_else(missing)?)
+            RouteTarget::Link(if_name) => Target::Link(index_of(if_name, indexes)?),
+            RouteTarget::Tunnel(if_name, gateway) => {
+                let hop = NextHop::on(index_of(if_name, indexes)?, *gateway);
+                Target::Via(vec![NextHop { is_on_link: true, ..hop }])
             }
         };
         Ok(self.entry_to(*dst, target, route))
@@ -108,7 +109,9 @@ impl KernelRoutes {
                 // A deletion names no interface, which may be gone.
                 let target = match &route.target {
                     RouteTarget::Blackhole => Target::Blackhole,
-                    RouteTarget::Link(_) | RouteTarget::Via(_) => Target::Via(Vec::new()),
+                    RouteTarget::Link(_) | RouteTarget::Via(_) | RouteTarget::Tunnel(..) => {
+                        Target::Via(Vec::new())
+                    }
                 };
                 Ok(RouteChange::Delete(self.entry_to(*dst, target, route)))
             }
@@ -119,7 +122,7 @@ impl KernelRoutes {
 impl RouteTable for KernelRoutes {
     async fn list(&self) -> Result<BTreeMap<Cidr, Route>, Error> {
         let entries = self.netlink.routes(&self.filter).await?;
-        let names: BTreeMap<IfIndex, IfName> = if entries.iter().any(RouteEntry::is_to_link) {
+        let names: BTreeMap<IfIndex, IfName> = if entries.iter().any(RouteEntry::needs_link) {
             self.netlink.links().await?.into_iter().map(|link| (link.index, link.name)).collect()
         } else {
             BTreeMap::new()
@@ -170,8 +173,11 @@ impl Change {
 
     fn if_name(&self) -> Option<&IfName> {
         match self {
-            Self::Upsert(_, Route { target: RouteTarget::Link(if_name), .. }) => Some(if_name),
-            Self::Upsert(..) | Self::Delete(..) => None,
+            Self::Upsert(_, route) => match &route.target {
+                RouteTarget::Link(if_name) | RouteTarget::Tunnel(if_name, _) => Some(if_name),
+                RouteTarget::Blackhole | RouteTarget::Via(_) => None,
+            },
+            Self::Delete(..) => None,
         }
     }
 }
@@ -184,6 +190,11 @@ impl std::fmt::Display for Change {
     }
 }
 
+fn index_of(if_name: &IfName, indexes: &BTreeMap<IfName, IfIndex>) -> Result<IfIndex, Error> {
+    let missing = || Error::NoSuchLink { if_name: if_name.clone() };
+    indexes.get(if_name).copied().ok_or_else(missing)
+}
+
 fn name_and_index(link: Link) -> (IfName, IfIndex) {
     (link.name, link.index)
 }
@@ -194,6 +205,10 @@ fn target(target: Target, names: &BTreeMap<IfIndex, IfName>) -> Option<RouteTarg
     match target {
         Target::Blackhole => Some(RouteTarget::Blackhole),
         Target::Link(index) => names.get(&index).cloned().map(RouteTarget::Link),
+        Target::Via(hops) if RouteEntry::tunnel_of(&hops).is_some() => {
+            let (link, gateway) = RouteEntry::tunnel_of(&hops)?;
+            Some(RouteTarget::Tunnel(names.get(&link)?.clone(), gateway))
+        }
         Target::Via(hops) => {
             let gateways: BTreeSet<IpAddr> = hops.into_iter().map(|hop| hop.gateway).collect();
             Some(RouteTarget::Via(gateways))

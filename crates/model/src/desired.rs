@@ -5,10 +5,14 @@
 
 mod bgp;
 pub mod policy;
+mod tunnel;
 
 pub use bgp::{
     AddPath, Advertisements, BfdSettings, BgpSession, Filters, Origination, Password, Reflection,
     Role,
+};
+pub use tunnel::{
+    TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
 };
 
 use std::collections::BTreeSet;
@@ -35,6 +39,8 @@ pub enum RouteTarget {
     Blackhole,
     /// To one of several gateways; never empty.
     Via(BTreeSet<IpAddr>),
+    /// Out of a tunnel, to its far end, though no network of the tunnel's holds that (`onlink`).
+    Tunnel(IfName, IpAddr),
 }
 
 /// The number that says whose route it is (rtnetlink(7), `rtm_protocol`).
@@ -55,6 +61,9 @@ impl fmt::Display for Route {
         match &self.target {
             RouteTarget::Link(if_name) => write!(f, "dev {if_name} scope link")?,
             RouteTarget::Blackhole => write!(f, "blackhole")?,
+            RouteTarget::Tunnel(if_name, gateway) => {
+                write!(f, "via {gateway} dev {if_name} onlink")?;
+            }
             RouteTarget::Via(gateways) => {
                 for (index, gateway) in gateways.iter().enumerate() {
                     write!(f, "{}via {gateway}", if index == 0 { "" } else { " " })?;

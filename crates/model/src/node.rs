@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::Labels;
 use crate::id::NodeName;
-use crate::net::{Asn, Cidr, Family, InterfaceAddr};
+use crate::net::{Asn, Cidr, Family, InterfaceAddr, MacAddr};
 
 /// A node of the cluster, from the Kubernetes Node and its annotations.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +40,77 @@ pub struct TunnelAddrs {
     pub wireguard_v4: Option<IpAddr>,
     /// On `wg-v6.cali`.
     pub wireguard_v6: Option<IpAddr>,
+    /// The Ethernet address of `vxlan.calico`.
+    pub vxlan_mac_v4: Option<MacAddr>,
+    /// The Ethernet address of `vxlan-v6.calico`.
+    pub vxlan_mac_v6: Option<MacAddr>,
+}
+
+/// What a tunnel's address is for; each node has at most one of each kind.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum TunnelKind {
+    /// IP in IP (RFC 2003).
+    Ipip,
+    /// VXLAN (RFC 7348) for IPv4 pools.
+    VxlanV4,
+    /// VXLAN for IPv6 pools.
+    VxlanV6,
+    /// `WireGuard` for IPv4 pools.
+    WireguardV4,
+    /// `WireGuard` for IPv6 pools.
+    WireguardV6,
+}
+
+impl TunnelKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::Ipip, Self::VxlanV4, Self::VxlanV6, Self::WireguardV4, Self::WireguardV6];
+
+    /// Returns the kind of VXLAN for pools of `family`.
+    #[must_use]
+    pub const fn vxlan(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::VxlanV4,
+            Family::V6 => Self::VxlanV6,
+        }
+    }
+
+    /// Returns the family of its addresses.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Ipip | Self::VxlanV4 | Self::WireguardV4 => Family::V4,
+            Self::VxlanV6 | Self::WireguardV6 => Family::V6,
+        }
+    }
+}
+
+impl TunnelAddrs {
+    /// Returns the address of a kind of tunnel.
+    #[must_use]
+    pub const fn get(&self, kind: TunnelKind) -> Option<IpAddr> {
+        match kind {
+            TunnelKind::Ipip => self.ipip,
+            TunnelKind::VxlanV4 => self.vxlan_v4,
+            TunnelKind::VxlanV6 => self.vxlan_v6,
+            TunnelKind::WireguardV4 => self.wireguard_v4,
+            TunnelKind::WireguardV6 => self.wireguard_v6,
+        }
+    }
+
+    /// Returns all addresses that there are.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
+        TunnelKind::ALL.into_iter().filter_map(|kind| self.get(kind))
+    }
+
+    /// Returns the Ethernet address of the VXLAN device for pools of `family`.
+    #[must_use]
+    pub const fn vxlan_mac(&self, family: Family) -> Option<MacAddr> {
+        match family {
+            Family::V4 => self.vxlan_mac_v4,
+            Family::V6 => self.vxlan_mac_v6,
+        }
+    }
 }
 
 impl Node {

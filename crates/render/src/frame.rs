@@ -29,7 +29,7 @@ const TO_HOST: &str = "cali-wl-to-host";
 const SERVICE_LOOP: &str = "cali-cidr-block";
 const TRANSLATED_POOLS: &str = "cali-masq-ipam-pools";
 const ALL_POOLS: &str = "cali-all-ipam-pools";
-const ALL_HOSTS: &str = "cali-all-hosts";
+pub(crate) const ALL_HOSTS: &str = "cali-all-hosts";
 
 /// `ICMPv6` (RFC 4861, RFC 2710): listener messages and neighbour discovery.
 const DISCOVERY: (u8, u8) = (130, 136);
@@ -47,6 +47,7 @@ pub(crate) fn fragment(context: &Context<'_>) -> Fragment {
         filter(&mut part, context);
         nat(&mut part, context.settings);
         host::add(&mut part, context);
+        raw_output(&mut part, context);
         if context.sharing.is_used() {
             set::add_shared(&mut part);
         }
@@ -109,6 +110,7 @@ fn sources(part: &mut Part<'_>, context: &Context<'_>) {
     let jump = Verdict::Jump(CHECK_SOURCE.to_owned());
     rules.extend(for_workloads(settings, Way::In, &jump));
     rules.extend(host::raw_prerouting(context));
+    rules.extend(settings.tunnels.untracked(part.family));
     part.base("raw-PREROUTING", base(BaseKind::Filter, Hook::Prerouting, -300), rules);
 
     part.set(SOURCES, ElementKind::Source, []);
@@ -122,6 +124,15 @@ fn sources(part: &mut Part<'_>, context: &Context<'_>) {
     rules.push(leave(Match::Source(Is::In, SOURCES.to_owned())));
     rules.push(drop_noted(vec![], "the source address is not the workload's"));
     part.chain(CHECK_SOURCE, rules);
+}
+
+/// Of what this machine sends some is not tracked.
+fn raw_output(part: &mut Part<'_>, context: &Context<'_>) {
+    let mut rules = host::raw_output(context);
+    rules.extend(context.settings.tunnels.untracked(part.family));
+    if !rules.is_empty() {
+        part.base("raw-OUTPUT", base(BaseKind::Filter, Hook::Output, -300), rules);
+    }
 }
 
 /// Neighbour discovery uses addresses that are nobody's; routers' messages are
@@ -173,7 +184,8 @@ pub(crate) fn map_of(name: &str) -> String {
 
 fn filter(part: &mut Part<'_>, context: &Context<'_>) {
     let settings = context.settings;
-    let mut input: Vec<Rule> = ended(settings).into_iter().chain([accept_known()]).collect();
+    let mut input = settings.tunnels.input(part.family, ALL_HOSTS);
+    input.extend(ended(settings).into_iter().chain([accept_known()]));
     input.extend(for_workloads(settings, Way::In, &Verdict::Goto(TO_HOST.to_owned())));
     input.extend(host::input(context));
     part.base("filter-INPUT", base(BaseKind::Filter, Hook::Input, 0), input);
@@ -294,5 +306,6 @@ fn nat(part: &mut Part<'_>, settings: &Settings) {
         None => Statement::Masquerade { ports: None },
     };
     rules.push(Rule::new(matches, vec![plain]).noted("natOutgoing"));
+    rules.extend(settings.tunnels.translated(family, &ALL_HOSTS.to_owned()));
     part.base("nat-POSTROUTING", base(BaseKind::Nat, Hook::Postrouting, 110), rules);
 }

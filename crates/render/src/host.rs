@@ -8,7 +8,7 @@ use model::ruleset::{
 };
 
 use crate::fragment::Part;
-use crate::frame::{accept_known, base, no_workload};
+use crate::frame::{ALL_HOSTS, accept_known, base, no_workload};
 use crate::name::{self, Toward};
 use crate::path::{self, Ending};
 use crate::renderer::Context;
@@ -101,17 +101,12 @@ pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
     }
     failsafes(part, settings);
     let accept = accept_allowed(settings);
-    let raw = vec![
-        Rule::new(vec![], vec![Statement::SetMark(settings.marks.none())]),
-        jump(settings, &RAW_OUT, vec![]),
-        keep_untracked(settings),
-    ];
-    part.base("raw-OUTPUT", base(BaseKind::Filter, Hook::Output, -300), raw);
     let pre_dnat = vec![accept_known(), accept.clone(), jump(settings, &PRE_DNAT, vec![])];
     part.base("mangle-PREROUTING", base(BaseKind::Filter, Hook::Prerouting, -150), pre_dnat);
     // Packets of this machine whose destination was translated: their interface is known only later.
     let plain = vec![Match::Translated(Is::NotIn)];
-    let output = vec![accept_known(), accept.clone(), jump(settings, &OUTPUT, plain)];
+    let mut output = settings.tunnels.output(part.family, ALL_HOSTS);
+    output.extend([accept_known(), accept.clone(), jump(settings, &OUTPUT, plain)]);
     part.base("filter-OUTPUT", base(BaseKind::Filter, Hook::Output, 0), output);
     let translated = vec![Match::Translated(Is::In)];
     let postrouting = vec![accept_known(), accept, jump(settings, &OUTPUT, translated)];
@@ -122,6 +117,13 @@ pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
 pub(crate) fn raw_prerouting(context: &Context<'_>) -> Vec<Rule> {
     let settings = context.settings;
     when_used(context, || vec![jump(settings, &RAW_IN, vec![]), keep_untracked(settings)])
+}
+
+/// Before connections of this machine are tracked.
+pub(crate) fn raw_output(context: &Context<'_>) -> Vec<Rule> {
+    let settings = context.settings;
+    let clear = || Rule::new(vec![], vec![Statement::SetMark(settings.marks.none())]);
+    when_used(context, || vec![clear(), jump(settings, &RAW_OUT, vec![]), keep_untracked(settings)])
 }
 
 /// For packets to this machine.

@@ -36,6 +36,7 @@ mod renderer;
 mod rule;
 mod set;
 mod settings;
+pub mod tunnel;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ use model::net::{Cidr, Family};
 use model::policy::Protocol;
 use model::ruleset::{InterfacePattern, Mark};
 
+use crate::tunnel::Tunnels;
+
 /// What administrators decide; the default is Calico's.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -29,6 +31,8 @@ pub struct Settings {
     pub nat: NatSettings,
     /// The addresses of all nodes.
     pub hosts: BTreeSet<IpAddr>,
+    /// Tunnels between nodes.
+    pub tunnels: Tunnels,
     /// The port that workloads must not send VXLAN to; `None` lets them
     /// (`vxlanPort`, `allowVXLANPacketsFromWorkloads`).
     pub refused_vxlan_port: Option<u16>,
@@ -67,6 +71,7 @@ impl Default for Settings {
             pools: Vec::new(),
             nat: NatSettings::default(),
             hosts: BTreeSet::new(),
+            tunnels: Tunnels::default(),
             refused_vxlan_port: Some(4789),
             is_ipip_allowed: false,
             ends_denied: false,

@@ -40,7 +40,8 @@ impl Heard {
     }
 
     pub(crate) fn synced(kind: Kind) -> Self {
-        let is_of_routes = kind == Kind::Services || Kind::ROUTES.contains(&kind);
+        let is_asked_for = matches!(kind, Kind::Services | Kind::OtherAffinities);
+        let is_of_routes = is_asked_for || Kind::ROUTES.contains(&kind);
         Self {
             routes: is_of_routes.then_some(Event::Synced(kind)),
             policy: Kind::POLICY.contains(&kind).then_some(PolicyEvent::Synced(kind)),
@@ -81,15 +82,16 @@ pub(crate) fn affinity(key: &ObjectKey, object: Option<&api::BlockAffinity>) -> 
     Heard::routes(Change::Affinity(key.name.clone(), affinity))
 }
 
-/// Routes are made for this node's pods; policy needs to know everybody's addresses.
+/// Both need to know everybody's addresses: routes, those that lie in other nodes' blocks.
 pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> Heard {
     let prefix = &scope.interface_prefix;
     let read = |pod: &Pod| accepted(api::kubernetes::workload_endpoint(pod, prefix));
-    let endpoint = object.and_then(read).flatten();
-    let own = endpoint.as_ref().filter(|endpoint| endpoint.node == scope.node);
-    let own = Change::Endpoint(name_of(key), own.cloned().map(Box::new));
-    let everybodys = calc::policy::Change::Workload(name_of(key), endpoint.map(Arc::new));
-    Heard { policy: Some(PolicyEvent::Change(everybodys)), ..Heard::routes(own) }
+    let endpoint = object.and_then(read).flatten().map(Arc::new);
+    let for_policy = calc::policy::Change::Workload(name_of(key), endpoint.clone());
+    Heard {
+        policy: Some(PolicyEvent::Change(for_policy)),
+        ..Heard::routes(Change::Endpoint(name_of(key), endpoint))
+    }
 }
 
 /// The object named `default` is the cluster's, `node.<name>` that of one node.

@@ -1,4 +1,5 @@
-//! Watches that come and go with what is configured: Secrets of passwords, and Services.
+//! Watches that come and go with what is configured: Secrets of passwords, Services, and other
+//! nodes' claims on blocks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::path::Path;
 use datastore::{Client, Filter, Mirror, WatchEvent};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use model::id::NodeName;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -16,12 +18,17 @@ use super::watch::{Gone, Listeners, follow, report};
 /// Where Kubernetes says which namespace a pod is in.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Watches what `demand` asks for, until nobody asks any more.
-pub(crate) async fn run(client: Client, listeners: Listeners, mut demand: watch::Receiver<Demand>) {
+/// Watches what `demand` asks for on node `node`, until nobody asks any more.
+pub(crate) async fn run(
+    client: Client,
+    node: NodeName,
+    listeners: Listeners,
+    mut demand: watch::Receiver<Demand>,
+) {
     let namespace = namespace();
     let mut tasks = JoinSet::new();
     let mut secrets: BTreeMap<String, AbortHandle> = BTreeMap::new();
-    let mut services: Option<AbortHandle> = None;
+    let (mut services, mut blocks) = (None, None);
     while demand.changed().await.is_ok() {
         let wanted = demand.borrow_and_update().clone();
         secrets.retain(|name, task| {
@@ -35,17 +42,44 @@ pub(crate) async fn run(client: Client, listeners: Listeners, mut demand: watch:
             let watch = || follow_secret(&client, &namespace, name.clone(), listeners.clone());
             secrets.entry(name.clone()).or_insert_with(|| tasks.spawn(watch()));
         }
-        if !wanted.has_services
-            && let Some(task) = services.take()
-        {
-            task.abort();
-        }
-        if wanted.has_services && services.is_none() {
+        keep(&mut services, wanted.has_services, || {
             let stream = client.watch::<Service>(&Filter::default());
-            let watch = follow(Kind::Services, stream, listeners.clone(), border::service);
-            services = Some(tasks.spawn(watch));
-        }
+            tasks.spawn(follow(Kind::Services, stream, listeners.clone(), border::service))
+        });
+        keep(&mut blocks, wanted.has_all_blocks, || {
+            let stream = client.watch::<api::BlockAffinity>(&affinities(&node, Whose::Others));
+            let kind = Kind::OtherAffinities;
+            tasks.spawn(follow(kind, stream, listeners.clone(), border::affinity))
+        });
     }
+}
+
+/// Starts a watch that is wanted, and ends one that is not.
+fn keep(task: &mut Option<AbortHandle>, is_wanted: bool, start: impl FnOnce() -> AbortHandle) {
+    match (is_wanted, task.take()) {
+        (true, running) => *task = running.or_else(|| Some(start())),
+        (false, running) => running.into_iter().for_each(|running| running.abort()),
+    }
+}
+
+/// Whose claims on blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    /// This node's.
+    Own,
+    /// All others.
+    Others,
+}
+
+/// Returns what selects claims on blocks, so that nothing is heard of twice.
+pub(crate) fn affinities(node: &NodeName, whose: Whose) -> Filter {
+    let operator = match whose {
+        Whose::Own => "=",
+        Whose::Others => "!=",
+    };
+    let hash = api::names::hostname_hash(node.as_str());
+    let labels = format!("{}{operator}{hash}", api::names::HOSTNAME_HASH_LABEL);
+    Filter { labels: Some(labels), ..Filter::default() }
 }
 
 /// Returns the namespace that passwords lie in: that of calico-node.

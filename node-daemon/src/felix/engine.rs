@@ -14,19 +14,23 @@
 //!   in the datastore.
 //! * Everything else that is ours and not wanted goes at once.
 
+mod tunnels;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use calc::next_hop::UnderlayTable;
-use calc::{Change, Cluster, Desired, Problem};
-use model::desired::{Route, RouteProtocol, RouteTarget};
+use calc::tunnels::ETHERNET;
+use calc::{Affected, Change, Cluster, Desired, Problem};
+use model::desired::{Route, RouteTarget, TunnelDevice};
 use model::id::NodeName;
 use model::net::{Cidr, IfName};
 use model::time::Timestamp;
 use reconcile::{Backoff, Table};
 
-use super::event::{Applied, Demand, Effect, Event, KernelState, Kind};
+use super::event::{Applied, Demand, Effect, Event, KernelState, Kind, RouteSettings};
+use tunnels::Tunnels;
 
 /// How long a workload's route may be there without its workload.
 ///
@@ -47,11 +51,15 @@ pub(crate) struct Engine {
     has_bgp_converged: bool,
     /// What was last calculated, and the problems found; `None` until in sync.
     calculated: Option<(Desired, Vec<Problem>)>,
-    is_store_changed: bool,
+    /// What has to be calculated again.
+    affected: Affected,
+    tunnels: Tunnels,
     /// What was last asked for.
     demand: Demand,
     /// Have all Services been seen since they were asked for?
     are_services_synced: bool,
+    /// Have all other nodes' claims on blocks been seen since they were asked for?
+    are_blocks_synced: bool,
     /// Since when workloads' routes are there without a workload.
     unknown_since: BTreeMap<Cidr, Timestamp>,
 }
@@ -69,9 +77,11 @@ impl Engine {
             learned: BTreeMap::new(),
             has_bgp_converged: false,
             calculated: None,
-            is_store_changed: false,
+            affected: Affected::default(),
+            tunnels: Tunnels::new(),
             demand: Demand::default(),
             are_services_synced: false,
+            are_blocks_synced: false,
             unknown_since: BTreeMap::new(),
         }
     }
@@ -82,17 +92,24 @@ impl Engine {
             Event::Store(change) => self.store(change),
             Event::Synced(Kind::Services) => {
                 self.are_services_synced = true;
-                self.is_store_changed = true;
+                self.affected.desired = true;
             }
-            Event::Synced(kind) => self.is_store_changed |= self.unsynced.remove(&kind),
-            Event::DeviceRouteProtocol(protocol) => {
-                self.is_store_changed |= self.cluster.device_route_protocol != protocol;
-                self.cluster.device_route_protocol = protocol;
+            Event::Synced(Kind::OtherAffinities) => {
+                self.are_blocks_synced = self.demand.has_all_blocks;
+                self.affected.overlay = true;
             }
+            Event::Synced(kind) => {
+                if self.unsynced.remove(&kind) {
+                    self.affected = Affected::ALL;
+                }
+            }
+            Event::Settings(settings) => self.settings(*settings),
             Event::Kernel(state) => self.take_kernel(*state, now),
             Event::Learned(changes) => self.learn(changes),
             Event::BgpConverged => self.has_bgp_converged = true,
             Event::Applied(results) => self.note_applied(results, now),
+            Event::DevicesApplied(results) => self.tunnels.note_devices(results, now),
+            Event::EntriesApplied(results) => self.tunnels.note_entries(results, now),
         }
     }
 
@@ -108,25 +125,29 @@ impl Engine {
             return effects;
         }
         effects.extend(self.recalculate());
-        if self.routes.needs_list(now) {
+        if self.routes.needs_list(now) || self.tunnels.needs_list(now) {
             effects.push(Effect::ListKernel);
             return effects;
         }
+        if let Some(devices) = self.tunnels.devices_first(now) {
+            effects.push(devices);
+            return effects;
+        }
+        let plan = self.tunnels.plan(now, &self.cluster);
         let desired = self.desired_routes();
         let wanted = self.with_kept(desired, now);
         self.routes.want_all(wanted);
         let changes = self.routes.due(now);
-        if !changes.is_empty() {
-            // Routes come first: peers must not send packets that would find none.
-            effects.insert(0, Effect::Routes(changes));
-        }
-        effects
+        let routes = (!changes.is_empty()).then_some(Effect::Routes(changes));
+        // Routes come first: peers must not send packets that would find none.
+        plan.before.into_iter().chain(routes).chain(plan.after).chain(effects).collect()
     }
 
     /// Returns when [`Engine::flush`] has something to do although nothing happens until then.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let grace = self.unknown_since.values().map(|since| *since + ADD_GRACE).min();
-        [grace, self.routes.next_deadline()].into_iter().flatten().min()
+        let tables = [self.routes.next_deadline(), self.tunnels.next_deadline()];
+        tables.into_iter().chain([grace]).flatten().min()
     }
 
     /// Is every kind of object in sync?
@@ -139,9 +160,9 @@ impl Engine {
         self.unsynced.iter().copied()
     }
 
-    /// Returns the number of routes that could not be written and will be tried again.
+    /// Returns the number of routes and parts of tunnels that could not be written and will be tried again.
     pub(crate) fn failing_routes(&self) -> usize {
-        self.routes.failing().count()
+        self.routes.failing().count().saturating_add(self.tunnels.failing())
     }
 
     /// Returns what is known of the datastore.
@@ -152,8 +173,23 @@ impl Engine {
     /// Endpoints of Services come and go all the time; mostly nobody announces any.
     fn store(&mut self, change: Change) {
         let is_about_services = matches!(change, Change::Service(..) | Change::EndpointSlice(..));
-        self.is_store_changed |= !is_about_services || self.demand.has_services;
-        self.cluster.apply(change);
+        let affected = self.cluster.apply(change);
+        if !is_about_services || self.demand.has_services {
+            self.affected |= affected;
+        }
+    }
+
+    fn settings(&mut self, new: RouteSettings) {
+        if self.cluster.device_route_protocol != new.device_route_protocol {
+            self.cluster.device_route_protocol = new.device_route_protocol;
+            self.affected.desired = true;
+        }
+        let host_mtu = self.cluster.tunnels.host_mtu;
+        let tunnels = calc::TunnelSettings { host_mtu, ..new.tunnels };
+        if self.cluster.tunnels != tunnels {
+            self.cluster.tunnels = tunnels;
+            self.affected.overlay = true;
+        }
     }
 
     /// Returns what must be watched from now on, if that has changed.
@@ -161,6 +197,7 @@ impl Engine {
         let demand = Demand {
             secrets: self.cluster.wanted_secrets(),
             has_services: self.cluster.bgp.services.ranges().next().is_some(),
+            has_all_blocks: self.cluster.needs_all_blocks(),
         };
         if demand == self.demand {
             return Vec::new();
@@ -170,6 +207,10 @@ impl Engine {
             self.cluster.services.clear();
             self.are_services_synced = false;
         }
+        if !demand.has_all_blocks {
+            self.cluster.forget_other_blocks();
+            self.are_blocks_synced = false;
+        }
         self.demand = demand.clone();
         vec![Effect::Demand(demand)]
     }
@@ -177,7 +218,11 @@ impl Engine {
     /// Is all known that was asked for?
     fn is_demand_met(&self) -> bool {
         let are_services_known = !self.demand.has_services || self.are_services_synced;
-        self.cluster.are_secrets_known() && are_services_known
+        self.cluster.are_secrets_known() && are_services_known && self.are_blocks_known()
+    }
+
+    fn are_blocks_known(&self) -> bool {
+        !self.demand.has_all_blocks || self.are_blocks_synced
     }
 
     fn learn(&mut self, changes: Vec<(Cidr, BTreeSet<IpAddr>)>) {
@@ -193,7 +238,14 @@ impl Engine {
     fn take_kernel(&mut self, state: KernelState, now: Timestamp) {
         self.underlay = state.underlay;
         self.workload_links = state.workload_links;
-        self.routes.listed(state.routes, now + self.refresh_interval);
+        let next = now + self.refresh_interval;
+        self.routes.listed(state.routes, next);
+        self.tunnels.listed(state.tunnels, next);
+        let host_mtu = state.host_mtu.unwrap_or(ETHERNET);
+        if self.cluster.tunnels.host_mtu != host_mtu {
+            self.cluster.tunnels.host_mtu = host_mtu;
+            self.affected.overlay = true;
+        }
     }
 
     /// Takes note of how changes went. After a failure nobody knows what the kernel holds.
@@ -217,7 +269,26 @@ impl Engine {
     /// Advertisements come before sessions, so that a new session's first
     /// updates are complete and its End-of-RIB tells the truth.
     fn recalculate(&mut self) -> Vec<Effect> {
-        if !std::mem::take(&mut self.is_store_changed) {
+        let told = self.problems();
+        // Other nodes' blocks are known as a whole, or what is known of tunnels stays.
+        if self.affected.overlay && self.are_blocks_known() {
+            self.affected.overlay = false;
+            self.tunnels.recalculate(&self.cluster);
+        }
+        let mut effects = self.recalculate_own();
+        let problems = self.problems();
+        effects.extend((problems != told).then_some(Effect::Problems(problems)));
+        effects
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let own = self.calculated.as_ref().map(|(_, problems)| problems.clone());
+        let all = own.unwrap_or_default().into_iter();
+        all.chain(self.tunnels.problems().iter().cloned()).collect()
+    }
+
+    fn recalculate_own(&mut self) -> Vec<Effect> {
+        if !std::mem::take(&mut self.affected.desired) {
             return Vec::new();
         }
         let (desired, problems) = self.cluster.desired();
@@ -231,9 +302,6 @@ impl Engine {
         }
         if before.is_none_or(|(old, _)| old.sessions != desired.sessions) {
             effects.push(Effect::Sessions(desired.sessions.clone()));
-        }
-        if before.map_or(!problems.is_empty(), |(_, old)| *old != problems) {
-            effects.push(Effect::Problems(problems.clone()));
         }
         self.calculated = Some((desired, problems));
         effects
@@ -251,17 +319,21 @@ impl Engine {
         };
         let learned = self.learned.iter().filter(|(dst, _)| !is_refused(dst));
         let learned = learned.filter_map(|(dst, next_hops)| {
-            let gateways = self.gateways(next_hops);
-            let target = (!gateways.is_empty()).then_some(RouteTarget::Via(gateways))?;
-            Some((*dst, Route { target, protocol: RouteProtocol::CALICO }))
+            Some((*dst, self.tunnels.learned(dst, next_hops, |hops| self.gateways(hops))?))
         });
         let is_ready = |route: &Route| match &route.target {
             RouteTarget::Link(if_name) => self.workload_links.contains(if_name),
-            RouteTarget::Blackhole | RouteTarget::Via(_) => true,
+            RouteTarget::Blackhole | RouteTarget::Via(_) | RouteTarget::Tunnel(..) => true,
         };
+        let is_reachable = |route: &Route| match &route.target {
+            RouteTarget::Via(gateways) => !self.underlay.gateways(gateways).is_empty(),
+            RouteTarget::Link(_) | RouteTarget::Blackhole | RouteTarget::Tunnel(..) => true,
+        };
+        let others = self.tunnels.routes().filter(|(_, route)| is_reachable(route));
         let own = desired.into_iter().flat_map(|desired| &desired.routes);
         let own = own.filter(|(_, route)| is_ready(route));
-        learned.chain(own.map(|(dst, route)| (*dst, route.clone()))).collect()
+        let known = others.chain(own).map(|(dst, route)| (*dst, route.clone()));
+        learned.chain(known).collect()
     }
 
     /// Returns the gateways of `next_hops`; those that we route ourselves lead where our route does.
@@ -269,7 +341,7 @@ impl Engine {
         let own = self.calculated.as_ref().map(|(desired, _)| &desired.routes);
         let resolve = |next_hop: &IpAddr| match own?.get(&Cidr::host(*next_hop))?.target {
             RouteTarget::Via(ref gateways) => Some(gateways.clone()),
-            RouteTarget::Link(_) | RouteTarget::Blackhole => None,
+            RouteTarget::Link(_) | RouteTarget::Blackhole | RouteTarget::Tunnel(..) => None,
         };
         let hops = next_hops.iter();
         let hops = hops.flat_map(|hop| resolve(hop).unwrap_or_else(|| BTreeSet::from([*hop])));
@@ -305,6 +377,10 @@ impl Engine {
                 self.unknown_since.get(&dst).is_some_and(|since| since.until(now) >= ADD_GRACE)
             }
             RouteTarget::Via(_) => self.has_bgp_converged,
+            // Peers announce what is reached by IP in IP, too.
+            RouteTarget::Tunnel(ref device, _) => {
+                self.has_bgp_converged || device.as_str() != TunnelDevice::IPIP
+            }
             RouteTarget::Blackhole => true,
         }
     }

@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use calc::next_hop::UnderlayTable;
-use calc::{Change, Problem};
-use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
-use model::net::{Cidr, IfName};
+use calc::{Change, Problem, TunnelSettings};
+use kernel::tunnels;
+use model::desired::{
+    Advertisements, BgpSession, Route, RouteProtocol, TunnelAddrDemand, TunnelDevice, TunnelEntry,
+    TunnelEntryKey,
+};
+use model::net::{Cidr, IfName, Mtu};
+use model::node::{TunnelAddrs, TunnelKind};
 use model::policy::PolicyKind;
 
 /// An input of the [`Engine`](super::engine::Engine).
@@ -16,8 +21,8 @@ pub(crate) enum Event {
     Store(Change),
     /// All objects of a kind have been seen once.
     Synced(Kind),
-    /// The protocol number of local workloads' routes has changed.
-    DeviceRouteProtocol(RouteProtocol),
+    /// What administrators decide has changed.
+    Settings(Box<RouteSettings>),
     /// What the kernel holds now.
     Kernel(Box<KernelState>),
     /// Routes that BGP learned with their next hops, or lost where there is none.
@@ -26,6 +31,19 @@ pub(crate) enum Event {
     BgpConverged,
     /// How the changes of the last [`Effect::Routes`] went.
     Applied(Vec<Applied>),
+    /// How the changes of the last [`Effect::Devices`] went.
+    DevicesApplied(Vec<DeviceApplied>),
+    /// How the changes of the last [`Effect::Entries`] went.
+    EntriesApplied(Vec<EntryApplied>),
+}
+
+/// What administrators decide about routes and tunnels.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RouteSettings {
+    /// The protocol number of local workloads' routes.
+    pub(crate) device_route_protocol: RouteProtocol,
+    /// Tunnels; the host's MTU is the kernel's to tell.
+    pub(crate) tunnels: TunnelSettings,
 }
 
 /// The kinds of objects that are watched.
@@ -35,8 +53,10 @@ pub(crate) enum Kind {
     Nodes,
     /// Pools.
     Pools,
-    /// Claims on blocks.
+    /// This node's claims on blocks.
     Affinities,
+    /// Other nodes' claims on blocks, while a pool's packets travel in tunnels.
+    OtherAffinities,
     /// Pods.
     Endpoints,
     /// `BGPConfiguration`.
@@ -161,6 +181,10 @@ pub(crate) struct KernelState {
     pub(crate) underlay: UnderlayTable,
     /// Workload interfaces that are up.
     pub(crate) workload_links: BTreeSet<IfName>,
+    /// Tunnel devices and their entries.
+    pub(crate) tunnels: tunnels::State,
+    /// The MTU of the links between nodes; `None` if none of them can be told.
+    pub(crate) host_mtu: Option<Mtu>,
 }
 
 /// Something to be done.
@@ -170,6 +194,14 @@ pub(crate) enum Effect {
     ListKernel,
     /// Make these changes of routes and report each in [`Event::Applied`].
     Routes(Vec<RouteChange>),
+    /// Make these changes of tunnel devices and report each in [`Event::DevicesApplied`].
+    Devices(Vec<DeviceChange>),
+    /// Make these changes of tunnels' entries and report each in [`Event::EntriesApplied`].
+    Entries(Vec<EntryChange>),
+    /// Have these addresses for tunnels, and no others.
+    TunnelAddrs(TunnelNeeds),
+    /// Tell the CNI plugin the MTU of pods.
+    PodMtu(Mtu),
     /// Watch these besides, and nothing else.
     Demand(Demand),
     /// Listen for peers there, and nowhere else.
@@ -189,6 +221,17 @@ pub(crate) struct Demand {
     pub(crate) secrets: BTreeSet<String>,
     /// Whether Services are announced.
     pub(crate) has_services: bool,
+    /// Whether packets travel in tunnels, to blocks of other nodes.
+    pub(crate) has_all_blocks: bool,
+}
+
+/// The addresses that this node's tunnels need, and have.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct TunnelNeeds {
+    /// Where they may come from, for each kind that needs one.
+    pub(crate) demands: BTreeMap<TunnelKind, TunnelAddrDemand>,
+    /// What the node's annotations say.
+    pub(crate) annotated: TunnelAddrs,
 }
 
 /// A change of one of the kernel's routes.
@@ -196,3 +239,15 @@ pub(crate) type RouteChange = reconcile::Change<Cidr, Route>;
 
 /// What came of a change: nothing more to say, or what the kernel said.
 pub(crate) type Applied = (RouteChange, Result<(), String>);
+
+/// A change of one of the tunnel devices.
+pub(crate) type DeviceChange = reconcile::Change<IfName, TunnelDevice>;
+
+/// What came of it.
+pub(crate) type DeviceApplied = (DeviceChange, Result<(), String>);
+
+/// A change of a tunnel's entry.
+pub(crate) type EntryChange = reconcile::Change<TunnelEntryKey, TunnelEntry>;
+
+/// What came of it.
+pub(crate) type EntryApplied = (EntryChange, Result<(), String>);

@@ -1,16 +1,18 @@
 //! The loop around the engine: waits for events, carries out effects, decides nothing.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::kernel::Netlink;
 use ::kernel::monitor::{Monitor, Topic};
+use model::net::Mtu;
 use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::Engine;
-use super::event::{Demand, Effect, Event, RouteChange};
+use super::event::{Demand, DeviceChange, Effect, EntryChange, Event, RouteChange, TunnelNeeds};
 use super::table::{self, Ownership};
-use crate::bgp;
+use crate::{bgp, startup};
 
 /// How long the kernel may change before it is listed: one listing for a burst.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -40,6 +42,10 @@ pub(crate) struct Felix {
     pub(crate) bgp_events: Option<mpsc::Receiver<bgp::Event>>,
     /// What is to be watched because of what is configured.
     pub(crate) demand: watch::Sender<Demand>,
+    /// The addresses that tunnels need.
+    pub(crate) tunnel_needs: watch::Sender<Option<TunnelNeeds>>,
+    /// Where the CNI plugin reads the MTU of pods.
+    pub(crate) mtu_file: PathBuf,
     /// How things are, for health and metrics.
     pub(crate) status: watch::Sender<Status>,
 }
@@ -124,8 +130,8 @@ impl Felix {
     }
 
     fn note(&mut self, event: Event, origin: Instant) {
-        if let Event::DeviceRouteProtocol(protocol) = &event {
-            self.ownership.device_route_protocol = *protocol;
+        if let Event::Settings(settings) = &event {
+            self.ownership.device_route_protocol = settings.device_route_protocol;
         }
         self.engine.handle(event, now(origin));
     }
@@ -170,6 +176,17 @@ impl Felix {
                 Effect::Routes(changes) => {
                     must_list |= !self.change(changes, origin, progress).await;
                 }
+                Effect::Devices(changes) => {
+                    self.change_devices(changes, origin).await;
+                    must_list = true;
+                }
+                Effect::Entries(changes) => {
+                    must_list |= !self.change_entries(changes, origin).await;
+                }
+                Effect::TunnelAddrs(needs) => {
+                    self.tunnel_needs.send_replace(Some(needs));
+                }
+                Effect::PodMtu(mtu) => self.write_mtu(mtu),
                 Effect::Demand(demand) => {
                     self.demand.send_replace(demand);
                 }
@@ -211,6 +228,47 @@ impl Felix {
         failed == 0
     }
 
+    /// Changes tunnel devices; the kernel must be listed afterwards.
+    async fn change_devices(&mut self, changes: Vec<DeviceChange>, origin: Instant) {
+        let results = table::apply_devices(&self.netlink, changes).await;
+        for (change, result) in &results {
+            let device = change.key();
+            match (change, result) {
+                (DeviceChange::Upsert(_, value), Ok(())) => {
+                    tracing::info!(%device, %value, "tunnel set up");
+                }
+                (DeviceChange::Delete(..), Ok(())) => tracing::info!(%device, "tunnel removed"),
+                (_, Err(error)) => {
+                    tracing::warn!(%device, %error, "tunnel not changed, will be retried");
+                }
+            }
+        }
+        self.engine.handle(Event::DevicesApplied(results), now(origin));
+    }
+
+    /// Changes tunnels' entries; returns whether all went well.
+    async fn change_entries(&mut self, changes: Vec<EntryChange>, origin: Instant) -> bool {
+        let results = table::apply_entries(&self.netlink, changes).await;
+        let mut is_well = true;
+        for (change, result) in &results {
+            if let Err(error) = result {
+                let entry = change.key();
+                tracing::warn!(%entry, %error, "tunnel's entry not changed, will be retried");
+                is_well = false;
+            }
+        }
+        self.engine.handle(Event::EntriesApplied(results), now(origin));
+        is_well
+    }
+
+    fn write_mtu(&self, mtu: Mtu) {
+        match startup::write_mtu(&self.mtu_file, mtu) {
+            Ok(true) => tracing::info!(mtu = mtu.0, "new pods get another MTU"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "new pods get a wrong MTU"),
+        }
+    }
+
     async fn tell_bgp(&self, command: bgp::Command) {
         if let Some(commands) = &self.bgp_commands
             && commands.send(command).await.is_err()
@@ -245,7 +303,7 @@ impl Felix {
 ///
 /// [`kernel::netlink::Error`] if there is no netlink socket to be had.
 pub(crate) fn open_kernel() -> Result<(Netlink, Monitor), ::kernel::netlink::Error> {
-    let monitor = Monitor::open(&[Topic::Links, Topic::Routes])?;
+    let monitor = Monitor::open(&[Topic::Links, Topic::Addrs, Topic::Routes])?;
     Ok((Netlink::open()?, monitor))
 }
 

@@ -10,8 +10,9 @@ use model::id::NodeName;
 use serde_json::Value;
 
 use super::border::Heard;
-use super::event::Event;
+use super::event::{Event, RouteSettings};
 use super::policy::{self, event::Event as PolicyEvent};
+use crate::startup;
 
 /// The settings as they are now, from the environment and the datastore.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Settings {
         self.current = new;
         let policy = policy::settings::of(&self.current, workload_prefixes(&self.current));
         Heard {
-            routes: Some(Event::DeviceRouteProtocol(device_protocol(&self.current))),
+            routes: Some(Event::Settings(Box::new(routes(&self.current)))),
             policy: Some(PolicyEvent::Settings(Box::new(policy))),
         }
     }
@@ -80,6 +81,14 @@ pub(crate) fn workload_prefixes(settings: &FelixConfig) -> Vec<String> {
     let prefixes = settings.interfaces.prefix.iter();
     let prefixes: Vec<String> = prefixes.map(|prefix| prefix.as_str().to_owned()).collect();
     if prefixes.is_empty() { vec!["cali".to_owned()] } else { prefixes }
+}
+
+/// Returns the settings of routes and tunnels.
+pub(crate) fn routes(settings: &FelixConfig) -> RouteSettings {
+    RouteSettings {
+        device_route_protocol: device_protocol(settings),
+        tunnels: startup::mtu::tunnels(settings),
+    }
 }
 
 /// Returns the protocol number of local workloads' routes.

@@ -3,21 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calc::next_hop::{Underlay, UnderlayTable};
-use kernel::Netlink;
+use config::value::Pattern;
 use kernel::netlink::{Error, Link, RouteEntry, RouteFilter, Target, default_metric};
 use kernel::route_table::{Change, KernelRoutes, RouteTable as _};
-use model::desired::{Route, RouteProtocol, RouteTarget};
-use model::net::{IfIndex, IfName};
+use kernel::tunnels::{self, KernelTunnels, Tunnels as _};
+use kernel::{Netlink, sysctl};
+use model::desired::{Route, RouteProtocol, RouteTarget, TunnelDevice};
+use model::net::{Family, IfIndex, IfName, Mtu};
 
-use super::event::{Applied, KernelState, RouteChange};
+use super::event::{
+    Applied, DeviceApplied, DeviceChange, EntryApplied, EntryChange, KernelState, RouteChange,
+};
+use crate::startup::mtu;
 
 /// Which of the kernel's routes are ours (ADR 3).
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ownership {
     /// How the names of workload interfaces start.
     pub(crate) interface_prefix: String,
     /// What local workloads' routes carry.
     pub(crate) device_route_protocol: RouteProtocol,
+    /// The names of the links between nodes.
+    pub(crate) mtu_pattern: Option<Pattern>,
 }
 
 /// The links of this node by number and by name.
@@ -25,6 +32,7 @@ pub(crate) struct Ownership {
 struct Links {
     by_index: BTreeMap<IfIndex, IfName>,
     workloads: BTreeSet<IfName>,
+    host_mtu: Option<Mtu>,
 }
 
 /// Lists what the kernel holds, as far as it concerns us.
@@ -36,8 +44,62 @@ pub(crate) async fn list(netlink: &Netlink, ownership: &Ownership) -> Result<Ker
     let (links, routes) = tokio::join!(netlink.links(), async {
         netlink.routes(&RouteFilter::of_protocols([])).await
     });
-    let links = Links::new(links?, &ownership.interface_prefix);
-    Ok(sorted_out(routes?, &links, ownership))
+    let links = Links::new(links?, ownership);
+    let ours = TunnelDevice::names();
+    let tunnels = if ours.iter().any(|name| links.by_index.values().any(|link| link == name)) {
+        KernelTunnels::new(netlink.clone()).list(&ours).await?
+    } else {
+        tunnels::State::default()
+    };
+    Ok(KernelState { tunnels, ..sorted_out(routes?, &links, ownership) })
+}
+
+/// Makes changes of tunnel devices, and returns what came of each.
+///
+/// What comes out of a tunnel may answer by another way: where the host checks strictly by which
+/// way packets come, it is told to be less strict about tunnels (RFC 3704 §2.4).
+pub(crate) async fn apply_devices(
+    netlink: &Netlink,
+    changes: Vec<DeviceChange>,
+) -> Vec<DeviceApplied> {
+    let tunnels = KernelTunnels::new(netlink.clone());
+    let mut applied = Vec::new();
+    for change in changes {
+        let result = match &change {
+            DeviceChange::Upsert(name, device) => tunnels.upsert(name, device).await,
+            DeviceChange::Delete(name, _) => tunnels.delete(name).await,
+        };
+        if let DeviceChange::Upsert(name, _) = &change {
+            let parameter = sysctl::of_interface(Family::V4, name, "rp_filter");
+            if let (Ok(()), Err(error)) = (&result, sysctl::write(&parameter, "2")) {
+                tracing::warn!(%error, "packets from tunnels may be dropped as strangers");
+            }
+        }
+        applied.push((change, result.map_err(|error| error.to_string())));
+    }
+    applied
+}
+
+/// Makes changes of tunnels' entries in their order, and returns what came of each.
+pub(crate) async fn apply_entries(
+    netlink: &Netlink,
+    changes: Vec<EntryChange>,
+) -> Vec<EntryApplied> {
+    let requests: Vec<tunnels::EntryChange> = changes
+        .iter()
+        .cloned()
+        .map(|change| match change {
+            EntryChange::Upsert(key, entry) => tunnels::EntryChange::Upsert(key, entry),
+            EntryChange::Delete(key, entry) => tunnels::EntryChange::Delete(key, entry),
+        })
+        .collect();
+    match KernelTunnels::new(netlink.clone()).apply(&requests).await {
+        Ok(results) => {
+            let results = results.into_iter().map(|done| done.map_err(|error| error.to_string()));
+            changes.into_iter().zip(results).collect()
+        }
+        Err(error) => changes.into_iter().map(|change| (change, Err(error.to_string()))).collect(),
+    }
 }
 
 /// Makes `changes` in their order, and returns what came of each.
@@ -61,12 +123,15 @@ pub(crate) async fn apply(netlink: &Netlink, changes: Vec<RouteChange>) -> Vec<A
 }
 
 impl Links {
-    fn new(links: Vec<Link>, interface_prefix: &str) -> Self {
-        let is_workload =
-            |link: &&Link| link.is_up && link.name.as_str().starts_with(interface_prefix);
-        let workloads = links.iter().filter(is_workload).map(|link| link.name.clone()).collect();
+    fn new(links: Vec<Link>, ownership: &Ownership) -> Self {
+        let prefix = &ownership.interface_prefix;
+        let is_workload = |link: &&Link| link.name.as_str().starts_with(prefix);
+        let up = links.iter().filter(|link| link.is_up);
+        let workloads = up.clone().filter(is_workload).map(|link| link.name.clone()).collect();
+        let up = up.map(|link| (&link.name, link.mtu));
+        let host_mtu = mtu::of_host(ownership.mtu_pattern.as_ref(), up);
         let by_index = links.into_iter().map(|link| (link.index, link.name)).collect();
-        Self { by_index, workloads }
+        Self { by_index, workloads, host_mtu }
     }
 }
 
@@ -87,7 +152,13 @@ fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> 
     // Of several routes to one network the kernel takes the one with the lowest metric.
     underlay.sort_by_key(|(metric, dst, _)| (*metric, *dst));
     let underlay = UnderlayTable::new(underlay.into_iter().map(|(_, dst, found)| (dst, found)));
-    KernelState { routes: own, underlay, workload_links: links.workloads.clone() }
+    KernelState {
+        routes: own,
+        underlay,
+        workload_links: links.workloads.clone(),
+        host_mtu: links.host_mtu,
+        ..KernelState::default()
+    }
 }
 
 /// Returns the route in the engine's terms if it is ours; we write no metric but the default.
@@ -102,6 +173,10 @@ fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option
             let is_device_route = entry.protocol == ownership.device_route_protocol;
             let is_ours = is_workload && (is_device_route || is_calico(entry));
             is_ours.then(|| RouteTarget::Link(name.clone()))?
+        }
+        Target::Via(hops) if is_calico(entry) && RouteEntry::tunnel_of(hops).is_some() => {
+            let (link, gateway) = RouteEntry::tunnel_of(hops)?;
+            RouteTarget::Tunnel(links.by_index.get(&link)?.clone(), gateway)
         }
         Target::Via(hops) if is_calico(entry) => {
             RouteTarget::Via(hops.iter().map(|hop| hop.gateway).collect())
@@ -133,12 +208,19 @@ mod tests {
 
     const UPLINK: IfIndex = IfIndex(2);
     const WORKLOAD: IfIndex = IfIndex(7);
+    const TUNNEL: IfIndex = IfIndex(8);
 
     fn links() -> Links {
         let named = |index: IfIndex, name: &str| (index, name.parse::<IfName>().unwrap());
         Links {
-            by_index: [named(UPLINK, "eth0"), named(WORKLOAD, "cali123")].into(),
+            by_index: [
+                named(UPLINK, "eth0"),
+                named(WORKLOAD, "cali123"),
+                named(TUNNEL, "vxlan.calico"),
+            ]
+            .into(),
             workloads: ["cali123".parse().unwrap()].into(),
+            host_mtu: None,
         }
     }
 
@@ -146,11 +228,17 @@ mod tests {
         Ownership {
             interface_prefix: "cali".to_owned(),
             device_route_protocol: RouteProtocol::BOOT,
+            mtu_pattern: None,
         }
     }
 
     fn via(gateway: &str) -> Target {
         Target::Via(vec![NextHop::on(UPLINK, gateway.parse().unwrap())])
+    }
+
+    fn tunnel(gateway: &str) -> Target {
+        let hop = NextHop::on(TUNNEL, gateway.parse().unwrap());
+        Target::Via(vec![NextHop { is_on_link: true, ..hop }])
     }
 
     fn sorted(routes: &[(&str, Target, u8)]) -> KernelState {
@@ -169,6 +257,7 @@ mod tests {
             ("10.244.0.0/26", Target::Blackhole, 80),
             ("10.244.1.0/26", via("10.0.0.2"), 80),
             ("10.244.2.0/26", via("10.0.0.3"), 12),
+            ("10.244.3.0/26", tunnel("10.244.3.0"), 80),
             ("10.244.0.5/32", Target::Link(WORKLOAD), 3),
             ("192.0.2.0/24", Target::Blackhole, 4),
         ]);
@@ -180,6 +269,7 @@ mod tests {
                 "10.244.0.0/26 blackhole proto 80",
                 "10.244.0.5/32 dev cali123 scope link proto 3",
                 "10.244.1.0/26 via 10.0.0.2 proto 80",
+                "10.244.3.0/26 via 10.244.3.0 dev vxlan.calico onlink proto 80",
             ]
         );
     }

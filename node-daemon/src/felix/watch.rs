@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::border::{self, Heard};
+use super::demand::{Whose, affinities};
 use super::event::{Event, Kind};
 use super::policy::event::Event as PolicyEvent;
 use super::settings::Settings;
@@ -41,19 +42,11 @@ pub(crate) fn all(
     mut settings: Settings,
     listeners: &Listeners,
 ) -> JoinSet<()> {
-    let own_affinities = Filter {
-        labels: Some(format!(
-            "{}={}",
-            api::names::HOSTNAME_HASH_LABEL,
-            api::names::hostname_hash(scope.node.as_str())
-        )),
-        ..Filter::default()
-    };
     let everything = Filter::default();
     let mut watches = Watches { client, listeners, tasks: JoinSet::new() };
     watches.start(Kind::Nodes, &everything, border::node);
     watches.start(Kind::Pools, &everything, border::pool);
-    watches.start(Kind::Affinities, &own_affinities, border::affinity);
+    watches.start(Kind::Affinities, &affinities(&scope.node, Whose::Own), border::affinity);
     let pods = scope.clone();
     watches.start(Kind::Endpoints, &everything, move |key, object| {
         border::endpoint(key, object, &pods)

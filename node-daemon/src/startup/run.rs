@@ -99,7 +99,7 @@ async fn attempt(inputs: &Inputs<'_>, name: &NodeName) -> Result<StartedNode, St
     let all_pools = fill_cluster(inputs, &stored, &host, (&node, &felix)).await?;
     let mtu = mtu::of_pods(&felix, &all_pools, &host);
     // The plugin waits for the second file, so it comes last.
-    write_file(&inputs.mtu_file, &mtu.0.to_string())?;
+    write_mtu(&inputs.mtu_file, mtu)?;
     write_file(Path::new(&startup.node.nodename_file), name.as_str())?;
     info!(%name, mtu = mtu.0, "this node is ready to serve");
     Ok(StartedNode {
@@ -230,14 +230,20 @@ async fn create_or_take<T: Object>(client: &Client, object: T) -> Result<T, data
     }
 }
 
-/// Writes a file unless it says so already.
-fn write_file(path: &Path, text: &str) -> Result<(), files::Error> {
+/// Writes the MTU of pods for the CNI plugin; returns whether that is news.
+pub(crate) fn write_mtu(path: &Path, mtu: Mtu) -> Result<bool, files::Error> {
+    write_file(path, &mtu.0.to_string())
+}
+
+/// Writes a file unless it says so already; returns whether it did not.
+fn write_file(path: &Path, text: &str) -> Result<bool, files::Error> {
     /// Longer than any name or number that we write.
     const LIMIT: u64 = 1024;
     if files::read(path, LIMIT).is_ok_and(|found| found == text) {
-        return Ok(());
+        return Ok(false);
     }
-    files::write(path, text.as_bytes(), READABLE)
+    files::write(path, text.as_bytes(), READABLE)?;
+    Ok(true)
 }
 
 fn random<const LEN: usize>() -> Result<[u8; LEN], StartupError> {

@@ -4,11 +4,12 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::Node;
-use model::net::{Family, InterfaceAddr};
+use model::id::NodeName;
+use model::net::{Family, InterfaceAddr, MacAddr};
 use model::node::TunnelAddrs;
 
 use super::{annotation, invalid};
-use crate::{Invalid, annotations};
+use crate::{Invalid, annotations, names};
 
 /// Reads a node.
 ///
@@ -28,8 +29,12 @@ pub fn node(object: &Node) -> Result<model::node::Node, Invalid> {
     let pod_cidrs = pod_cidrs.iter().map(|text| {
         text.parse().map_err(|error| invalid("Node", metadata, ("spec.podCIDRs", text), error))
     });
+    let name: NodeName = name;
+    let vxlan_mac = |annotation, family| {
+        let given: Option<MacAddr> = parsed(object, annotation)?;
+        Ok(Some(given.unwrap_or_else(|| names::vxlan_mac(&name, family))))
+    };
     Ok(model::node::Node {
-        name,
         labels: metadata.labels.clone().unwrap_or_default(),
         ipv4: addr(object, annotations::NODE_IPV4, Family::V4)?,
         ipv6: addr(object, annotations::NODE_IPV6, Family::V6)?,
@@ -41,8 +46,11 @@ pub fn node(object: &Node) -> Result<model::node::Node, Invalid> {
             vxlan_v6: parsed(object, annotations::NODE_VXLAN_V6)?,
             wireguard_v4: parsed(object, annotations::NODE_WIREGUARD_V4)?,
             wireguard_v6: parsed(object, annotations::NODE_WIREGUARD_V6)?,
+            vxlan_mac_v4: vxlan_mac(annotations::NODE_VXLAN_MAC_V4, Family::V4)?,
+            vxlan_mac_v6: vxlan_mac(annotations::NODE_VXLAN_MAC_V6, Family::V6)?,
         },
         pod_cidrs: pod_cidrs.collect::<Result<_, _>>()?,
+        name,
     })
 }
 

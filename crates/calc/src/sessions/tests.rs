@@ -322,7 +322,7 @@ fn workloads_connect_to_their_node() {
         profiles: Vec::new(),
         ports: Vec::new(),
     };
-    cluster.endpoints.insert(pod.pod.clone(), pod);
+    cluster.endpoints.insert(pod.pod.clone(), pod.into());
     let session = only(&mut cluster, peer).unwrap();
     assert_eq!(session.name, "Local_Workload_10_244_0_5");
     assert!(session.is_passive && session.local_addr.is_none());

@@ -10,11 +10,11 @@ group! {
     /// Tunnels.
     Encapsulation, "Tunnels" {
         /// Whether IP-in-IP is set up; unset is whether a pool wants it.
-        ipip_enabled: Option<bool> = None, FelixAs("ipipEnabled", "IpInIpEnabled"), Accepted;
+        ipip_enabled: Option<bool> = None, FelixAs("ipipEnabled", "IpInIpEnabled"), Used;
         /// The MTU of the IP-in-IP tunnel in bytes; 0 is the host's less 20.
         ipip_mtu: Number<0, 65535> = Number::clamped(0), FelixAs("ipipMTU", "IpInIpMtu"), Used;
         /// Whether VXLAN is set up; unset is whether a pool wants it.
-        vxlan_enabled: Option<bool> = None, Felix("vxlanEnabled"), Accepted;
+        vxlan_enabled: Option<bool> = None, Felix("vxlanEnabled"), Used;
         /// The MTU of the VXLAN tunnel in bytes; 0 is the host's less 50.
         vxlan_mtu: Number<0, 65535> = Number::clamped(0), Felix("vxlanMTU"), Used;
         /// The MTU of the VXLAN tunnel over IPv6 in bytes; 0 is the host's less 70.
@@ -22,7 +22,7 @@ group! {
         /// The UDP port of VXLAN.
         vxlan_port: Number<1, 65535> = Number::clamped(4789), Felix("vxlanPort"), Used;
         /// The VXLAN network identifier (RFC 7348).
-        vxlan_vni: Number<1, 16_777_215> = Number::clamped(4096), Felix("vxlanVNI"), Accepted;
+        vxlan_vni: Number<1, 16_777_215> = Number::clamped(4096), Felix("vxlanVNI"), Used;
         /// Whether workloads may send VXLAN packets themselves.
         vxlan_from_workloads: bool = false, Felix("allowVXLANPacketsFromWorkloads"), Used;
         /// Whether workloads may send IP-in-IP packets themselves.

@@ -78,7 +78,7 @@ group! {
         local_subnet_l2: L2Reachability = L2Reachability::Disabled,
             Felix("localSubnetL2Reachability"), Accepted;
         /// Nodes outside the cluster whose tunnels are accepted.
-        external_nodes: Vec<String> = Vec::new(), Felix("externalNodesList"), Accepted;
+        external_nodes: Vec<String> = Vec::new(), Felix("externalNodesList"), Used;
         /// The selector of nodes that this object is for, in newer releases.
         node_selector: String = String::new(), Felix("nodeSelector"), Accepted;
     }

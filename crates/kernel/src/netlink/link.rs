@@ -1,14 +1,17 @@
 //! Links: what interfaces there are, and veth pairs (veth(4)).
 
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
+use model::desired::Vxlan;
 use model::net::{IfIndex, IfName, MacAddr, Mtu};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    State,
 };
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, LinkWireguard};
+use rtnetlink::{LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, LinkWireguard};
 
 use super::{Error, Netlink};
 use crate::netns::Netns;
@@ -34,6 +37,21 @@ pub struct Link {
     pub kind: Option<String>,
     /// The number of its other end or of the link below, perhaps in another namespace.
     pub peer: Option<IfIndex>,
+    /// What a VXLAN device is made of.
+    pub vxlan: Option<VxlanLink>,
+}
+
+/// A VXLAN device (RFC 7348), as the kernel describes it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VxlanLink {
+    /// The network's identifier.
+    pub vni: u32,
+    /// The UDP port that peers send to.
+    pub port: u16,
+    /// The address that packets are sent from; `None` leaves it to the kernel.
+    pub local: Option<IpAddr>,
+    /// Does it learn from packets where Ethernet addresses are?
+    pub learns: bool,
 }
 
 /// A pair of veth links to be made: one end here, its peer in another namespace.
@@ -217,6 +235,59 @@ impl Netlink {
         }
     }
 
+    /// Makes a VXLAN device that learns nothing, and sets it up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_exists`] if the name is taken; [`Error`] if the kernel refuses, as it does
+    /// where another device has the same identifier and port.
+    pub async fn add_vxlan(&self, name: &IfName, vxlan: &Vxlan, mtu: Mtu) -> Result<(), Error> {
+        let mut link = LinkVxlan::new(name.as_str(), vxlan.vni)
+            .port(vxlan.port)
+            .append_info_data(InfoVxlan::Learning(false))
+            .address(vxlan.mac.0.to_vec())
+            .mtu(mtu.0)
+            .up();
+        link = match vxlan.local {
+            IpAddr::V4(addr) => link.local(addr),
+            IpAddr::V6(addr) => link.local6(addr),
+        };
+        let request = (RouteNetlinkMessage::NewLink(link.build()), NLM_F_CREATE | NLM_F_EXCL);
+        let object = || format!("vxlan {name} id {} local {}", vxlan.vni, vxlan.local);
+        self.request(request, "add", object).await.map(drop)
+    }
+
+    /// Changes where a VXLAN device sends from, and has it learn nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kernel refuses: some cannot do it, and the device must be made anew.
+    pub async fn change_vxlan(&self, name: &IfName, local: IpAddr) -> Result<(), Error> {
+        let link = LinkMessageBuilder::<LinkVxlan>::new(name.as_str())
+            .append_info_data(InfoVxlan::Learning(false));
+        let link = match local {
+            IpAddr::V4(addr) => link.local(addr),
+            IpAddr::V6(addr) => link.local6(addr),
+        };
+        let request = (RouteNetlinkMessage::NewLink(link.build()), 0);
+        self.request(request, "change", || format!("vxlan {name} local {local}")).await.map(drop)
+    }
+
+    /// Has the kernel load its module for IP in IP, which brings a device `tunl0` of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such module.
+    pub async fn load_ipip(&self, name: &IfName) -> Result<(), Error> {
+        let link = LinkIpIp::new(name.as_str()).build();
+        let request = (RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL);
+        match self.request(request, "add", || format!("ipip {name}")).await {
+            // The module's own device has the name already.
+            Err(error) if !error.is_exists() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn set_link(&self, message: LinkMessage, action: &'static str) -> Result<(), Error> {
         let index = message.header.index;
         let request = (RouteNetlinkMessage::SetLink(message), 0);
@@ -249,6 +320,7 @@ pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
         is_loopback: flags.contains(LinkFlags::Loopback),
         kind: None,
         peer: None,
+        vxlan: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -258,7 +330,10 @@ pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
             LinkAttribute::Mtu(mtu) => link.mtu = Mtu(*mtu),
             LinkAttribute::Link(index) if *index != 0 => link.peer = Some(IfIndex(*index)),
             LinkAttribute::OperState(state) => link.is_running &= *state != State::Down,
-            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(kind);
+                link.vxlan = infos.iter().find_map(vxlan);
+            }
             _ => {}
         }
     }
@@ -281,4 +356,21 @@ fn kind(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn vxlan(info: &LinkInfo) -> Option<VxlanLink> {
+    let LinkInfo::Data(InfoData::Vxlan(infos)) = info else { return None };
+    let mut found = VxlanLink { vni: 0, port: 0, local: None, learns: false };
+    for info in infos {
+        match info {
+            InfoVxlan::Id(vni) => found.vni = *vni,
+            InfoVxlan::Port(port) => found.port = *port,
+            InfoVxlan::Local(addr) => found.local = Some((*addr).into()),
+            InfoVxlan::Local6(addr) => found.local = Some((*addr).into()),
+            InfoVxlan::Learning(learns) => found.learns = *learns,
+            _ => {}
+        }
+    }
+    found.local = found.local.filter(|addr| !addr.is_unspecified());
+    Some(found)
 }

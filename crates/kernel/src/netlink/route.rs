@@ -107,10 +107,25 @@ impl RouteEntry {
         Self { dst, target, protocol, table: MAIN_TABLE, metric: default_metric(dst.family()) }
     }
 
-    /// Does it lead straight out of a link?
+    /// Does it lead out of a link that it names: straight, or to a gateway that only the route
+    /// knows of?
     #[must_use]
-    pub const fn is_to_link(&self) -> bool {
-        matches!(self.target, Target::Link(_))
+    pub fn needs_link(&self) -> bool {
+        match &self.target {
+            Target::Link(_) => true,
+            Target::Via(hops) => Self::tunnel_of(hops).is_some(),
+            Target::Blackhole | Target::Throw | Target::Other(_) => false,
+        }
+    }
+
+    /// Returns the link and the gateway of a route that leads through a tunnel: to one gateway,
+    /// which is on that link because the route says so (`onlink`).
+    #[must_use]
+    pub const fn tunnel_of(hops: &[NextHop]) -> Option<(IfIndex, IpAddr)> {
+        match hops {
+            [NextHop { gateway, link: Some(link), is_on_link: true }] => Some((*link, *gateway)),
+            _ => None,
+        }
     }
 }
 

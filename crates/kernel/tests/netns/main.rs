@@ -19,3 +19,4 @@ mod route_table;
 mod routes;
 mod sandbox;
 mod socket;
+mod tunnels;

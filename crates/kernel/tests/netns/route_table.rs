@@ -69,6 +69,10 @@ fn route(text: &str) -> (Cidr, Route) {
     let target = match target.split_once(' ') {
         None => RouteTarget::Blackhole,
         Some(("dev", name)) => RouteTarget::Link(if_name(name)),
+        Some((_, tunnel)) if tunnel.ends_with(" onlink") => {
+            let words: Vec<&str> = tunnel.split(' ').collect();
+            RouteTarget::Tunnel(if_name(words[2]), words[0].parse().unwrap())
+        }
         Some((_, gateways)) => {
             RouteTarget::Via(gateways.split(' ').map(|addr| addr.parse().unwrap()).collect())
         }
@@ -103,18 +107,20 @@ async fn lists_what_was_written<W: World>() {
         "10.65.0.0/26 blackhole proto 80",
         "10.65.1.0/26 via 10.0.0.2 proto 80",
         "10.65.2.0/26 via 10.0.0.2 10.0.0.3 10.0.0.4 proto 80",
+        "10.65.3.0/26 via 198.51.100.1 dev cali1 onlink proto 80",
         "fd01::2/128 dev cali1 proto 3",
         "fd01::/122 blackhole proto 80",
         "fd02::/122 via fd00::2 proto 80",
         "fd03::/122 via fd00::2 fd00::3 proto 80",
+        "fd04::/122 via 2001:db8::7 dev cali1 onlink proto 80",
     ];
     let upserts: Vec<String> = written.iter().map(|text| format!("+ {text}")).collect();
     let upserts: Vec<&str> = upserts.iter().map(String::as_str).collect();
-    assert_eq!(apply(&table, &upserts).await, ["done"; 8]);
+    assert_eq!(apply(&table, &upserts).await, ["done"; 10]);
     assert_eq!(table.list().await.unwrap(), routes(&written));
     let deletes: Vec<String> = written.iter().map(|text| format!("- {text}")).collect();
     let deletes: Vec<&str> = deletes.iter().map(String::as_str).collect();
-    assert_eq!(apply(&table, &deletes).await, ["done"; 8]);
+    assert_eq!(apply(&table, &deletes).await, ["done"; 10]);
     assert_eq!(table.list().await.unwrap(), BTreeMap::new());
 }
 
@@ -122,8 +128,22 @@ async fn lists_what_was_written<W: World>() {
 async fn a_destination_has_one_route<W: World>() {
     let world = W::new().await;
     let everybody = world.table(&[OURS[0], OURS[1], FOREIGN]);
-    let v4 = ["dev cali1", "blackhole", "via 10.0.0.2", "via 10.0.0.2 10.0.0.3", "via 10.0.0.4"];
-    let v6 = ["dev cali1", "blackhole", "via fd00::2", "via fd00::2 fd00::3", "via fd00::4"];
+    let v4 = [
+        "dev cali1",
+        "blackhole",
+        "via 10.0.0.2",
+        "via 10.0.0.2 10.0.0.3",
+        "via 10.0.0.4",
+        "via 198.51.100.1 dev cali1 onlink",
+    ];
+    let v6 = [
+        "dev cali1",
+        "blackhole",
+        "via fd00::2",
+        "via fd00::2 fd00::3",
+        "via fd00::4",
+        "via 2001:db8::7 dev cali1 onlink",
+    ];
     for (dst, targets) in [("10.65.0.0/26", v4), ("fd01::/122", v6)] {
         for first in targets {
             for second in targets {

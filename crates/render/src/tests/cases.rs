@@ -13,6 +13,7 @@ use model::policy::{Action, IcmpMatch, PolicyId, PolicyKind, Protocol};
 use model::tier::TierAction;
 
 use super::golden;
+use crate::tunnel::{self, Tunnels};
 use crate::{HostAction, NatSettings, Pool, ServiceLoop, Settings};
 
 pub(super) fn cidr(text: &str) -> Cidr {
@@ -277,4 +278,23 @@ fn settings_reach_the_rules() {
         ..Settings::default()
     };
     golden("settings_reach_the_rules", &PolicyState::default(), &settings);
+}
+
+#[test]
+fn tunnels_are_for_nodes_only() {
+    let tunnels = Tunnels {
+        external: vec![cidr("198.51.100.0/24")],
+        pools: [
+            tunnel::Pool::Ipip,
+            tunnel::Pool::Vxlan(Family::V4),
+            tunnel::Pool::Vxlan(Family::V6),
+        ]
+        .into(),
+        ..Tunnels::default()
+    };
+    let hosts = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|addr| addr.parse().unwrap());
+    let settings = Settings { tunnels, hosts: hosts.into(), ..Settings::default() };
+    let mut state = PolicyState::default();
+    state.hosts.insert(HostInterface::All, Arc::new(closed_host()));
+    golden("tunnels_are_for_nodes_only", &state, &settings);
 }

@@ -1,7 +1,12 @@
 //! What the engine does, told as events and the effects that follow.
 
+mod tunnels;
+
+use std::sync::Arc;
+
 use calc::next_hop::{Underlay, UnderlayTable};
 use model::block::{Affinity, AffinityState, Owner};
+use model::desired::RouteProtocol;
 use model::endpoint::WorkloadEndpoint;
 use model::id::NamespacedName;
 use model::node::{Node, TunnelAddrs};
@@ -72,7 +77,7 @@ fn pod(name: &str, addr: &str) -> Event {
         profiles: Vec::new(),
         ports: Vec::new(),
     };
-    Event::Store(Change::Endpoint(pod, Some(Box::new(endpoint))))
+    Event::Store(Change::Endpoint(pod, Some(Arc::new(endpoint))))
 }
 
 fn route(text: &str) -> (Cidr, Route) {
@@ -94,6 +99,7 @@ fn kernel(routes: &[&str], links: &[&str]) -> Event {
         routes: routes.iter().map(|text| route(text)).collect(),
         underlay: UnderlayTable::new([("10.0.0.0/24".parse().unwrap(), Underlay::OnLink)]),
         workload_links: links.iter().map(|name| name.parse().unwrap()).collect(),
+        ..KernelState::default()
     }))
 }
 
@@ -270,9 +276,12 @@ fn peers_hear_of_everything_before_sessions_open() {
             Effect::Advertise(_) => "advertise",
             Effect::Sessions(_) => "sessions",
             Effect::Problems(_) => "problems",
+            Effect::Devices(_) | Effect::Entries(_) => "tunnels",
+            Effect::TunnelAddrs(_) => "tunnels' addresses",
+            Effect::PodMtu(_) => "MTU",
         })
         .collect();
-    assert_eq!(effects, ["routes", "advertise", "listen", "sessions"]);
+    assert_eq!(effects, ["routes", "tunnels' addresses", "MTU", "advertise", "listen", "sessions"]);
 }
 
 #[test]
@@ -297,7 +306,8 @@ fn nothing_happens_before_the_passwords_of_peers_are_known() {
     };
     let peer = Event::Store(Change::Peer("tor".to_owned(), Some(Box::new(peer))));
     let mut engine = engine(vec![peer]);
-    let wanted = Demand { secrets: ["bgp".to_owned()].into(), has_services: false };
+    let wanted =
+        Demand { secrets: ["bgp".to_owned()].into(), has_services: false, has_all_blocks: false };
     assert_eq!(engine.flush(NOW), [Effect::Demand(wanted)]);
     assert_eq!(engine.flush(NOW), []);
     engine.handle(Event::Store(Change::Secret("bgp".to_owned(), None)), NOW);

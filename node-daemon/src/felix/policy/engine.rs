@@ -19,6 +19,7 @@ use model::desired::policy::{PolicyChange, PolicyState};
 use model::id::NodeName;
 use model::net::{Cidr, Family};
 use model::policy::NodeReport;
+use model::pool::IpPool;
 use model::ruleset::{Mark, Snapshot, Transaction};
 use model::time::Timestamp;
 use reconcile::Backoff;
@@ -52,6 +53,7 @@ pub(crate) struct Engine {
     /// What administrators decide, without pools, nodes and Services.
     settings: Settings,
     pools: BTreeMap<String, render::Pool>,
+    tunnel_pools: BTreeMap<String, render::tunnel::Pool>,
     nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     service_ranges: Vec<Cidr>,
     are_settings_changed: bool,
@@ -90,6 +92,7 @@ impl Engine {
             ledger: Ledger::default(),
             settings,
             pools: BTreeMap::new(),
+            tunnel_pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
             service_ranges: Vec::new(),
             are_settings_changed: false,
@@ -118,6 +121,10 @@ impl Engine {
                 self.are_settings_changed |= put(&mut self.nodes, name, addrs);
             }
             Event::Pool(name, pool) => {
+                let of =
+                    |pool: &IpPool| render::tunnel::Pool::of(pool.family(), pool.encapsulation);
+                let tunnel = pool.as_deref().and_then(of);
+                self.are_settings_changed |= put(&mut self.tunnel_pools, name.clone(), tunnel);
                 let pool = pool
                     .map(|pool| render::Pool { net: pool.cidr, is_translated: pool.nat_outgoing });
                 self.are_settings_changed |= put(&mut self.pools, name, pool);
@@ -288,6 +295,10 @@ impl Engine {
             pools: self.pools.values().copied().collect(),
             hosts: self.nodes.values().flatten().copied().collect(),
             service_ranges: self.service_ranges.clone(),
+            tunnels: render::tunnel::Tunnels {
+                pools: self.tunnel_pools.values().copied().collect(),
+                ..self.settings.tunnels.clone()
+            },
             ..self.settings.clone()
         }
     }

@@ -1,13 +1,16 @@
 //! From `FelixConfiguration` to what the tables are made by.
 
+use std::net::IpAddr;
+
 use config::FelixConfig;
 use config::value::{
     DeniedConnections, EndpointAction, NatExclusions, Protocol as Named, ProtocolPort,
     ServiceLoopPrevention,
 };
-use model::net::{Family, IfName};
+use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
 use model::ruleset::InterfacePattern;
+use render::tunnel::Tunnels;
 use render::{Failsafe, HostAction, Marks, NatSettings, ServiceLoop, Settings};
 
 /// Returns the settings, without pools and nodes, which are objects of their own.
@@ -33,6 +36,18 @@ pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Setting
         nat: nat(felix),
         refused_vxlan_port: vxlan_port.filter(|_| !felix.encapsulation.vxlan_from_workloads),
         is_ipip_allowed: felix.encapsulation.ipip_from_workloads,
+        tunnels: Tunnels {
+            ipip: felix.encapsulation.ipip_enabled,
+            vxlan: felix.encapsulation.vxlan_enabled,
+            port: vxlan_port.unwrap_or(Tunnels::default().port),
+            external: felix
+                .routes
+                .external_nodes
+                .iter()
+                .filter_map(|text| external(text))
+                .collect(),
+            ..Tunnels::default()
+        },
         ends_denied: felix.policy.denied_connections == DeniedConnections::End,
         is_invalid_dropped: !felix.policy.no_invalid_check,
         service_loop: match felix.policy.service_loop_prevention {
@@ -43,6 +58,19 @@ pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Setting
         log_prefix: felix.logging.prefix.clone(),
         ..Settings::default()
     }
+}
+
+/// Reads an entry of `externalNodesList`: an address or a range.
+fn external(text: &str) -> Option<Cidr> {
+    let text = text.trim();
+    let found = match text.parse::<IpAddr>() {
+        Ok(addr) => Some(Cidr::host(addr)),
+        Err(_) => text.parse().ok(),
+    };
+    if found.is_none() && !text.is_empty() {
+        tracing::warn!(entry = text, "externalNodesList: use an address or a CIDR; not let in");
+    }
+    found
 }
 
 fn failsafe(port: &ProtocolPort) -> Failsafe {
