@@ -1,5 +1,6 @@
 //! Pods of real kubelets, installed as the README says: one cluster, and what people do with it.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,12 +12,27 @@ use lab::cluster::eventually;
 use lab::control_plane::Kind;
 use lab::kubernetes::{self, Kubernetes, POD_SUBNET, Plan};
 use lab::machine::ProxyMode;
+use lab::rbac;
 
 /// What the pods of this scenario are: servers on two machines, and somebody who asks.
 const WORKLOADS: &str = include_str!("kubelets.yaml");
+/// A pod that comes when the plugin lacks a permission.
+const LATE: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: late, namespace: lab}
+spec:
+  nodeName: node-1
+  terminationGracePeriodSeconds: 1
+  containers: [{name: late, image: "localhost/busybox:lab", command: [sleep, "2147483647"]}]
+"#;
+/// What the roles grant, and what of it is not used here for a reason.
+const PERMISSIONS: &str = include_str!("../../testdata/lab/permissions.txt");
 /// How long anything may take on a busy machine.
 const WITHIN: Duration = Duration::from_secs(120);
 
+/// The plugin's credentials on a machine.
+const CREDENTIALS: &str = "/etc/cni/net.d/calico-kubeconfig";
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -27,6 +43,12 @@ pub(crate) fn a_clusters_life(dir: &Path, _: Kind) -> Result<(), Error> {
     cluster.apply(&kubernetes::manifest("calico.yaml"))?;
     cluster.wait_ready()?;
     eprintln!("every node is ready");
+    // All that they can say, for what must not be said; install-cni has the plugins told too.
+    for program in ["daemonset/calico-node", "deployment/calico-kube-controllers"] {
+        let loud = "set env --namespace kube-system LOG_LEVEL=trace FELIX_LOGSEVERITYSCREEN=Trace";
+        let words: Vec<&str> = loud.split(' ').chain([program]).collect();
+        cluster.control_plane.kubectl(&words)?;
+    }
     let mut life = Life { cluster };
     let outcome = life.run();
     outcome.map_err(|error| Error::wrong(format!("{error}\n{}", life.cluster.describe())))
@@ -52,6 +74,7 @@ const STEPS: &[Step] = &[
     ("policy holds", Life::policy),
     ("logs, exec and port-forward work", Life::kubectl),
     ("credentials come back by themselves", Life::credentials),
+    ("every variant is accepted", Life::variants),
 ];
 
 impl Life {
@@ -60,13 +83,102 @@ impl Life {
             step(self).map_err(|error| Error::wrong(format!("{name}: {error}")))?;
             eprintln!("{name}");
         }
+        self.account_anew()?;
         self.restarts()?;
         eprintln!("pods survive their kubelet and their container runtime");
         self.nftables()?;
         eprintln!("Services are reached with kube-proxy in nftables mode");
         self.reboot()?;
         eprintln!("pods come back after a reboot");
-        self.no_address_is_lost()
+        // A refused token is noticed within a minute, which has passed meanwhile.
+        self.credentials_are_good(CREDENTIALS)?;
+        eprintln!("a token that the API server refuses is replaced");
+        self.no_address_is_lost()?;
+        eprintln!("as many addresses are taken as there are pods");
+        self.nobody_was_taken_for_dead()?;
+        eprintln!("no daemon was taken for dead");
+        self.no_secret_is_told()?;
+        eprintln!("no secret is told");
+        self.permissions()?;
+        eprintln!("every permission is used, and none is missing");
+        self.a_permission_less()?;
+        eprintln!("without a permission pods do not start, and say why");
+        Ok(())
+    }
+
+    /// The kustomizations are what the API server takes; nothing of them is made.
+    fn variants(&self) -> Result<(), Error> {
+        for name in ["base", "vxlan", "policy-only"] {
+            let path = kubernetes::manifest(name);
+            self.kubectl_says(&format!("apply --dry-run=server -k {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Logs of every program, events, and what is written on the machines: none of them holds a
+    /// token, though calico-node says all that it can say.
+    fn no_secret_is_told(&self) -> Result<(), Error> {
+        let mut told = Vec::new();
+        let events = self.kubectl_says("get events --all-namespaces --output json")?;
+        if holds_token(events.as_bytes()) {
+            told.push("events".to_owned());
+        }
+        for machine in &self.cluster.machines {
+            for place in ["var-log", "run/calico", "var-lib/calico", "etc-cni", "opt"] {
+                search(&machine.node.dir.join(place), &mut told)?;
+            }
+        }
+        told.retain(|path| !path.ends_with("/calico-kubeconfig"));
+        if told.is_empty() { Ok(()) } else { Err(Error::wrong(format!("tokens are in {told:?}"))) }
+    }
+
+    /// A daemon that has nothing to do lives: kubelet has asked each many times by now.
+    fn nobody_was_taken_for_dead(&self) -> Result<(), Error> {
+        let said = self.kubectl_says("get events --namespace kube-system --output json")?;
+        let dead: Vec<&str> =
+            said.lines().filter(|line| line.contains("Liveness probe failed")).collect();
+        if dead.is_empty() { Ok(()) } else { Err(Error::wrong(format!("{dead:#?}"))) }
+    }
+
+    /// What the roles grant is what was asked for, as the API server has seen it.
+    fn permissions(&self) -> Result<(), Error> {
+        let done = self.cluster.done()?;
+        let names = |set: &BTreeSet<rbac::Permission>| -> BTreeSet<String> {
+            set.iter().map(ToString::to_string).collect()
+        };
+        let used = names(&done.permitted);
+        let golden: Vec<_> = rbac::golden(PERMISSIONS).collect();
+        let never: Vec<&str> = golden
+            .iter()
+            .filter(|(name, reason)| reason.is_none() && !used.contains(*name))
+            .map(|(name, _)| *name)
+            .collect();
+        if never.is_empty() && done.refused.is_empty() {
+            return Ok(());
+        }
+        let refused = names(&done.refused);
+        Err(Error::wrong(format!("granted and not used: {never:#?}\nrefused: {refused:#?}")))
+    }
+
+    /// A verb is taken from the plugin: the pod says so, and starts when the verb is back.
+    fn a_permission_less(&self) -> Result<(), Error> {
+        let change = r#"[{"op":"test","path":"/rules/1/resources/0","value":"pods/status"},{"op":"remove","path":"/rules/1"}]"#;
+        let role = "patch clusterrole calico-cni-plugin --type=json --patch";
+        let words: Vec<&str> = role.split(' ').chain([change]).collect();
+        self.cluster.control_plane.kubectl(&words)?;
+        self.cluster.api.apply(LATE)?;
+        eventually("the pod to say what is not permitted", WITHIN, || {
+            let line = "get events --namespace lab --field-selector involvedObject.name=late -o jsonpath={.items[*].message}";
+            let said = self.kubectl_says(line)?;
+            if said.contains("not permitted") && said.contains("ClusterRole") {
+                Ok(())
+            } else {
+                Err(Error::wrong(said))
+            }
+        })?;
+        self.cluster.apply(&kubernetes::manifest("calico.yaml"))?;
+        self.kubectl_says("wait --namespace lab --for condition=Ready --timeout=120s pod/late")
+            .map(drop)
     }
 
     fn kubectl_says(&self, line: &str) -> Result<String, Error> {
@@ -219,13 +331,20 @@ spec:
         answer.map(drop)
     }
 
-    /// The file is deleted, spoiled and opened to everybody; the account is made anew, which
-    /// ends its tokens as a new signing key would.
+    /// The file is deleted, spoiled and opened to everybody.
     fn credentials(&self) -> Result<(), Error> {
-        let path = "/etc/cni/net.d/calico-kubeconfig";
         for spoil in ["rm", "truncate --size 20", "chmod 644"] {
-            self.on_first(&format!("{spoil} {path}"))?;
-            self.credentials_are_good(path)?;
+            self.on_first(&format!("{spoil} {CREDENTIALS}"))?;
+            self.credentials_are_good(CREDENTIALS)?;
+        }
+        Ok(())
+    }
+
+    /// The plugin's account is made anew, which ends its tokens as a new signing key would.
+    fn account_anew(&self) -> Result<(), Error> {
+        for verb in ["delete", "create"] {
+            let account = "serviceaccount calico-cni-plugin --namespace kube-system";
+            self.kubectl_says(&format!("{verb} {account}"))?;
         }
         Ok(())
     }
@@ -352,4 +471,31 @@ fn page(answer: &str) -> Result<String, Error> {
     let page = answer.split_once("\r\n\r\n").filter(|(head, _)| head.contains(" 200 "));
     let page = page.map(|(_, page)| page.trim().to_owned());
     page.ok_or_else(|| Error::wrong(format!("the answer is `{answer}`")))
+}
+
+/// Adds the files below a directory that hold a token.
+fn search(dir: &Path, told: &mut Vec<String>) -> Result<(), Error> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry.map_err(Error::file(dir))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(Error::file(dir))?);
+        if kind.is_dir() {
+            search(&path, told)?;
+        } else if kind.is_file() && holds_token(&std::fs::read(&path).map_err(Error::file(&path))?)
+        {
+            told.push(path.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a JSON Web Token: a header `{"alg":` in base64, then a dot and more of it
+/// (RFC 7519 §3).
+fn holds_token(bytes: &[u8]) -> bool {
+    const HEADER: &[u8] = b"eyJhbGciOi";
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    bytes.windows(HEADER.len()).enumerate().any(|(at, window)| {
+        let rest = || bytes.get(at..).unwrap_or_default().iter().skip_while(|byte| is_part(byte));
+        window == HEADER && rest().next() == Some(&b'.')
+    })
 }

@@ -18,15 +18,20 @@ pub(crate) fn make(name: &str) {
     }
 }
 
-/// Removes a group and those in it from every hierarchy, as far as nobody is left in them.
-pub(crate) fn remove(name: &str) {
+/// Removes a group and those in it from every hierarchy, as far as nobody is left in them; returns
+/// whether all are gone.
+pub(crate) fn remove(name: &str) -> bool {
     let name = name.trim_start_matches('/');
     if name.is_empty() {
-        return;
+        return true;
     }
-    for hierarchy in hierarchies() {
-        remove_tree(&hierarchy.join(name));
+    let groups = hierarchies().into_iter().map(|hierarchy| hierarchy.join(name));
+    let mut is_gone = true;
+    for group in groups {
+        remove_tree(&group);
+        is_gone &= !group.exists();
     }
+    is_gone
 }
 
 fn hierarchies() -> Vec<PathBuf> {

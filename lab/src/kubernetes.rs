@@ -12,9 +12,10 @@ use serde_json::json;
 
 use crate::api_access::Api;
 use crate::cluster::{Fabric, eventually, program_dir};
+use crate::control_plane::kubernetes::AUDIT_LOG;
 use crate::control_plane::{ControlPlane, Extent, Kind, Settings, root};
 use crate::machine::{Machine, ProxyMode, Site, name};
-use crate::{Error, fabric, images};
+use crate::{Error, fabric, images, rbac};
 
 /// What kubeadm is told with `--pod-network-cidr`: not what anybody would choose by default.
 pub const POD_SUBNET: &str = "10.217.0.0/16";
@@ -132,6 +133,16 @@ impl Kubernetes {
         });
         let machines: String = self.machines.iter().map(Machine::ends_of_logs).collect();
         format!("{pods}\n{events}\n{}\n{machines}", logs.join("\n"))
+    }
+
+    /// Returns what our programs have asked of the API server so far.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] if the audit log cannot be read.
+    pub fn done(&self) -> Result<rbac::Done, Error> {
+        let path = self.control_plane.file(AUDIT_LOG);
+        std::fs::read_to_string(&path).map(|log| rbac::done(&log)).map_err(Error::file(&path))
     }
 
     /// Returns where the API server is.

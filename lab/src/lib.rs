@@ -37,6 +37,7 @@ pub mod patience;
 pub mod policy;
 pub mod process;
 pub mod protocol;
+pub mod rbac;
 pub mod reachability;
 pub mod rest;
 pub mod routes;

@@ -127,12 +127,24 @@ impl Machine {
         })
     }
 
-    /// Starts the kubelet.
+    /// Starts the kubelet and waits until it serves; it gives up where the container runtime is
+    /// not ready yet, and is started again then, as systemd would.
     ///
     /// # Errors
     ///
-    /// [`Error`] if it cannot be started.
+    /// [`Error`] with the end of its log.
     pub fn start_kubelet(&self) -> Result<(), Error> {
+        self.run_kubelet()?;
+        let is_serving = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/10248"];
+        eventually("the kubelet to serve", WITHIN, || {
+            if self.node.program_pid(KUBELET)?.is_none() {
+                self.run_kubelet()?;
+            }
+            self.node.run(&is_serving).map(drop).map_err(|error| self.with_log(KUBELET, &error))
+        })
+    }
+
+    fn run_kubelet(&self) -> Result<(), Error> {
         let binary = self.binary.to_string_lossy();
         let (config, kubeconfig) = (&self.files.kubelet_config, &self.files.kubelet_kubeconfig);
         let flags = [
@@ -200,7 +212,12 @@ impl Machine {
     pub fn reboot(&mut self) -> Result<(), Error> {
         let (name, dir) = (self.node.name.clone(), self.node.dir.clone());
         self.node.stop();
-        cgroups::remove(&group(&self.site.dir, &name));
+        let group = group(&self.site.dir, &name);
+        let is_gone = || {
+            let is_empty = cgroups::remove(&group);
+            if is_empty { Ok(()) } else { Err(Error::wrong("somebody is in them")) }
+        };
+        eventually("the control groups to be empty", WITHIN, is_gone)?;
         let run = dir.join("run");
         std::fs::remove_dir_all(&run).map_err(Error::file(&run))?;
         fabric::disconnect(&name);

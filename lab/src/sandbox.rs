@@ -260,14 +260,18 @@ fn make_dir() -> Result<PathBuf, Error> {
 
 /// Removes a lab's directory and control groups; the kernel may take a moment to let go of them.
 fn remove(dir: &Path) {
-    crate::cgroups::remove(&crate::cgroups::of(dir));
-    for _ in 0..100 {
-        if std::fs::remove_dir_all(dir).is_ok() || !dir.exists() {
+    let group = crate::cgroups::of(dir);
+    for _ in 0..200 {
+        let is_empty = crate::cgroups::remove(&group);
+        if is_empty && (std::fs::remove_dir_all(dir).is_ok() || !dir.exists()) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    eprintln!("could not remove {}: remove it by hand", dir.display());
+    eprintln!(
+        "could not remove {} and the control groups {group}: remove them by hand",
+        dir.display()
+    );
 }
 
 /// Keeps mounts of this namespace from the rest of the machine.

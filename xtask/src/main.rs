@@ -4,6 +4,7 @@
 
 mod check;
 mod command;
+mod image;
 mod manifests;
 mod second_kernel;
 mod setup;
@@ -58,6 +59,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Make our container image as an archive, without a registry, and its bill of materials.
+    Image(image::Arguments),
     /// Write manifests/calico.yaml anew from its parts.
     Manifests,
     /// Write the golden files anew; look at the difference before you commit it.
@@ -149,6 +152,7 @@ fn run(task: Task) -> Result<(), Failure> {
             setup::for_cluster(&house, &arguments)?;
             house.lab().arg("cluster").args(arguments).run()
         }
+        Task::Image(arguments) => image::run(&house, &arguments),
         Task::Manifests => manifests::write(&house.root),
         Task::Golden => golden(&house),
         Task::Tidy => tidy::run(&house.root),

@@ -68,6 +68,10 @@ const MACHINES: &[Tool] = &[
     Tool { program: "mount", package: "mount", purpose: "mounts the volumes of pods" },
 ];
 
+/// What builds programs that need no library.
+const IMAGE: &[Tool] =
+    &[Tool { program: "musl-gcc", package: "musl-tools", purpose: "compiles for musl" }];
+
 /// What the benchmark `bgp` compares with.
 const SPEAKERS: &[Tool] = &[
     Tool { program: "bird", package: "bird2", purpose: "injects routes, counts them, is measured" },
@@ -147,6 +151,15 @@ pub(crate) fn for_tests(house: &House) -> Result<(), Failure> {
     step("building all programs and the lab");
     // The whole workspace, so that the tests find everything built with the same features.
     Run::new("cargo").args(["build", "--locked", "--workspace"]).dir(&house.root).run()
+}
+
+/// Makes ready to build the image: programs for musl need its compiler and its standard library.
+pub(crate) fn for_image(house: &House) -> Result<(), Failure> {
+    install(IMAGE)?;
+    step("looking for the standard library for musl");
+    let rustup = Run::new("rustup").args(["target", "add", "x86_64-unknown-linux-musl"]);
+    rustup.run_quietly("installing the standard library for musl")?;
+    plugins(house)
 }
 
 /// Makes ready for a benchmark, which measures what is released.

@@ -106,7 +106,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Failure> {
         broken.extend(source_file(root, &path)?);
     }
     broken.extend(provenance(root)?);
-    broken.extend(crate::manifests::check(root));
+    broken.extend(crate::manifests::check(root)?);
     if broken.is_empty() { Ok(()) } else { Err(Failure::Untidy(broken)) }
 }
 

@@ -12,6 +12,8 @@ use crate::process::{Process, Program};
 
 /// The range of Services.
 pub(crate) const SERVICES: &str = "10.96.0.0/16";
+/// The API server's log of what our programs ask.
+pub(crate) const AUDIT_LOG: &str = "audit.log";
 /// Kubernetes' own programs that have an identity by the name of a user.
 const PROGRAMS: &[&str] = &["kube-controller-manager", "kube-scheduler", "kube-proxy"];
 
@@ -33,6 +35,7 @@ impl Servers {
         let binary = binary()?;
         pki::write(&settings.dir, settings.addr)?;
         write_users(&settings)?;
+        write_secret(&settings.dir, "audit-policy.json", &crate::rbac::audit_policy())?;
         let etcd_port = free_port(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))?;
         let etcd = start_etcd(&settings, &binary, etcd_port)?;
         let mut this =
@@ -84,6 +87,8 @@ impl Servers {
                 format!("--kubelet-client-certificate={}", path("kubelet-client.crt")),
                 format!("--kubelet-client-key={}", path("kubelet-client.key")),
                 "--kubelet-preferred-address-types=InternalIP".to_owned(),
+                format!("--audit-policy-file={}", path("audit-policy.json")),
+                format!("--audit-log-path={}", path(AUDIT_LOG)),
             ],
         });
         self.api_server = Some(self.program("kube-apiserver", flags).start()?);

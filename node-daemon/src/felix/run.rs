@@ -289,11 +289,8 @@ impl Felix {
             local_endpoints: cluster.endpoints.len(),
             ..progress.clone()
         };
-        self.status.send_if_modified(|old| {
-            let is_new = *old != status;
-            *old = status;
-            is_new
-        });
+        // Also when nothing changed: whoever listens takes silence for death.
+        self.status.send_replace(status);
     }
 }
 
