@@ -10,7 +10,7 @@
 //!  route_table ── one table as a map from destination to `model::desired::Route`
 //!  tunnels ────── tunnel devices with their neighbours and far ends
 //!  fake ───────── the same table and tunnels in memory; both pass the same tests
-//!  sysctl  files  directory  lock  process  socket
+//!  sysctl  files  directory  lock  process  socket  socket_diag
 //! ```
 //!
 //! Invariants:
@@ -37,6 +37,7 @@ pub mod nftables;
 pub mod process;
 pub mod route_table;
 pub mod socket;
+pub mod socket_diag;
 pub mod sysctl;
 pub mod tunnels;
 pub mod wireguard;

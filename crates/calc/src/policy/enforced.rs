@@ -6,7 +6,7 @@ use model::desired::policy::{
     CompiledEntity, CompiledRule, Direction, HostInterface, PolicyRules, PolicyState, Ports, SetId,
     SetMember, TierPath,
 };
-use model::net::{Cidr, IfName};
+use model::net::{Cidr, Family, IfName};
 use model::policy::{Action, IcmpMatch};
 use model::tier::TierAction;
 
@@ -148,12 +148,12 @@ impl Evaluation<'_> {
             || ports.named.iter().any(|id| self.has_port(id, addr, port))
     }
 
+    /// Asks for each network that an address can lie in: sets may have many more members.
     fn has_addr(&self, id: &SetId, addr: IpAddr) -> bool {
-        let mut members = self.state.sets.get(id).into_iter().flatten();
-        members.any(|member| match member {
-            SetMember::Net(net) => net.contains(addr),
-            SetMember::Port(..) => false,
-        })
+        let Some(members) = self.state.sets.get(id) else { return false };
+        let lens = (0..=Family::of(addr).bits()).rev();
+        let mut nets = lens.filter_map(|len| Cidr::containing(addr, len).ok());
+        nets.any(|net| members.contains(&SetMember::Net(net)))
     }
 
     fn has_port(&self, id: &SetId, addr: IpAddr, port: u16) -> bool {

@@ -17,6 +17,7 @@ pub(super) const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 pub(super) const MARK_MASK: u16 = 21;
+const FILTER: u16 = 25;
 /// `CTA_TUPLE_…`.
 const ADDRS: u16 = 1;
 const PROTOCOL: u16 = 2;
@@ -64,7 +65,42 @@ struct Key {
     id: Option<Vec<u8>>,
 }
 
+/// An end of a connection, in one of its two directions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    tuple: u16,
+    is_source: bool,
+}
+
+impl End {
+    /// All that an address can be.
+    pub(super) const ALL: [Self; 4] = [
+        Self { tuple: ORIGINAL, is_source: true },
+        Self { tuple: ORIGINAL, is_source: false },
+        Self { tuple: REPLY, is_source: true },
+        Self { tuple: REPLY, is_source: false },
+    ];
+
+    /// Asks for the connections that have `addr` at this end (`CTA_FILTER`).
+    pub(super) fn write_filter(self, body: &mut Writer, addr: IpAddr) {
+        // `CTA_IP_V4_SRC`, `…_DST`, and those of IPv6.
+        let ((source, destination), octets) = match addr {
+            IpAddr::V4(addr) => ((1, 2), addr.octets().to_vec()),
+            IpAddr::V6(addr) => ((3, 4), addr.octets().to_vec()),
+        };
+        let (kind, flags) = if self.is_source { (source, 1_u32) } else { (destination, 2) };
+        body.nest(self.tuple, |tuple| tuple.nest(ADDRS, |addrs| addrs.bytes(kind, &octets)));
+        // `CTA_FILTER_ORIG_FLAGS` and `…_REPLY_FLAGS`, in the machine's order of bytes.
+        body.nest(FILTER, |filter| filter.bytes(self.tuple, &flags.to_ne_bytes()));
+    }
+}
+
 impl Flow {
+    /// Returns what no other connection has.
+    pub(super) fn key(&self) -> Vec<u8> {
+        [self.key.original.as_slice(), self.key.zone.as_deref().unwrap_or_default()].concat()
+    }
+
     /// Does one of the two ends have one of these addresses, whatever was translated?
     #[must_use]
     pub fn is_of_any(&self, addrs: &BTreeSet<IpAddr>) -> bool {

@@ -1,9 +1,10 @@
 //! Facts about TCP sockets, over the loopback interface of a fresh namespace.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use kernel::socket::{self, Md5Key, Options};
-use kernel::{Netns, netns};
+use kernel::{Netns, netns, socket_diag};
 use model::net::IfIndex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -38,6 +39,31 @@ async fn connects_from_the_address_that_it_is_told() {
         let foreign = Options { local_addr: "10.9.9.9".parse().ok(), ..Options::default() };
         let error = socket::connect(at("127.0.0.1:179"), &foreign).await.unwrap_err();
         assert!(error.to_string().starts_with("cannot bind TCP socket to 10.9.9.9:0"), "{error}");
+    })
+    .unwrap();
+}
+
+#[tokio::test]
+async fn ended_connections_are_reset_at_both_ends() {
+    let sandbox = Sandbox::new().await;
+    inside(&sandbox.netns, async || {
+        for listening in ["127.0.0.1:180", "[::1]:180"] {
+            let listener = socket::listen(at(listening)).unwrap();
+            let mut stream = socket::connect(at(listening), &Options::default()).await.unwrap();
+            let (mut accepted, peer) = listener.accept().await.unwrap();
+            assert!(socket_diag::end_tcp(at(listening), peer).unwrap());
+            for stream in [&mut stream, &mut accepted] {
+                let ended = stream.read(&mut [0]).await.unwrap_err();
+                let kind = ended.kind();
+                assert!(
+                    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted),
+                    "{ended}"
+                );
+            }
+            // Who listens is left alone.
+            assert!(!socket_diag::end_tcp(at(listening), peer).unwrap());
+            socket::connect(at(listening), &Options::default()).await.unwrap();
+        }
     })
     .unwrap();
 }

@@ -8,9 +8,11 @@ use std::net::IpAddr;
 use std::thread;
 
 use kernel::conntrack::{self, Conntrack, Flow};
+use kernel::socket_diag;
 use model::desired::policy::PolicyState;
 use model::net::IfName;
 use model::ruleset::Mark;
+use render::Settings;
 use tokio::sync::mpsc;
 
 use super::denied::{Ending, Judge};
@@ -26,6 +28,9 @@ enum Command {
     /// End these.
     End(Vec<(Flow, Ending)>, Mark),
 }
+
+/// This machine's own addresses, and the interfaces that have them.
+pub(crate) type Hosts = BTreeMap<IpAddr, IfName>;
 
 /// What is known of connections, and who looks after them.
 #[derive(Debug)]
@@ -62,8 +67,8 @@ impl Connections {
         })
     }
 
-    /// Takes note of what has come into force.
-    pub(crate) fn take(&mut self, news: &News, state: &PolicyState) {
+    /// Takes note of what has come into force on the machine with these addresses.
+    pub(crate) fn take(&mut self, news: &News, state: &PolicyState, hosts: &Hosts) {
         if news.are_workloads_changed() {
             let homes = homes(state);
             let gone = self.homes.keys().filter(|addr| !homes.contains_key(*addr));
@@ -74,14 +79,14 @@ impl Connections {
             }
         }
         if self.is_ending {
-            self.judge_soon(news, state);
+            self.judge_soon(news, state, hosts);
         }
     }
 
     /// Takes note whether connections are ended that policy no longer allows.
-    pub(crate) fn set_ending(&mut self, is_ending: bool, state: &PolicyState) {
+    pub(crate) fn set_ending(&mut self, is_ending: bool, state: &PolicyState, hosts: &Hosts) {
         if is_ending && !self.is_ending {
-            self.judge_soon(&News::everything(), state);
+            self.judge_soon(&News::everything(), state, hosts);
         }
         self.is_ending = is_ending;
     }
@@ -99,11 +104,14 @@ impl Connections {
         &mut self,
         flows: Vec<Flow>,
         state: &PolicyState,
-        (hosts, mark): (&BTreeSet<IpAddr>, Option<Mark>),
+        (hosts, settings): (&Hosts, &Settings),
     ) {
         self.is_listing = false;
-        let Some(mark) = mark else { return };
-        let judge = Judge { state, homes: &self.homes, hosts };
+        if !self.is_ending {
+            return;
+        }
+        let mark = settings.marks.ended();
+        let judge = Judge { state, homes: &self.homes, hosts, settings };
         let fresh = flows.into_iter().filter(|flow| flow.mark & mark.mask != mark.value);
         let denied = fresh.filter_map(|flow| {
             let ending = judge.ending(&flow.original, &flow.reply)?;
@@ -116,10 +124,11 @@ impl Connections {
         self.list();
     }
 
-    fn judge_soon(&mut self, news: &News, state: &PolicyState) {
+    fn judge_soon(&mut self, news: &News, state: &PolicyState, hosts: &Hosts) {
         let affected = news.affected(state);
-        let affected = affected.iter().filter_map(|name| state.workloads.get(*name));
-        self.waiting.extend(affected.flat_map(|workload| &workload.addrs));
+        let workloads = affected.workloads.iter().filter_map(|name| state.workloads.get(*name));
+        self.waiting.extend(workloads.flat_map(|workload| &workload.addrs));
+        self.waiting.extend(hosts.keys().filter(|_| affected.is_host));
         self.list();
     }
 
@@ -173,7 +182,7 @@ fn carry_out_all(
 fn carry_out(command: Command) -> Result<Vec<Flow>, conntrack::Error> {
     let mut conntrack = Conntrack::open()?;
     match command {
-        Command::List(addrs) => conntrack.flows(|flow| flow.is_of_any(&addrs)),
+        Command::List(addrs) => conntrack.flows_of(&addrs),
         Command::Forget(addrs) => {
             let count = conntrack.forget(&addrs)?;
             tracing::debug!(?addrs, count, "connections of freed addresses forgotten");
@@ -184,6 +193,13 @@ fn carry_out(command: Command) -> Result<Vec<Flow>, conntrack::Error> {
                 tracing::info!(%flow, ?ending, "policy no longer allows a connection; ending it");
                 match ending {
                     Ending::Reset => conntrack.mark(&flow, mark.value, mark.mask)?,
+                    Ending::Close { local, remote } => {
+                        // The socket first: it tells both ends, and needs its packets for that.
+                        if let Err(error) = socket_diag::end_tcp(local, remote) {
+                            tracing::warn!(%error, "whoever sends next is told instead");
+                        }
+                        conntrack.mark(&flow, mark.value, mark.mask)?;
+                    }
                     Ending::Forget => conntrack.delete(&flow)?,
                 }
             }

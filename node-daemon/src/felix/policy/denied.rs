@@ -1,20 +1,28 @@
 //! Which connections policy no longer allows, and how they end: decided without IO.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use calc::policy::enforced::{Attachment, verdict};
 use calc::policy::{Decision, Packet, Way};
 use kernel::conntrack::Tuple;
-use model::desired::policy::PolicyState;
+use model::desired::policy::{HostInterface, PolicyState};
 use model::net::IfName;
 use model::policy::Protocol;
+use render::{Failsafe, Settings};
 
 /// How a connection is ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Ending {
     /// Whoever sends next gets a TCP reset (RFC 9293 §3.5.2).
     Reset,
+    /// The socket on this machine is closed, and whoever sends next gets a reset all the same.
+    Close {
+        /// This machine's end.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+    },
     /// The kernel forgets it, and judges the next packet as a new connection's.
     Forget,
 }
@@ -26,8 +34,11 @@ pub(crate) struct Judge<'a> {
     pub(crate) state: &'a PolicyState,
     /// Whose addresses are this node's workloads'.
     pub(crate) homes: &'a BTreeMap<IpAddr, IfName>,
-    /// This machine's own addresses: it always reaches its workloads, as in Calico.
-    pub(crate) hosts: &'a BTreeSet<IpAddr>,
+    /// This machine's own addresses, and whose they are: it always reaches its workloads, as in
+    /// Calico.
+    pub(crate) hosts: &'a BTreeMap<IpAddr, IfName>,
+    /// What host endpoints' policies never cut off.
+    pub(crate) settings: &'a Settings,
 }
 
 impl Judge<'_> {
@@ -41,10 +52,69 @@ impl Judge<'_> {
             matches!(decision, Some(Decision::Denied(_)))
         };
         let is_denied = is_denied(packet.source, Way::Egress)
-            || (!self.hosts.contains(&packet.source)
+            || (!self.hosts.contains_key(&packet.source)
                 && is_denied(packet.destination, Way::Ingress));
         let ending = if packet.protocol == Protocol::TCP { Ending::Reset } else { Ending::Forget };
-        is_denied.then_some(ending)
+        is_denied.then_some(ending).or_else(|| self.ending_here(&packet, original))
+    }
+
+    /// Returns how a connection of this machine's own ends that its host endpoints deny.
+    ///
+    /// Of a connection it is not known by which interface it goes: that of its address is taken.
+    fn ending_here(&self, packet: &Packet, original: &Tuple) -> Option<Ending> {
+        let is_here = |addr| self.hosts.contains_key(&addr) || self.homes.contains_key(&addr);
+        let ends =
+            [(packet.source, packet.source_port), (packet.destination, packet.destination_port)];
+        let [source, destination] = ends.map(SocketAddr::from);
+        // What stays on the machine, its pods included, leaves by no interface of its own.
+        let (way, local, remote, failsafes) = match ends.map(|(addr, _)| is_here(addr)) {
+            [true, false] => (Way::Egress, source, destination, &self.settings.failsafe_out),
+            [false, true] => (Way::Ingress, destination, source, &self.settings.failsafe_in),
+            _ => return None,
+        };
+        let is_failsafe = |one: &Failsafe| {
+            one.protocol == packet.protocol
+                && one.port == destination.port()
+                && one.net.is_none_or(|net| net.contains(remote.ip()))
+        };
+        if failsafes.iter().any(is_failsafe) {
+            return None;
+        }
+        let attachment = self.attachment(local.ip())?;
+        let decide = |packet: &Packet, way| verdict(self.state, &attachment, packet, way);
+        let early = (way == Way::Ingress).then(|| decide(&asked(original), Way::PreDnat)).flatten();
+        let decision = match early {
+            Some(Decision::Undecided) | None => decide(packet, way),
+            decided => decided,
+        };
+        let is_tcp = packet.protocol == Protocol::TCP;
+        let ending = if is_tcp { Ending::Close { local, remote } } else { Ending::Forget };
+        matches!(decision, Some(Decision::Denied(_))).then_some(ending)
+    }
+
+    /// Returns the host endpoint for one of this machine's addresses.
+    fn attachment(&self, addr: IpAddr) -> Option<Attachment> {
+        let name = self.hosts.get(&addr)?;
+        let prefixes = &self.settings.workload_prefixes;
+        let is_workload = prefixes.iter().any(|prefix| name.as_str().starts_with(prefix));
+        if is_workload || name.as_str() == "lo" {
+            return None;
+        }
+        let named = HostInterface::Named(name.clone());
+        let is_named = self.state.hosts.contains_key(&named);
+        Some(Attachment::Host(if is_named { named } else { HostInterface::All }))
+    }
+}
+
+/// Returns the packet as it was sent.
+const fn asked(original: &Tuple) -> Packet {
+    Packet {
+        source: original.source,
+        destination: original.destination,
+        protocol: original.protocol,
+        source_port: original.source_port,
+        destination_port: original.destination_port,
+        icmp: original.icmp,
     }
 }
 
@@ -66,8 +136,8 @@ mod tests {
     use std::sync::Arc;
 
     use model::desired::policy::{
-        CompiledEntity, CompiledRule, Direction, EndpointPath, PolicyRules, Ports, TierPath,
-        WorkloadPolicy,
+        CompiledEntity, CompiledRule, Direction, EndpointPath, HostPolicy, PolicyRules, Ports,
+        TierPath, WorkloadPolicy,
     };
     use model::id::NamespacedName;
     use model::policy::{Action, PolicyId, PolicyKind};
@@ -79,6 +149,7 @@ mod tests {
     const DB: [u8; 4] = [10, 0, 0, 2];
     const SERVICE: [u8; 4] = [10, 96, 0, 1];
     const HOST: [u8; 4] = [192, 168, 0, 1];
+    const LOOP: [u8; 4] = [127, 0, 0, 1];
 
     fn id() -> PolicyId {
         PolicyId { kind: PolicyKind::Global, namespace: None, name: "p".to_owned() }
@@ -116,9 +187,19 @@ mod tests {
                 endpoint: NamespacedName { namespace: "red".to_owned(), name: name.to_owned() },
                 addrs: vec![addr.into()],
                 mac: None,
+                allowed_sources: Vec::new(),
                 path: Arc::new(EndpointPath { ingress: ingress.clone(), egress: open.clone() }),
             };
             (format!("cali{name}").parse().unwrap(), policy)
+        };
+        // The machine takes only TCP 80, and asks nobody.
+        let host = HostPolicy {
+            endpoint: "node".to_owned(),
+            addrs: Vec::new(),
+            normal: EndpointPath { ingress: closed.clone(), egress: Direction::default() },
+            forward: EndpointPath::default(),
+            pre_dnat: Direction::default(),
+            untracked: EndpointPath::default(),
         };
         let rules = PolicyRules { ingress: vec![rule], egress: vec![] };
         let everything = PolicyRules { ingress: vec![all.clone()], egress: vec![all] };
@@ -126,6 +207,7 @@ mod tests {
             workloads: [workload("web", WEB, &open), workload("db", DB, &closed)].into(),
             policies: [(id(), Arc::new(rules))].into(),
             profiles: [("open".to_owned(), Arc::new(everything))].into(),
+            hosts: [(HostInterface::All, Arc::new(host))].into(),
             ..PolicyState::default()
         }
     }
@@ -152,8 +234,11 @@ mod tests {
         let homes = state.workloads.iter();
         let homes =
             homes.flat_map(|(name, one)| one.addrs.iter().map(|addr| (*addr, name.clone())));
-        let (homes, hosts) = (homes.collect(), [IpAddr::from(HOST)].into());
-        let judge = Judge { state: &state, homes: &homes, hosts: &hosts };
+        let hosts = [(HOST, "eth0"), (LOOP, "lo")];
+        let hosts = hosts.map(|(addr, name)| (IpAddr::from(addr), name.parse().unwrap()));
+        let (homes, hosts) = (homes.collect(), hosts.into());
+        let settings = Settings::default();
+        let judge = Judge { state: &state, homes: &homes, hosts: &hosts, settings: &settings };
         let (original, reply) =
             (tuple(protocol, (from, 40_000), asked), tuple(protocol, answers, (from, 40_000)));
         judge.ending(&original, &reply)
@@ -170,12 +255,30 @@ mod tests {
             (udp, elsewhere, (DB, 80), Some(Ending::Forget)),
             (udp, DB, (WEB, 80), None),
             (udp, DB, (elsewhere, 80), None),
-            (udp, elsewhere, (HOST, 80), None),
             (tcp, HOST, (DB, 81), None),
+            (tcp, elsewhere, (HOST, 80), None),
+            (udp, elsewhere, (HOST, 80), Some(Ending::Forget)),
+            (udp, HOST, (elsewhere, 80), Some(Ending::Forget)),
+            // Failsafe ports, and what stays on the machine.
+            (tcp, elsewhere, (HOST, 22), None),
+            (udp, HOST, (elsewhere, 53), None),
+            (udp, HOST, (HOST, 81), None),
+            (udp, elsewhere, (LOOP, 81), None),
         ];
         for (protocol, from, to, expected) in cases {
             assert_eq!(ending(protocol, from, to, to), expected, "{protocol} {from:?} -> {to:?}");
         }
+    }
+
+    #[test]
+    fn sockets_of_the_machine_are_closed() {
+        let elsewhere = [10, 9, 0, 1];
+        let at = |addr: [u8; 4], port| SocketAddr::from((addr, port));
+        let close = |local, remote| Some(Ending::Close { local, remote });
+        let incoming = ending(Protocol::TCP, elsewhere, (HOST, 81), (HOST, 81));
+        assert_eq!(incoming, close(at(HOST, 81), at(elsewhere, 40_000)));
+        let outgoing = ending(Protocol::TCP, HOST, (elsewhere, 81), (elsewhere, 81));
+        assert_eq!(outgoing, close(at(HOST, 40_000), at(elsewhere, 81)));
     }
 
     #[test]

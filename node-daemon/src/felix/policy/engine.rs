@@ -20,7 +20,7 @@ use model::id::NodeName;
 use model::net::{Cidr, Family};
 use model::policy::NodeReport;
 use model::pool::IpPool;
-use model::ruleset::{Mark, Snapshot, Transaction};
+use model::ruleset::{Snapshot, Transaction};
 use model::time::Timestamp;
 use reconcile::Backoff;
 use render::{Renderer, Settings};
@@ -50,7 +50,7 @@ pub(crate) struct Engine {
     unsynced: BTreeSet<Kind>,
     policies: Policies,
     ledger: Ledger,
-    /// What administrators decide, without pools, nodes and Services.
+    /// What administrators decide, without pools, nodes and what BGP's configuration says of Services.
     settings: Settings,
     pools: BTreeMap<String, render::Pool>,
     tunnel_pools: BTreeMap<String, render::tunnel::Pool>,
@@ -248,9 +248,9 @@ impl Engine {
         is_news.then(|| std::mem::take(&mut self.news))
     }
 
-    /// Returns the mark of connections that are to end, if any are.
-    pub(crate) fn mark_of_ended(&self) -> Option<Mark> {
-        self.settings.ends_denied.then(|| self.settings.marks.ended())
+    /// Returns what administrators decide, without pools, nodes and Services.
+    pub(crate) const fn decided(&self) -> &Settings {
+        &self.settings
     }
 
     /// Brings the tables up to date, once the datastore is in sync, and returns
@@ -294,7 +294,7 @@ impl Engine {
         Settings {
             pools: self.pools.values().copied().collect(),
             hosts: self.nodes.values().flatten().copied().collect(),
-            service_ranges: self.service_ranges.clone(),
+            service_ranges: [&*self.settings.service_ranges, &*self.service_ranges].concat(),
             tunnels: render::tunnel::Tunnels {
                 pools: self.tunnel_pools.values().copied().collect(),
                 ..self.settings.tunnels.clone()

@@ -1,17 +1,27 @@
-//! What has changed for this node's workloads since somebody last asked.
+//! What has changed for this node's endpoints since somebody last asked.
 
 use std::collections::BTreeSet;
 
 use model::desired::policy::{
-    CompiledEntity, EndpointPath, PolicyChange, PolicyRules, PolicyState, SetId,
+    CompiledEntity, EndpointPath, HostPolicy, PolicyChange, PolicyRules, PolicyState, SetId,
 };
 use model::net::IfName;
 use model::policy::PolicyId;
 
-/// What has changed for this node's workloads since somebody last asked.
+/// Whose packets may meet another verdict than before.
+#[derive(Debug)]
+pub(crate) struct Affected<'a> {
+    /// These workloads'.
+    pub(crate) workloads: BTreeSet<&'a IfName>,
+    /// Those of the machine itself?
+    pub(crate) is_host: bool,
+}
+
+/// What has changed for this node's endpoints since somebody last asked.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     is_all: bool,
+    are_hosts_changed: bool,
     workloads: BTreeSet<IfName>,
     policies: BTreeSet<PolicyId>,
     profiles: BTreeSet<String>,
@@ -32,10 +42,9 @@ impl News {
                 PolicyChange::Policy(id, _) => drop(self.policies.insert(id.clone())),
                 PolicyChange::Profile(name, _) => drop(self.profiles.insert(name.clone())),
                 PolicyChange::SetMembers { id, .. } => drop(self.sets.insert(*id)),
+                PolicyChange::Host(..) => self.are_hosts_changed = true,
                 // A set comes and goes with the rules that name it.
-                PolicyChange::SetAdded { .. }
-                | PolicyChange::SetRemoved(_)
-                | PolicyChange::Host(..) => {}
+                PolicyChange::SetAdded { .. } | PolicyChange::SetRemoved(_) => {}
             }
         }
     }
@@ -46,7 +55,7 @@ impl News {
             && self.policies.is_empty()
             && self.profiles.is_empty()
             && self.sets.is_empty();
-        are_empty && !self.is_all
+        are_empty && !self.is_all && !self.are_hosts_changed
     }
 
     /// Has a workload come, gone or changed?
@@ -54,8 +63,8 @@ impl News {
         self.is_all || !self.workloads.is_empty()
     }
 
-    /// Returns the workloads whose packets may meet another verdict than before.
-    pub(crate) fn affected<'a>(&self, state: &'a PolicyState) -> BTreeSet<&'a IfName> {
+    /// Returns whose packets may meet another verdict than before.
+    pub(crate) fn affected<'a>(&self, state: &'a PolicyState) -> Affected<'a> {
         let names_set = |rules: &PolicyRules| self.is_in(rules);
         let has_set = |found: bool| found && !self.sets.is_empty();
         let policies = state.policies.iter();
@@ -78,10 +87,18 @@ impl News {
         let is_affected =
             |name: &IfName, path| self.is_all || self.workloads.contains(name) || is_on(path);
         let workloads = state.workloads.iter();
-        workloads
+        let workloads = workloads
             .filter(|(name, workload)| is_affected(name, &workload.path))
             .map(|(name, _)| name)
-            .collect()
+            .collect();
+        let early = |host: &HostPolicy| EndpointPath {
+            ingress: host.pre_dnat.clone(),
+            ..EndpointPath::default()
+        };
+        let mut hosts = state.hosts.values();
+        let is_host = hosts.any(|host| is_on(&host.normal) || is_on(&early(host)));
+        let is_host = is_host || self.is_all || self.are_hosts_changed;
+        Affected { workloads, is_host: is_host && !state.hosts.is_empty() }
     }
 
     /// Does one of these rules name a set that has changed?

@@ -1,6 +1,6 @@
 //! The loop around policy's engine: waits for events, carries out effects, decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use model::net::IfName;
 use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
-use super::connections::Connections;
+use super::connections::{Connections, Hosts};
 use super::engine::{Beginning, Engine};
 use super::event::{Effect, Event, Outcome};
 use super::report::{Teller, Told};
@@ -135,6 +135,7 @@ async fn run(start: Start) -> Result<(), Error> {
         netlink,
         interfaces_changed,
         interfaces: BTreeMap::new(),
+        hosts: Hosts::new(),
         events: start.events,
         status: start.status,
         connections: Connections::start()?,
@@ -153,6 +154,8 @@ struct Shell {
     interfaces_changed: Monitor,
     /// What the engine was told of this machine's interfaces.
     interfaces: BTreeMap<IfName, Vec<IpAddr>>,
+    /// The same by address.
+    hosts: Hosts,
     events: mpsc::Receiver<Event>,
     status: watch::Sender<Status>,
     connections: Connections,
@@ -198,16 +201,16 @@ impl Shell {
 
     /// Does what follows from what has come into force.
     fn follow_up(&mut self) {
-        let (news, mark) = (self.engine.take_news(), self.engine.mark_of_ended());
-        let state = self.engine.state();
+        let news = self.engine.take_news();
+        let (state, settings) = (self.engine.state(), self.engine.decided());
         if let Some(news) = news {
             if news.are_workloads_changed() {
                 self.status_files.want(&state.workloads);
             }
-            self.connections.take(&news, state);
+            self.connections.take(&news, state, &self.hosts);
         }
         if self.engine.is_in_force() {
-            self.connections.set_ending(mark.is_some(), state);
+            self.connections.set_ending(settings.ends_denied, state, &self.hosts);
         }
         let now = self.now();
         self.status_files.settle(now);
@@ -215,9 +218,8 @@ impl Shell {
 
     /// Has those connections ended that policy no longer allows.
     fn judge(&mut self, flows: Vec<Flow>) {
-        let hosts: BTreeSet<IpAddr> = self.interfaces.values().flatten().copied().collect();
-        let mark = self.engine.mark_of_ended();
-        self.connections.judge(flows, self.engine.state(), (&hosts, mark));
+        let settings = self.engine.decided();
+        self.connections.judge(flows, self.engine.state(), (&self.hosts, settings));
     }
 
     fn now(&self) -> Timestamp {
@@ -267,6 +269,10 @@ impl Shell {
         for (name, addrs) in gone.into_iter().chain(new) {
             self.engine.handle(Event::Change(Change::Interface(name, addrs)), now);
         }
+        let of = |(name, addrs): (&IfName, &Vec<IpAddr>)| {
+            addrs.iter().map(|addr| (*addr, name.clone())).collect::<Vec<_>>()
+        };
+        self.hosts = found.iter().flat_map(of).collect();
         self.interfaces = found;
         Ok(())
     }
