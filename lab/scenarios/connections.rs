@@ -17,7 +17,7 @@ use lab::policy::{judge, world};
 use lab::protocol::{Ledger, Pod};
 use lab::rest::Request;
 use model::net::Family;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How long a connection may go on that policy no longer allows.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ const WATCHED: Duration = Duration::from_secs(2);
 /// How much slower than the clock a busy machine may be.
 const SLACK: Duration = Duration::from_millis(300);
 
-const SETTINGS: &str = "/apis/crd.projectcalico.org/v1/felixconfigurations/default";
+pub(super) const SETTINGS: &str = "/apis/crd.projectcalico.org/v1/felixconfigurations/default";
 
 /// `db` pods are reached from blue namespaces only.
 const ONLY_BLUE: &str = "
@@ -101,7 +101,8 @@ pub(crate) fn freed_are_forgotten(dir: &Path, control_plane: Kind) -> Result<(),
         return Err(Error::wrong(format!("{known} connections of {freed:?} are left")));
     }
     let removed = Instant::now();
-    let next = attach_next(&cluster, &to.node, target)?;
+    let wanted = json!({api::annotations::IP_ADDRS: format!("[\"{target}\"]")});
+    let next = attach(&cluster, ("next", &to.node), &json!({"app": "closed"}), &wanted)?;
     if !next.addrs().contains(&target) {
         return Err(Error::wrong(format!("the next pod has {:?}", next.addrs())));
     }
@@ -116,19 +117,22 @@ pub(crate) fn freed_are_forgotten(dir: &Path, control_plane: Kind) -> Result<(),
     Err(Error::wrong(format!("the next owner of {target} was reached: {ledger:?}")))
 }
 
-/// Starts a pod, closed by policy, with this address.
-fn attach_next(cluster: &Cluster, node: &str, addr: IpAddr) -> Result<RunningPod, Error> {
-    let wanted = format!("[\"{addr}\"]");
+/// Starts a pod in `red` with these labels and annotations.
+pub(super) fn attach(
+    cluster: &Cluster,
+    (name, node): (&str, &str),
+    labels: &Value,
+    annotations: &Value,
+) -> Result<RunningPod, Error> {
     let object = cluster.api.create::<core::Pod>(json!({
         "metadata": {
-            "name": "next", "namespace": "red", "labels": {"app": "closed"},
-            "annotations": {api::annotations::IP_ADDRS: wanted},
+            "name": name, "namespace": "red", "labels": labels, "annotations": annotations,
         },
         "spec": {"nodeName": node, "containers": [{"name": "echo", "image": "lab/echo"}]},
     }))?;
     let uid = object.metadata.uid.unwrap_or_default();
     let container = uid.replace('-', "");
-    let pod = Pod { namespace: "red".to_owned(), name: "next".to_owned(), uid, container };
+    let pod = Pod { namespace: "red".to_owned(), name: name.to_owned(), uid, container };
     cluster.attach_pod(pod, node)
 }
 

@@ -1,6 +1,8 @@
 //! Whoever writes a policy learns where it is in force.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,12 +14,21 @@ use lab::cluster::{Cluster, eventually};
 use lab::control_plane::{Identity, Kind};
 use lab::policy::case::Case;
 use lab::policy::{judge, world};
+use lab::rest::Request;
 use model::id::NodeName;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::connections::SETTINGS;
+use super::policy_faults::pod;
+use super::policy_spoofing::inside;
+
 /// How long nodes of a small cluster may take to say what is new.
 const WITHIN: Duration = Duration::from_secs(30);
+
+/// How long it may take until the answer to the second packet of a connection is there. That to
+/// the first comes here while the sender is still busy with sending, and does not count then.
+const SECOND_TRY: Duration = Duration::from_secs(3);
 
 /// One policy for all pods, one for a pod of node-2, one for nobody, and one with a rule that
 /// cannot be read.
@@ -80,14 +91,31 @@ pub(crate) fn drops_are_attributed(dir: &Path, control_plane: Kind) -> Result<()
         return Err(Error::wrong(format!("nothing was counted:\n{counters}")));
     }
     let answer = ask(&cluster, &["why", "red/web", "red/db", "tcp/80"])?;
-    if answer.contains("bytes of policy gnp/closed ingress[0]") {
-        return Ok(());
+    if !answer.contains("bytes of policy gnp/closed ingress[0]") {
+        return Err(Error::wrong(format!("why does not say what was counted:\n{answer}")));
     }
-    Err(Error::wrong(format!("why does not say what was counted:\n{answer}")))
+    let settings = json!({"spec": {"nftablesFilterDenyAction": "Reject"}});
+    cluster.api.send(Request::merge(SETTINGS, &settings))?.success()?;
+    eventually("senders to be told", WITHIN, || require_refused(&cluster))?;
+    judge::require_packets(&cluster, &case.expected()?)
+}
+
+/// Fails unless a pod that is denied learns it.
+fn require_refused(cluster: &Cluster) -> Result<(), Error> {
+    let (from, to) = (pod(cluster, "red/web")?, pod(cluster, "red/db")?);
+    let netns = inside(cluster, &from)?;
+    for addr in to.addrs() {
+        let to = SocketAddr::new(*addr, 80);
+        let connected = netns.run(|| TcpStream::connect_timeout(&to, SECOND_TRY))?;
+        if !connected.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            return Err(Error::wrong(format!("{to}: {connected:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// Runs calico-node on the node of the pod `red/db`.
-fn ask(cluster: &Cluster, words: &[&str]) -> Result<String, Error> {
+pub(super) fn ask(cluster: &Cluster, words: &[&str]) -> Result<String, Error> {
     let kubeconfig = cluster.control_plane.kubeconfig(Identity::Node);
     let kubeconfig = format!("KUBECONFIG={}", kubeconfig.display());
     let program = cluster.program("calico-node");

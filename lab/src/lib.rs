@@ -29,6 +29,7 @@ pub mod control_plane;
 pub mod demo;
 mod error;
 mod fabric;
+pub mod frames;
 pub mod images;
 pub mod kubernetes;
 pub mod machine;

@@ -33,6 +33,8 @@ mod policy;
 mod policy_faults;
 #[path = "../scenarios/policy_hosts.rs"]
 mod policy_hosts;
+#[path = "../scenarios/policy_spoofing.rs"]
+mod policy_spoofing;
 #[path = "../scenarios/policy_status.rs"]
 mod policy_status;
 #[path = "../scenarios/policy_strangers.rs"]
@@ -85,7 +87,9 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("flushed-ruleset-is-repaired", policy_faults::flush_is_repaired, EMBEDDED),
     ("strangers-keep-what-is-theirs", policy_strangers::keep, EMBEDDED),
     ("other-versions-tables-are-taken-over", policy_strangers::taken_over, EMBEDDED),
+    ("spoofed-packets-are-dropped", policy_spoofing::spoofed, EMBEDDED),
     ("closed-hosts-stay-in-touch", policy_hosts::closed_hosts, EMBEDDED),
+    ("hosts-have-early-policy", policy_hosts::early_policy, EMBEDDED),
     ("pods-leave-by-their-nodes-address", policy_hosts::translated_outside, EMBEDDED),
     ("denied-connections-end", connections::denied_end, EMBEDDED),
     ("freed-addresses-have-no-connections", connections::freed_are_forgotten, EMBEDDED),

@@ -42,6 +42,7 @@ const TESTS: &[Tool] = &[
         purpose: "reads back what ours wrote into the kernel",
     },
     Tool { program: "ping", package: "iputils-ping", purpose: "asks pods whether they are there" },
+    Tool { program: "socat", package: "socat", purpose: "sends frames as a pod that means harm" },
 ];
 
 /// What machines with kubelets run.
