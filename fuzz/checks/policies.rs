@@ -117,6 +117,7 @@ fn world() -> Vec<Change> {
                 format!("fd00::{number}").parse().expect("an address"),
             ],
             mac: None,
+            allowed_sources: Vec::new(),
             container_id: None,
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             profiles: vec!["kns.shop".to_owned()],

@@ -198,7 +198,7 @@ const INTEGERS: [&str; 28] = [
     "wireguardRoutingRulePriority",
 ];
 
-const TEXTS: [&str; 45] = [
+const TEXTS: [&str; 47] = [
     "awsSrcDstCheck",
     "bpfConnectTimeLoadBalancing",
     "bpfDataIfacePattern",
@@ -236,6 +236,8 @@ const TEXTS: [&str; 45] = [
     "natOutgoingAddress",
     "natOutgoingExclusions",
     "nftablesFilterAllowAction",
+    "nftablesFilterDenyAction",
+    "nftablesMangleAllowAction",
     "nftablesMode",
     "nodeSelector",
     "policySyncPathPrefix",

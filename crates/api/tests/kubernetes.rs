@@ -30,6 +30,29 @@ fn addrs(spec: &str, more: &str) -> String {
 }
 
 #[test]
+fn pods_may_ask_for_other_sources_and_a_fixed_ethernet_address() {
+    let wep = |annotation: &str| {
+        let more = format!("  annotations: {{cni.projectcalico.org/{annotation}}}");
+        let pod = pod("  nodeName: node-1\nstatus: {podIP: 10.244.0.5}", &more);
+        let fault = kubernetes::allowed_sources(&pod).err().map(|fault| fault.to_string());
+        (kubernetes::workload_endpoint(&pod, "cali").unwrap().unwrap(), fault)
+    };
+    let list = r#"["10.9.1.0/16", "192.0.2.7", "fd00::/64"]"#;
+    let (found, fault) = wep(&format!("allowedSourcePrefixes: '{list}'"));
+    let nets: Vec<String> = found.allowed_sources.iter().map(ToString::to_string).collect();
+    assert_eq!(nets, ["10.9.0.0/16", "192.0.2.7/32", "fd00::/64"]);
+    assert_eq!(fault, None);
+    for wrong in ["10.9.0.0/16", r#"["10.9.0.0/33"]"#, r#"["10.9.0.0/16", "x"]"#] {
+        let (found, fault) = wep(&format!("allowedSourcePrefixes: '{wrong}'"));
+        assert_eq!(found.allowed_sources, [], "{wrong}");
+        let fault = fault.unwrap();
+        assert!(fault.contains("shop/web-1") && fault.contains("use a list such as"), "{fault}");
+    }
+    let (found, _) = wep("hwAddr: '02:00:00:00:00:01'");
+    assert_eq!(found.mac.unwrap().to_string(), "02:00:00:00:00:01");
+}
+
+#[test]
 fn a_running_pod_is_a_workload_endpoint() {
     let object: k8s_openapi::api::core::v1::Pod = yaml(
         "

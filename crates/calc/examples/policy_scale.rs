@@ -150,6 +150,7 @@ fn pod(number: usize, is_local: bool, version: &str) -> Change {
         if_name: format!("cali{number:011x}").parse().unwrap(),
         addrs: vec![addr],
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
         profiles: vec![format!("kns.{namespace}"), format!("ksa.{namespace}.default")],

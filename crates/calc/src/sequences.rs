@@ -62,6 +62,7 @@ fn endpoint(name: &str, addr: &str) -> Change {
         if_name: format!("cali{name}").parse().unwrap(),
         addrs: vec![addr.parse().unwrap()],
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: BTreeMap::new(),
         profiles: Vec::new(),

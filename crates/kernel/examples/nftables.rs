@@ -242,6 +242,7 @@ fn workload(number: u32) -> Outcome<WorkloadPolicy> {
         endpoint: NamespacedName { namespace: "default".to_owned(), name },
         addrs: vec![host(1_000_000 + number)?.addr()],
         mac: None,
+        allowed_sources: Vec::new(),
         path: Arc::new(EndpointPath {
             ingress: Direction { tiers: vec![tier], profiles: Vec::new() },
             egress: Direction { tiers: Vec::new(), profiles: vec!["kns.default".to_owned()] },

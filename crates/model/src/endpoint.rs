@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::Labels;
 use crate::id::{NamespacedName, NodeName};
-use crate::net::{IfName, MacAddr};
+use crate::net::{Cidr, IfName, MacAddr};
 
 /// A pod's attachment to the network, from the Kubernetes Pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +19,8 @@ pub struct WorkloadEndpoint {
     pub addrs: Vec<IpAddr>,
     /// Its own Ethernet address, if it is known.
     pub mac: Option<MacAddr>,
+    /// Networks that it may send from beside its addresses, if administrators let workloads do that.
+    pub allowed_sources: Vec<Cidr>,
     /// The container that holds the addresses; `None` until the plugin has written it.
     pub container_id: Option<String>,
     /// Its labels, with those that Calico adds.

@@ -1,7 +1,8 @@
 //! The chains that are always there: where packets enter, and what they meet
 //! before and after policy.
 
-use model::net::{Cidr, Family};
+use model::desired::policy::WorkloadPolicy;
+use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
 use model::ruleset::{
     Base, BaseKind, CtStates, Element, ElementKind, Hook, InterfacePattern, Is, Match, Reject,
@@ -12,7 +13,7 @@ use crate::fragment::{Fragment, Part};
 use crate::host;
 use crate::renderer::Context;
 use crate::set;
-use crate::settings::{HostAction, ServiceLoop, Settings};
+use crate::settings::{HostAction, ServiceLoop, Settings, Spoofing};
 
 /// The map from workloads' interfaces to chains for packets from them, and the
 /// chain that looks into it; both have Calico's name.
@@ -25,6 +26,9 @@ pub const SOURCES_WITH_MAC: &str = "cali-wl-sources-mac";
 pub const SOURCES: &str = "cali-wl-sources";
 
 const CHECK_SOURCE: &str = "cali-wl-source";
+const NEIGHBOURS: &str = "cali-wl-neighbours";
+/// What else workloads may send from, as Calico calls it.
+const ALLOWED_SOURCES: &str = "cali-rpf-skip";
 const TO_HOST: &str = "cali-wl-to-host";
 const SERVICE_LOOP: &str = "cali-cidr-block";
 const TRANSLATED_POOLS: &str = "cali-masq-ipam-pools";
@@ -102,26 +106,34 @@ fn drop_noted(matches: Vec<Match>, note: &str) -> Rule {
     Rule::new(matches, vec![Verdict::Drop.into()]).noted(note)
 }
 
-/// Before connections are tracked: marks are ours, and workloads send only from their own addresses.
+/// Before connections are tracked: workloads send only from their own addresses.
+///
+/// Every packet of theirs comes here, so that what most of them are is looked at first.
 fn sources(part: &mut Part<'_>, context: &Context<'_>) {
     let settings = context.settings;
-    let clear = Statement::SetMark(settings.marks.none());
-    let mut rules = vec![Rule::new(vec![], vec![clear])];
-    let jump = Verdict::Jump(CHECK_SOURCE.to_owned());
-    rules.extend(for_workloads(settings, Way::In, &jump));
+    let mut rules = host::marks_are_ours(context);
+    rules.extend(for_workloads(settings, Way::In, &Verdict::Goto(CHECK_SOURCE.to_owned())));
     rules.extend(host::raw_prerouting(context));
     rules.extend(settings.tunnels.untracked(part.family));
     part.base("raw-PREROUTING", base(BaseKind::Filter, Hook::Prerouting, -300), rules);
 
     part.set(SOURCES, ElementKind::Source, []);
     part.set(SOURCES_WITH_MAC, ElementKind::SourceWithMac, []);
+    let pass = |mark| Rule::new(vec![mark], vec![Verdict::Accept.into()]);
+    let jump = |chain: &str| Verdict::Jump(chain.to_owned()).into();
     let mut rules = Vec::new();
     if part.family == Family::V6 {
-        rules.extend(discovery_from_workloads());
+        let icmp = Match::Protocol(Is::In, Protocol::ICMP_V6);
+        rules.push(Rule::new(vec![icmp], vec![jump(NEIGHBOURS)]));
+        part.chain(NEIGHBOURS, neighbours_of_workloads());
     }
-    let leave = |mark| Rule::new(vec![mark], vec![Verdict::Return.into()]);
-    rules.push(leave(Match::SourceWithMac(Is::In, SOURCES_WITH_MAC.to_owned())));
-    rules.push(leave(Match::Source(Is::In, SOURCES.to_owned())));
+    rules.push(pass(Match::Source(Is::In, SOURCES.to_owned())));
+    rules.push(pass(Match::SourceWithMac(Is::In, SOURCES_WITH_MAC.to_owned())));
+    if settings.spoofing == Spoofing::Any {
+        rules.push(Rule::new(vec![], vec![jump(ALLOWED_SOURCES)]));
+        let allowed = allowed_sources(part.family, context);
+        part.chain(ALLOWED_SOURCES, allowed);
+    }
     rules.push(drop_noted(vec![], "the source address is not the workload's"));
     part.chain(CHECK_SOURCE, rules);
 }
@@ -137,9 +149,10 @@ fn raw_output(part: &mut Part<'_>, context: &Context<'_>) {
 
 /// Neighbour discovery uses addresses that are nobody's; routers' messages are
 /// not for workloads to send.
-fn discovery_from_workloads() -> Vec<Rule> {
-    let icmp = || Match::Protocol(Is::In, Protocol::ICMP_V6);
-    let types = |first, last| vec![icmp(), Match::IcmpTypes(first, last)];
+fn neighbours_of_workloads() -> Vec<Rule> {
+    let types = |first, last| {
+        vec![Match::Protocol(Is::In, Protocol::ICMP_V6), Match::IcmpTypes(first, last)]
+    };
     let mut rules = vec![
         drop_noted(types(ROUTER_ADVERTISEMENT, ROUTER_ADVERTISEMENT), "router advertisement"),
         drop_noted(types(REDIRECT, REDIRECT), "redirect"),
@@ -150,10 +163,25 @@ fn discovery_from_workloads() -> Vec<Rule> {
         for (first, last) in [DISCOVERY, (LISTENER_REPORT_V2, LISTENER_REPORT_V2)] {
             let from = Match::Net(Side::Source, Is::In, net);
             let matches = [types(first, last), vec![from]].concat();
-            rules.push(Rule::new(matches, vec![Verdict::Return.into()]));
+            rules.push(Rule::new(matches, vec![Verdict::Accept.into()]));
         }
     }
     rules
+}
+
+/// What administrators let workloads send from beside their own addresses; few have that.
+fn allowed_sources(family: Family, context: &Context<'_>) -> Vec<Rule> {
+    let of = |(name, workload): (&IfName, &WorkloadPolicy)| {
+        let nets = workload.allowed_sources.iter().copied();
+        let nets = crate::disjoint(nets.filter(|net| net.family() == family));
+        let by = Match::Interface(Way::In, Is::In, InterfacePattern::Name(name.clone()));
+        let rule = move |net| {
+            let matches = vec![by.clone(), Match::Net(Side::Source, Is::In, net)];
+            Rule::new(matches, vec![Verdict::Accept.into()]).noted("allowedSourcePrefixes")
+        };
+        nets.into_iter().map(rule).collect::<Vec<_>>()
+    };
+    context.state.workloads.iter().flat_map(of).collect()
 }
 
 /// From an interface to the chain of its path.

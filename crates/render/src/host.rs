@@ -10,9 +10,9 @@ use model::ruleset::{
 use crate::fragment::Part;
 use crate::frame::{ALL_HOSTS, accept_known, base, no_workload};
 use crate::name::{self, Toward};
-use crate::path::{self, Ending};
+use crate::path::{self, Denials, Ending};
 use crate::renderer::Context;
-use crate::settings::{Failsafe, Settings};
+use crate::settings::{Denial, Failsafe, Settings};
 
 /// One use of host endpoints' policy.
 struct Use {
@@ -22,6 +22,8 @@ struct Use {
     prefix: &'static str,
     toward: Toward,
     ending: Ending,
+    /// Can the kernel tell senders there that their packets are refused?
+    can_reject: bool,
     /// What passes before policy.
     failsafe: Option<&'static str>,
     path: fn(&HostPolicy) -> &Direction,
@@ -37,6 +39,7 @@ const INPUT: Use = Use {
     prefix: "cali-fh-",
     toward: Toward::Ingress,
     ending: Ending::Closed,
+    can_reject: true,
     failsafe: Some(FAILSAFE_IN),
     path: |host| &host.normal.ingress,
 };
@@ -45,14 +48,19 @@ const OUTPUT: Use = Use {
     prefix: "cali-th-",
     toward: Toward::Egress,
     ending: Ending::Closed,
+    can_reject: true,
     failsafe: Some(FAILSAFE_OUT),
     path: |host| &host.normal.egress,
 };
+/// The same where packets leave: they can be dropped there, and not refused.
+const TRANSLATED: Use =
+    Use { dispatch: "cali-to-hep-translated", prefix: "cali-thtr-", can_reject: false, ..OUTPUT };
 const FORWARD_IN: Use = Use {
     dispatch: "cali-from-hep-forward",
     prefix: "cali-fhfw-",
     toward: Toward::Ingress,
     ending: Ending::Open,
+    can_reject: true,
     failsafe: None,
     path: |host| &host.forward.ingress,
 };
@@ -61,6 +69,7 @@ const FORWARD_OUT: Use = Use {
     prefix: "cali-thfw-",
     toward: Toward::Egress,
     ending: Ending::Open,
+    can_reject: true,
     failsafe: None,
     path: |host| &host.forward.egress,
 };
@@ -69,6 +78,7 @@ const PRE_DNAT: Use = Use {
     prefix: "cali-fhpre-",
     toward: Toward::Ingress,
     ending: Ending::Undecided,
+    can_reject: false,
     failsafe: Some(FAILSAFE_IN),
     path: |host| &host.pre_dnat,
 };
@@ -77,6 +87,7 @@ const RAW_IN: Use = Use {
     prefix: "cali-fhraw-",
     toward: Toward::Ingress,
     ending: Ending::Undecided,
+    can_reject: false,
     failsafe: Some(RAW_FAILSAFE_IN),
     path: |host| &host.untracked.ingress,
 };
@@ -85,10 +96,19 @@ const RAW_OUT: Use = Use {
     prefix: "cali-thraw-",
     toward: Toward::Egress,
     ending: Ending::Undecided,
+    can_reject: false,
     failsafe: Some(RAW_FAILSAFE_OUT),
     path: |host| &host.untracked.egress,
 };
 const USES: [Use; 7] = [INPUT, OUTPUT, FORWARD_IN, FORWARD_OUT, PRE_DNAT, RAW_IN, RAW_OUT];
+
+/// Returns how packets are led to policy that leave with a translated destination.
+const fn translated(settings: &Settings) -> &Use {
+    match settings.denial {
+        Denial::Drop => &OUTPUT,
+        Denial::Reject => &TRANSLATED,
+    }
+}
 
 /// Adds the chains of every use, and where packets enter only because of them.
 pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
@@ -99,6 +119,9 @@ pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
     for one in &USES {
         dispatch(part, context, one);
     }
+    if translated(settings).prefix != OUTPUT.prefix {
+        dispatch(part, context, translated(settings));
+    }
     failsafes(part, settings);
     let accept = accept_allowed(settings);
     let pre_dnat = vec![accept_known(), accept.clone(), jump(settings, &PRE_DNAT, vec![])];
@@ -108,9 +131,17 @@ pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
     let mut output = settings.tunnels.output(part.family, ALL_HOSTS);
     output.extend([accept_known(), accept.clone(), jump(settings, &OUTPUT, plain)]);
     part.base("filter-OUTPUT", base(BaseKind::Filter, Hook::Output, 0), output);
-    let translated = vec![Match::Translated(Is::In)];
-    let postrouting = vec![accept_known(), accept, jump(settings, &OUTPUT, translated)];
+    let late = jump(settings, translated(settings), vec![Match::Translated(Is::In)]);
+    let postrouting = vec![accept_known(), accept, late];
     part.base("mangle-POSTROUTING", base(BaseKind::Filter, Hook::Postrouting, -150), postrouting);
+}
+
+/// Before anything else: no mark that comes with a packet is a verdict.
+///
+/// Packets of workloads lose theirs before they meet policy.
+pub(crate) fn marks_are_ours(context: &Context<'_>) -> Vec<Rule> {
+    let clear = Statement::SetMark(context.settings.marks.none());
+    when_used(context, || vec![Rule::new(vec![], vec![clear])])
 }
 
 /// In the base chain before connections are tracked.
@@ -210,7 +241,9 @@ fn path_chain(part: &mut Part<'_>, settings: &Settings, one: &Use, host: &HostPo
     let failsafe = one.failsafe.map(|chain| Verdict::Jump(chain.to_owned()).into());
     let failsafe = failsafe.map(|jump| Rule::new(vec![], vec![jump]));
     let clear = Rule::new(vec![], vec![Statement::SetMark(settings.marks.none())]);
-    let path = path::rules(direction, one.toward, one.ending, settings.marks);
+    let here = if one.can_reject { settings.denial } else { Denial::Drop };
+    let denials = Denials { of_rules: settings.denial, here };
+    let path = path::rules(direction, one.toward, one.ending, (settings.marks, denials));
     let rules = failsafe.into_iter().chain([clear]).chain(path).collect();
     let name = name::path(one.prefix, direction);
     part.chain(name.clone(), rules);

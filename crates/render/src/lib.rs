@@ -46,5 +46,6 @@ pub use origin::Origin;
 pub use plan::plan;
 pub use renderer::{Renderer, render};
 pub use settings::{
-    Failsafe, HostAction, Marks, NatSettings, NoMarks, Pool, ServiceLoop, Settings,
+    Denial, Failsafe, HostAction, Marks, NatSettings, NoMarks, Pool, ServiceLoop, Settings,
+    Spoofing,
 };

@@ -1,11 +1,11 @@
 //! What is looked at for an endpoint's packets: tiers, then profiles.
 
 use model::desired::policy::{Direction, TierPath};
-use model::ruleset::{Is, Match, Rule, Statement, Verdict};
+use model::ruleset::{Is, Match, Reject, Rule, Statement, Verdict};
 use model::tier::TierAction;
 
 use crate::name::{self, Toward};
-use crate::settings::Marks;
+use crate::settings::{Denial, Marks, Settings};
 
 /// What becomes of packets that no policy decides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,28 +18,64 @@ pub(crate) enum Ending {
     Undecided,
 }
 
+/// How packets of a path end that it denies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Denials {
+    /// What rules of policies do: those that tell senders only leave a mark.
+    pub(crate) of_rules: Denial,
+    /// What this path does.
+    pub(crate) here: Denial,
+}
+
+impl Denials {
+    /// Where the kernel can refuse packets.
+    pub(crate) const fn of(settings: &Settings) -> Self {
+        Self { of_rules: settings.denial, here: settings.denial }
+    }
+
+    fn rule(self, matches: Vec<Match>, note: impl Into<String>) -> Rule {
+        let statement = match self.here {
+            Denial::Drop => Verdict::Drop.into(),
+            Denial::Reject => Statement::Reject(Reject::Unreachable),
+        };
+        Rule::new(matches, vec![statement]).noted(note)
+    }
+
+    /// Returns the rule for packets that a rule has denied, if it has only said so.
+    fn of_marked(self, marks: Marks) -> Option<Rule> {
+        let is_denied = vec![Match::Marked(Is::In, marks.denied())];
+        let rule = || self.rule(is_denied, "a rule denies it");
+        (self.of_rules == Denial::Reject).then(rule)
+    }
+}
+
 /// Returns the rules of a path. What is allowed returns with the accept mark;
 /// packets come without marks.
 pub(crate) fn rules(
     direction: &Direction,
     toward: Toward,
     ending: Ending,
-    marks: Marks,
+    (marks, denials): (Marks, Denials),
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (index, tier) in direction.tiers.iter().enumerate() {
         if index > 0 {
             rules.push(Rule::new(vec![], vec![Statement::SetMark(marks.no_pass())]));
         }
-        rules.extend(of_tier(tier, toward, ending, marks));
+        rules.extend(of_tier(tier, toward, ending, (marks, denials)));
     }
     if ending == Ending::Closed {
-        rules.extend(of_profiles(&direction.profiles, toward, marks));
+        rules.extend(of_profiles(&direction.profiles, toward, (marks, denials)));
     }
     rules
 }
 
-fn of_tier(tier: &TierPath, toward: Toward, ending: Ending, marks: Marks) -> Vec<Rule> {
+fn of_tier(
+    tier: &TierPath,
+    toward: Toward,
+    ending: Ending,
+    (marks, denials): (Marks, Denials),
+) -> Vec<Rule> {
     let undecided = Match::Marked(Is::In, marks.none());
     let mut rules: Vec<Rule> = Vec::new();
     for id in &tier.policies {
@@ -48,23 +84,27 @@ fn of_tier(tier: &TierPath, toward: Toward, ending: Ending, marks: Marks) -> Vec
         rules.push(Rule::new(matches, vec![Verdict::Jump(name::policy(id, toward)).into()]));
     }
     rules.push(return_if_accepted(marks));
+    rules.extend(denials.of_marked(marks));
     if ending != Ending::Undecided && tier.default_action == TierAction::Deny {
         let undecided = Match::Marked(Is::In, marks.no_pass());
-        let drop = Rule::new(vec![undecided], vec![Verdict::Drop.into()]);
-        rules.push(drop.noted(format!("tier {}: no rule matches", tier.tier)));
+        rules.push(denials.rule(vec![undecided], format!("tier {}: no rule matches", tier.tier)));
     }
     rules
 }
 
-fn of_profiles(profiles: &[String], toward: Toward, marks: Marks) -> Vec<Rule> {
+fn of_profiles(
+    profiles: &[String],
+    toward: Toward,
+    (marks, denials): (Marks, Denials),
+) -> Vec<Rule> {
     let mut rules = Vec::new();
     for profile in profiles {
         let chain = name::profile(profile, toward);
         rules.push(Rule::new(vec![], vec![Verdict::Jump(chain).into()]));
         rules.push(return_if_accepted(marks));
+        rules.extend(denials.of_marked(marks));
     }
-    let drop = Rule::new(vec![], vec![Verdict::Drop.into()]);
-    rules.push(drop.noted("no policy and no profile allows it"));
+    rules.push(denials.rule(vec![], "no policy and no profile allows it"));
     rules
 }
 

@@ -12,11 +12,11 @@ use model::ruleset::{Element, Ruleset, Tables, Transaction};
 use crate::fragment::{Fragment, Part};
 use crate::frame;
 use crate::name::{self, Toward};
-use crate::path::{self, Ending};
+use crate::path::{self, Denials, Ending};
 use crate::plan;
 use crate::rule;
 use crate::set::{self, Sharing};
-use crate::settings::Settings;
+use crate::settings::{Settings, Spoofing};
 
 mod store;
 mod used;
@@ -144,6 +144,7 @@ impl Renderer {
         };
         let (less, more) = used::uses_of_change(&self.state, change);
         let mut objects = vec![object];
+        objects.extend(self.changes_spoofing(change).then_some(Object::Frame));
         objects.extend(self.used.flipped(&less, &more).into_iter().map(Object::Policy));
         let before: Vec<Fragment> = objects.iter().map(|object| self.fragment(object)).collect();
         self.state.apply(change);
@@ -152,6 +153,16 @@ impl Renderer {
             let after = self.fragment(object);
             self.store.replace(before, after);
         }
+    }
+
+    /// May a workload send from other networks than before?
+    fn changes_spoofing(&self, change: &PolicyChange) -> bool {
+        let PolicyChange::Workload(name, after) = change else { return false };
+        let of = |workload: Option<&WorkloadPolicy>| {
+            workload.map(|workload| workload.allowed_sources.clone()).unwrap_or_default()
+        };
+        let before = of(self.state.workloads.get(name));
+        self.settings.spoofing == Spoofing::Any && before != of(after.as_ref())
     }
 
     /// Changes addresses one by one: a set of 50,000 is not made anew for one of them.
@@ -310,7 +321,8 @@ fn add_workload(
             Toward::Egress => &workload.path.egress,
         };
         let chain = name::path(prefix, direction);
-        let rules = path::rules(direction, toward, Ending::Closed, context.settings.marks);
+        let denials = (context.settings.marks, Denials::of(context.settings));
+        let rules = path::rules(direction, toward, Ending::Closed, denials);
         part.chain(chain.clone(), rules);
         part.element(frame::map_of(map), Element::Dispatch(if_name.clone(), chain));
     }

@@ -13,6 +13,7 @@ use crate::cover::disjoint;
 use crate::fragment::Part;
 use crate::name;
 use crate::renderer::Context;
+use crate::settings::Denial;
 
 /// The protocols that have ports.
 const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
@@ -45,7 +46,11 @@ fn statements(context: &Context<'_>, action: Action) -> Vec<Statement> {
     match action {
         Action::Allow => vec![Statement::SetMark(marks.accept()), Verdict::Return.into()],
         Action::Pass => vec![Statement::SetMark(marks.pass()), Verdict::Return.into()],
-        Action::Deny => vec![Verdict::Drop.into()],
+        Action::Deny => match context.settings.denial {
+            Denial::Drop => vec![Verdict::Drop.into()],
+            // Not everybody who leads packets here may refuse them: paths know.
+            Denial::Reject => vec![Statement::SetMark(marks.denied()), Verdict::Return.into()],
+        },
         Action::Log => vec![Statement::Log(format!("{}: ", context.settings.log_prefix))],
     }
 }

@@ -38,6 +38,10 @@ pub struct Settings {
     pub refused_vxlan_port: Option<u16>,
     /// May workloads send IP in IP (`allowIPIPPacketsFromWorkloads`)?
     pub is_ipip_allowed: bool,
+    /// What becomes of packets that policy denies (`nftablesFilterDenyAction`).
+    pub denial: Denial,
+    /// What workloads may send from beside their addresses (`workloadSourceSpoofing`).
+    pub spoofing: Spoofing,
     /// Are connections ended that policy no longer allows (`deniedConnectionAction`)? Whoever
     /// finds such a connection gives it the mark [`Marks::ended`].
     pub ends_denied: bool,
@@ -74,6 +78,8 @@ impl Default for Settings {
             tunnels: Tunnels::default(),
             refused_vxlan_port: Some(4789),
             is_ipip_allowed: false,
+            denial: Denial::Drop,
+            spoofing: Spoofing::Disabled,
             ends_denied: false,
             is_invalid_dropped: true,
             service_ranges: Vec::new(),
@@ -131,6 +137,13 @@ impl Marks {
         Mark { mask: self.pass, value: self.pass }
     }
 
+    /// Some rule denied it, and its sender is to be told. Connections' marks are other ones, so
+    /// that the bit of [`Marks::ended`] serves here, too.
+    #[must_use]
+    pub const fn denied(self) -> Mark {
+        Mark { mask: self.ended, value: self.ended }
+    }
+
     /// A mark of connections: policy no longer allows it.
     #[must_use]
     pub const fn ended(self) -> Mark {
@@ -152,7 +165,7 @@ impl Marks {
     /// No rule has said anything.
     #[must_use]
     pub const fn none(self) -> Mark {
-        Mark { mask: self.accept | self.pass, value: 0 }
+        Mark { mask: self.accept | self.pass | self.ended, value: 0 }
     }
 }
 
@@ -165,6 +178,24 @@ pub enum HostAction {
     Accept,
     /// Other programs' rules decide.
     Return,
+}
+
+/// What becomes of packets that policy denies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Denial {
+    /// They are dropped.
+    Drop,
+    /// They are refused, and their sender told, where the kernel can do that.
+    Reject,
+}
+
+/// What workloads may send from beside their addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Spoofing {
+    /// Nothing.
+    Disabled,
+    /// Any networks that they name.
+    Any,
 }
 
 /// What host endpoints' policies never cut off.

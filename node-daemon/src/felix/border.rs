@@ -86,6 +86,9 @@ pub(crate) fn affinity(key: &ObjectKey, object: Option<&api::BlockAffinity>) -> 
 pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> Heard {
     let prefix = &scope.interface_prefix;
     let read = |pod: &Pod| accepted(api::kubernetes::workload_endpoint(pod, prefix));
+    if let Some(Err(fault)) = object.map(api::kubernetes::allowed_sources) {
+        tracing::warn!(%fault, "annotation ignored: the pod sends from its own addresses only");
+    }
     let endpoint = object.and_then(read).flatten().map(Arc::new);
     let for_policy = calc::policy::Change::Workload(name_of(key), endpoint.clone());
     Heard {

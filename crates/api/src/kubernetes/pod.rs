@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Pod;
 use model::endpoint::{NamedPort, WorkloadEndpoint};
 use model::id::NamespacedName;
-use model::net::InterfaceAddr;
+use model::net::{Cidr, InterfaceAddr};
 
 use super::{annotation, invalid};
 use crate::{Invalid, annotations, names};
@@ -47,7 +47,8 @@ pub fn workload_endpoint(
             .map_err(|error| invalid("Pod", metadata, ("spec.nodeName", node), error))?,
         if_name,
         addrs,
-        mac: None,
+        mac: annotation(metadata, annotations::HW_ADDR).and_then(|text| text.parse().ok()),
+        allowed_sources: allowed_sources(object).unwrap_or_default(),
         container_id: annotation(metadata, annotations::CONTAINER_ID).map(str::to_owned),
         labels: labels(object, &namespace, account.as_deref()),
         profiles: std::iter::once(format!("kns.{namespace}"))
@@ -68,6 +69,31 @@ pub fn has_ended(object: &Pod) -> bool {
     };
     matches!(phase, Some("Failed" | "Succeeded"))
         || (object.metadata.deletion_timestamp.is_some() && given_back())
+}
+
+/// Returns the networks that a pod may send from beside its own addresses.
+///
+/// [`workload_endpoint`] takes a list that cannot be read for an empty one.
+///
+/// # Errors
+///
+/// [`Invalid`] for a list that cannot be read.
+pub fn allowed_sources(object: &Pod) -> Result<Vec<Cidr>, Invalid> {
+    let metadata = &object.metadata;
+    let name = annotations::ALLOWED_SOURCE_PREFIXES;
+    let Some(text) = annotation(metadata, name) else { return Ok(Vec::new()) };
+    let wrong = |problem: &dyn ToString| {
+        let problem = format!("{}; use a list such as [\"10.0.0.0/24\"]", problem.to_string());
+        invalid("Pod", metadata, ("annotation allowedSourcePrefixes", text), problem)
+    };
+    let list: Vec<String> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+    // As in Calico the networks may be written with host bits, and single addresses without length.
+    let read = |text: &String| {
+        let host = || text.parse().map(Cidr::host);
+        let net = text.parse().map(|addr: InterfaceAddr| addr.network());
+        net.or_else(|error| host().map_err(|_| wrong(&error)))
+    };
+    list.iter().map(read).collect()
 }
 
 /// Returns a pod's addresses, from the first of these that names any: the

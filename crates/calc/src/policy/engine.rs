@@ -317,7 +317,8 @@ impl Policies {
             .filter_map(|pods| pods.iter().next())
             .find_map(|(pod, key)| Some((pod, *key, self.things.get(*key)?)));
         let policy = placed.and_then(|(pod, key, placed)| {
-            let Some(Local::Workload { addrs, mac, .. }) = placed.thing.local.as_deref() else {
+            let Some(Local::Workload { addrs, mac, allowed, .. }) = placed.thing.local.as_deref()
+            else {
                 return None;
             };
             let profiles = &placed.thing.profiles;
@@ -327,7 +328,8 @@ impl Policies {
                 None => Arc::new(path),
             };
             let (endpoint, addrs) = (pod.clone(), addrs.clone());
-            Some(WorkloadPolicy { endpoint, addrs, mac: *mac, path })
+            let allowed_sources = allowed.to_vec();
+            Some(WorkloadPolicy { endpoint, addrs, mac: *mac, allowed_sources, path })
         });
         if self.state.workloads.get(&if_name) == policy.as_ref() {
             return;

@@ -33,7 +33,8 @@ pub fn state(inputs: &Inputs) -> PolicyState {
         let labels = inputs.workload_labels(endpoint);
         let path = Arc::new(path(inputs, &labels, &endpoint.profiles, Use::Normal));
         let (addrs, mac) = (endpoint.addrs.clone(), endpoint.mac);
-        let policy = WorkloadPolicy { endpoint: pod.clone(), addrs, mac, path };
+        let allowed_sources = endpoint.allowed_sources.clone();
+        let policy = WorkloadPolicy { endpoint: pod.clone(), addrs, mac, allowed_sources, path };
         // Of two pods with one interface, the first by name has it.
         state.workloads.entry(endpoint.if_name.clone()).or_insert(policy);
     }

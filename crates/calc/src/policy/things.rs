@@ -46,7 +46,7 @@ pub(super) struct Port {
 /// What matters only of this node's endpoints.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Local {
-    Workload { if_name: IfName, addrs: Vec<IpAddr>, mac: Option<MacAddr> },
+    Workload { if_name: IfName, addrs: Vec<IpAddr>, mac: Option<MacAddr>, allowed: Box<[Cidr]> },
     Host { interface: HostInterface, addrs: Vec<IpAddr> },
 }
 
@@ -58,7 +58,8 @@ impl Thing {
     ) -> Self {
         let local = (endpoint.node == *this_node).then(|| {
             let (if_name, addrs) = (endpoint.if_name.clone(), endpoint.addrs.clone());
-            Box::new(Local::Workload { if_name, addrs, mac: endpoint.mac })
+            let allowed = endpoint.allowed_sources.clone().into();
+            Box::new(Local::Workload { if_name, addrs, mac: endpoint.mac, allowed })
         });
         Self {
             own_labels: texts.pairs(labels::own(&endpoint.labels, true)),

@@ -317,6 +317,7 @@ fn workloads_connect_to_their_node() {
         if_name: "cali1".parse().unwrap(),
         addrs: vec!["10.244.0.5".parse().unwrap()],
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: [("app".to_owned(), "router".to_owned())].into(),
         profiles: Vec::new(),

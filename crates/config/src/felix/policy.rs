@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use model::net::Cidr;
+
 use crate::table::Names::Felix;
 use crate::table::group;
 use crate::value::{
@@ -26,25 +28,32 @@ group! {
         filter_allow: PassAction = PassAction::Accept, Felix("iptablesFilterAllowAction"), Accepted;
         /// What happens to packets that the mangle table allows.
         mangle_allow: PassAction = PassAction::Accept, Felix("iptablesMangleAllowAction"), Accepted;
-        /// What happens to packets that the filter denies.
-        filter_deny: DropAction = DropAction::Drop, Felix("iptablesFilterDenyAction"), Accepted;
+        /// What happens to packets that policy denies, as clusters with iptables have it:
+        /// `Reject` here or in nftablesFilterDenyAction is enough.
+        filter_deny: DropAction = DropAction::Drop, Felix("iptablesFilterDenyAction"), Used;
         /// The same as iptablesFilterAllowAction, with nftables.
         nft_filter_allow: PassAction = PassAction::Accept,
             Felix("nftablesFilterAllowAction"), Accepted;
         /// The same as iptablesMangleAllowAction, with nftables.
         nft_mangle_allow: PassAction = PassAction::Accept,
             Felix("nftablesMangleAllowAction"), Accepted;
-        /// The same as iptablesFilterDenyAction, with nftables.
-        nft_filter_deny: DropAction = DropAction::Drop, Felix("nftablesFilterDenyAction"), Accepted;
+        /// What happens to packets that policy denies: whether their senders are told (ICMP, port
+        /// unreachable). Packets are dropped all the same before connections are tracked and
+        /// destinations translated, and if their source is not the workload's.
+        nft_filter_deny: DropAction = DropAction::Drop, Felix("nftablesFilterDenyAction"), Used;
         /// Whether packets that connection tracking calls invalid are let through.
         no_invalid_check: bool = false, Felix("disableConntrackInvalidCheck"), Used;
-        /// What happens to connections of workloads that policy allowed once and no longer
-        /// allows. Differs from Calico, which has no such setting and keeps them.
+        /// What happens to connections of workloads and of hosts' endpoints that policy allowed
+        /// once and no longer allows. Differs from Calico, which has no such setting and keeps them.
         denied_connections: DeniedConnections = DeniedConnections::Keep,
             Felix("deniedConnectionAction"), Used;
         /// What happens to packets to service addresses that nobody has.
         service_loop_prevention: ServiceLoopPrevention = ServiceLoopPrevention::Drop,
             Felix("serviceLoopPrevention"), Used;
+        /// Networks of services' addresses for serviceLoopPrevention, beside those that the
+        /// `BGPConfiguration` names.
+        service_loop_prevention_nets: Vec<Cidr> = Vec::new(),
+            Felix("serviceLoopPreventionCIDRs"), Used;
         /// The ports of Kubernetes `NodePort` services.
         node_ports: Vec<PortRange> = vec![PortRange { first: 30000, last: 32767 }],
             Felix("kubeNodePortRanges"), Accepted;

@@ -32,9 +32,10 @@ group! {
         ipv6_support: bool = true, Felix("ipv6Support"), Used;
         /// Whether the kernel is told to forward packets.
         ip_forwarding: Switch = Switch::Enabled, Felix("ipForwarding"), Used;
-        /// Whether workloads may send from addresses that are not theirs.
+        /// Whether workloads may send from addresses that are not theirs: with `Any` from the
+        /// networks in their annotation `cni.projectcalico.org/allowedSourcePrefixes`.
         source_spoofing: SourceSpoofing = SourceSpoofing::Disabled,
-            Felix("workloadSourceSpoofing"), Accepted;
+            Felix("workloadSourceSpoofing"), Used;
         /// Whether workloads may have floating addresses.
         floating_ips: Switch = Switch::Disabled, Felix("floatingIPs"), Accepted;
     }

@@ -84,6 +84,7 @@ impl Cluster {
             endpoint: NamespacedName { namespace: "default".to_owned(), name },
             addrs: pod.addrs.to_vec(),
             mac: Some(pod.mac),
+            allowed_sources: Vec::new(),
             path: Arc::new(path.clone()),
         }
     }

@@ -14,7 +14,7 @@ use model::net::MacAddr;
 use model::policy::{Action, Protocol};
 use model::ruleset::Snapshot;
 use model::tier::TierAction;
-use render::{Renderer, Settings, plan};
+use render::{Denial, Renderer, Settings, Spoofing, plan};
 
 use crate::policies::{id, rule, set_id, tcp_to};
 use crate::sandbox::Sandbox;
@@ -112,6 +112,8 @@ fn workload(numbers: &mut Numbers) -> WorkloadPolicy {
         endpoint: NamespacedName { namespace: "default".to_owned(), name: "pod".to_owned() },
         addrs: numbers.some(&addrs),
         mac: numbers.is_so().then_some(MacAddr([2; 6])),
+        allowed_sources: numbers
+            .some(&["10.9.0.0/16", "fd09::/64"].map(|net| net.parse().unwrap())),
         path: Arc::new(path(numbers)),
     }
 }
@@ -171,7 +173,10 @@ async fn the_kernel_takes_every_change() {
         let mut numbers = Numbers(seed);
         // In half of the histories sets share one of the kernel's.
         let named_sets = if seed % 2 == 0 { 1_000 } else { 1 };
-        let settings = Settings { named_sets, ..Settings::default() };
+        // And in half of those denied packets are refused, or workloads send from elsewhere.
+        let denial = if seed / 2 % 2 == 0 { Denial::Drop } else { Denial::Reject };
+        let spoofing = if seed / 4 % 2 == 0 { Spoofing::Disabled } else { Spoofing::Any };
+        let settings = Settings { denial, spoofing, named_sets, ..Settings::default() };
         let mut renderer = Renderer::new(start(), settings);
         let found = nftables.snapshot().unwrap();
         nftables.apply(&plan(renderer.tables(), &found)).unwrap();

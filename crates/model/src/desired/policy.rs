@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::id::NamespacedName;
-use crate::net::{IfName, MacAddr};
+use crate::net::{Cidr, IfName, MacAddr};
 use crate::policy::PolicyId;
 use crate::tier::TierAction;
 
@@ -53,10 +53,12 @@ pub struct PolicyState {
 pub struct WorkloadPolicy {
     /// The pod.
     pub endpoint: NamespacedName,
-    /// Its addresses: only from these may it send.
+    /// Its addresses: from these may it send.
     pub addrs: Vec<IpAddr>,
     /// Its Ethernet address, if it is known: only from this may it send.
     pub mac: Option<MacAddr>,
+    /// Networks that it may send from as well, if administrators let workloads do that.
+    pub allowed_sources: Vec<Cidr>,
     /// What is looked at.
     pub path: Arc<EndpointPath>,
 }

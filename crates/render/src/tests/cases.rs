@@ -14,7 +14,7 @@ use model::tier::TierAction;
 
 use super::golden;
 use crate::tunnel::{self, Tunnels};
-use crate::{HostAction, NatSettings, Pool, ServiceLoop, Settings};
+use crate::{Denial, HostAction, NatSettings, Pool, ServiceLoop, Settings, Spoofing};
 
 pub(super) fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()
@@ -76,6 +76,7 @@ pub(super) fn workload(addrs: &[&str], mac: Option<MacAddr>, path: EndpointPath)
         endpoint: NamespacedName { namespace: "default".to_owned(), name: "pod".to_owned() },
         addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
         mac,
+        allowed_sources: Vec::new(),
         path: Arc::new(path),
     }
 }
@@ -242,6 +243,30 @@ fn host_endpoints_have_a_path_for_each_stage() {
     state.hosts.insert(HostInterface::Named("eth0".parse().unwrap()), Arc::new(named));
     state.hosts.insert(HostInterface::All, Arc::new(closed_host()));
     golden("host_endpoints_have_a_path_for_each_stage", &state, &only(Family::V4));
+}
+
+#[test]
+fn denied_packets_are_refused_where_they_can_be() {
+    let mut state = one_policy(vec![rule(Action::Deny)]);
+    let path = || direction(vec![tier("default", TierAction::Deny, &["p"])], &["kns.default"]);
+    let host = HostPolicy {
+        normal: EndpointPath { ingress: path(), egress: path() },
+        pre_dnat: path(),
+        ..closed_host()
+    };
+    state.hosts.insert(HostInterface::All, Arc::new(host));
+    let settings = Settings { denial: Denial::Reject, ..only(Family::V4) };
+    golden("denied_packets_are_refused_where_they_can_be", &state, &settings);
+}
+
+#[test]
+fn workloads_send_from_networks_that_they_are_allowed() {
+    let mut state = one_policy(vec![rule(Action::Allow)]);
+    let pod = state.workloads.values_mut().next().unwrap();
+    let nets = ["10.9.0.0/16", "10.9.1.0/24", "192.0.2.7/32", "fd09::/64"];
+    pod.allowed_sources = nets.map(cidr).to_vec();
+    let settings = Settings { spoofing: Spoofing::Any, ..Settings::default() };
+    golden("workloads_send_from_networks_that_they_are_allowed", &state, &settings);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::cases::{
     closed_host, direction, net, policy_id, port, ranges, rule, set_id, tcp, tier, workload,
 };
 use super::simulated::Kernel;
-use crate::{Pool, Renderer, Settings, plan, render};
+use crate::{Denial, Pool, Renderer, Settings, Spoofing, plan, render};
 
 /// Members that a set may have, so few that they meet often.
 const NETS: [&str; 6] =
@@ -84,7 +84,9 @@ fn pod(number: u8, bits: u8) -> PolicyChange {
     };
     let mac = (bits & 8 == 8).then_some(MacAddr([bits; 6]));
     let addr = format!("10.65.0.{}", bits & 16);
-    let pod = workload(&[&addr, "fd00::9"], mac, path);
+    let mut pod = workload(&[&addr, "fd00::9"], mac, path);
+    pod.allowed_sources =
+        (0..bits % 3).map(|net| NETS[usize::from(net)].parse().unwrap()).collect();
     let if_name = format!("cali{number}").parse().unwrap();
     PolicyChange::Workload(if_name, (bits & 32 == 0).then_some(pod))
 }
@@ -157,10 +159,14 @@ proptest! {
     #[test]
     fn tables_are_a_function_of_the_state(
         named_sets in 0_usize..4,
+        is_refusing: bool,
+        may_spoof: bool,
         steps in prop::collection::vec(
             prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..4), 1..12),
     ) {
-        let settings = Settings { named_sets, ..Settings::default() };
+        let spoofing = if may_spoof { Spoofing::Any } else { Spoofing::Disabled };
+        let denial = if is_refusing { Denial::Reject } else { Denial::Drop };
+        let settings = Settings { denial, spoofing, named_sets, ..Settings::default() };
         let mut renderer = Renderer::new(start(), settings.clone());
         let mut kernel = Kernel::default();
         kernel.apply(&create(renderer.tables()));

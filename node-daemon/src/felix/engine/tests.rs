@@ -72,6 +72,7 @@ fn pod(name: &str, addr: &str) -> Event {
         if_name: format!("cali{name}").parse().unwrap(),
         addrs: vec![addr.parse().unwrap()],
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: BTreeMap::new(),
         profiles: Vec::new(),

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use config::FelixConfig;
 use config::value::{
-    DeniedConnections, EndpointAction, NatExclusions, Protocol as Named, ProtocolPort,
-    ServiceLoopPrevention,
+    DeniedConnections, DropAction, EndpointAction, NatExclusions, Protocol as Named, ProtocolPort,
+    ServiceLoopPrevention, SourceSpoofing,
 };
 use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
 use model::ruleset::InterfacePattern;
 use render::tunnel::Tunnels;
-use render::{Failsafe, HostAction, Marks, NatSettings, ServiceLoop, Settings};
+use render::{Denial, Failsafe, HostAction, Marks, NatSettings, ServiceLoop, Settings, Spoofing};
 
 /// Returns the settings, without pools and nodes, which are objects of their own.
 pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Settings {
@@ -48,8 +48,14 @@ pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Setting
                 .collect(),
             ..Tunnels::default()
         },
+        denial: denial(felix),
+        spoofing: match felix.interfaces.source_spoofing {
+            SourceSpoofing::Disabled => Spoofing::Disabled,
+            SourceSpoofing::Any => Spoofing::Any,
+        },
         ends_denied: felix.policy.denied_connections == DeniedConnections::End,
         is_invalid_dropped: !felix.policy.no_invalid_check,
+        service_ranges: felix.policy.service_loop_prevention_nets.clone(),
         service_loop: match felix.policy.service_loop_prevention {
             ServiceLoopPrevention::Drop => ServiceLoop::Drop,
             ServiceLoopPrevention::Reject => ServiceLoop::Reject,
@@ -71,6 +77,12 @@ fn external(text: &str) -> Option<Cidr> {
         tracing::warn!(entry = text, "externalNodesList: use an address or a CIDR; not let in");
     }
     found
+}
+
+/// Whoever comes from iptables has said what to do under its name.
+fn denial(felix: &FelixConfig) -> Denial {
+    let said = [felix.policy.filter_deny, felix.policy.nft_filter_deny];
+    if said.contains(&DropAction::Reject) { Denial::Reject } else { Denial::Drop }
 }
 
 fn failsafe(port: &ProtocolPort) -> Failsafe {
@@ -107,6 +119,17 @@ mod tests {
     fn the_defaults_are_those_of_the_tables() {
         let prefixes = vec!["cali".to_owned()];
         assert_eq!(of(&FelixConfig::default(), prefixes), Settings::default());
+    }
+
+    #[test]
+    fn either_name_has_denied_packets_refused() {
+        for name in ["iptablesFilterDenyAction", "nftablesFilterDenyAction"] {
+            let reject = [(name.to_owned(), "Reject".into())];
+            let (felix, problems) =
+                FelixConfig::resolve(&config::Sources::default().with_cluster(reject));
+            assert!(problems.is_empty(), "{problems:?}");
+            assert_eq!(denial(&felix), Denial::Reject, "{name}");
+        }
     }
 
     #[test]

@@ -110,6 +110,7 @@ mod tests {
                 endpoint: NamespacedName { namespace: "red".to_owned(), name: (*name).to_owned() },
                 addrs: vec!["10.0.0.1".parse().unwrap()],
                 mac: None,
+                allowed_sources: Vec::new(),
                 path: Arc::default(),
             };
             (format!("cali{name}").parse().unwrap(), policy)

@@ -111,6 +111,7 @@ fn workload(random: &mut Random, pod: &NamespacedName) -> WorkloadEndpoint {
         if_name: format!("cali{owner}").parse().unwrap(),
         addrs: random.few(2, addr),
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: labels(random, &system),
         profiles,

@@ -51,6 +51,7 @@ fn pod(namespace: &str, name: &str, addr: &str, extra: &[(&str, &str)]) -> Chang
         if_name: format!("cali{namespace}{name}").parse().unwrap(),
         addrs: vec![addr.parse().unwrap()],
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: labels.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         profiles: vec![format!("kns.{namespace}")],

@@ -71,6 +71,7 @@ fn pod(name: &str, addr: &str) -> Change {
         if_name: format!("cali{name}").parse().unwrap(),
         addrs: vec![addr.parse().unwrap()],
         mac: None,
+        allowed_sources: Vec::new(),
         container_id: None,
         labels: BTreeMap::new(),
         profiles: vec!["kns.default".to_owned()],
