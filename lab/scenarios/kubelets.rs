@@ -45,9 +45,9 @@ pub(crate) fn a_clusters_life(dir: &Path, _: Kind) -> Result<(), Error> {
     eprintln!("every node is ready");
     // All that they can say, for what must not be said; install-cni has the plugins told too.
     for program in ["daemonset/calico-node", "deployment/calico-kube-controllers"] {
-        let loud = "set env --namespace kube-system LOG_LEVEL=trace FELIX_LOGSEVERITYSCREEN=Trace";
-        let words: Vec<&str> = loud.split(' ').chain([program]).collect();
-        cluster.control_plane.kubectl(&words)?;
+        let loud = ["LOG_LEVEL=trace", "FELIX_LOGSEVERITYSCREEN=Trace"];
+        let set = ["set", "env", "--namespace", "kube-system", program];
+        cluster.control_plane.kubectl(&[&set[..], &loud].concat())?;
     }
     let mut life = Life { cluster };
     let outcome = life.run();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where the hierarchies are mounted, one per controller (cgroups(7), version 1).
+/// Where the hierarchies are mounted (cgroups(7)).
 const HIERARCHIES: &str = "/sys/fs/cgroup";
 
 /// Returns the name of the groups of the lab with a directory, as kubelet wants it: absolute.
@@ -34,7 +34,12 @@ pub(crate) fn remove(name: &str) -> bool {
     is_gone
 }
 
+/// Returns the hierarchies: one per controller (version 1), or the one of all (version 2).
 fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new(HIERARCHIES);
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
     let entries = std::fs::read_dir(HIERARCHIES).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
