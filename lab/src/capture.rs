@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use crate::Error;
 use crate::cluster::eventually;
@@ -64,14 +64,19 @@ impl Capture {
     ///
     /// [`Error::Wrong`] if the kernel had to leave packets out: then nothing is proven.
     pub fn end(self) -> Result<Seen, Error> {
-        self.process.end(Signal::SIGINT);
-        let text = self.text()?;
-        let lost = text.lines().find(|line| line.ends_with("packets dropped by kernel"));
-        if lost.is_some_and(|line| line.starts_with("0 ")) {
+        // Whoever interrupts the lab is heard by the lab alone, so tcpdump is asked otherwise.
+        kill(self.process.pid(), Signal::SIGUSR1)
+            .map_err(|error| Error::program("tcpdump", error))?;
+        let counts = eventually("tcpdump to count", READY_WITHIN, || {
+            self.process.require_running()?;
+            let text = self.text()?;
+            let line = text.lines().find(|line| line.contains("dropped by kernel"));
+            line.map(str::to_owned).ok_or_else(|| Error::wrong("it does not say how many"))
+        })?;
+        if counts.contains(" 0 packets dropped by kernel") {
             return self.seen();
         }
-        let log = crate::process::tail(&self.log);
-        Err(Error::wrong(format!("tcpdump has not seen all: {log}")))
+        Err(Error::wrong(format!("tcpdump has not seen all: {counts}")))
     }
 
     fn text(&self) -> Result<String, Error> {

@@ -41,6 +41,8 @@ mod policy_status;
 mod policy_strangers;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
+#[path = "../scenarios/wireguard.rs"]
+mod wireguard;
 
 /// How long one scenario may take, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(600);
@@ -100,8 +102,10 @@ const ALL: &[(&str, Run, &[Kind])] = &[
 /// Those that need what many kernels lack: `cargo xtask` boots one for them.
 ///
 /// Code runs ten to thirty times slower there: few nodes, few pods, the embedded datastore.
-const SECOND: &[(&str, Run, &[Kind])] =
-    &[("pods-talk-on-debians-kernel", reachable::on_another_kernel, EMBEDDED)];
+const SECOND: &[(&str, Run, &[Kind])] = &[
+    ("pods-talk-on-debians-kernel", reachable::on_another_kernel, EMBEDDED),
+    ("wireguard-lets-nothing-out-in-clear", wireguard::strict, EMBEDDED),
+];
 
 /// Which kernel scenarios are for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]

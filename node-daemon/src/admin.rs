@@ -1,6 +1,6 @@
-//! The socket on which the running daemon answers `calico-node bgp`.
+//! The socket on which the running daemon answers `calico-node bgp` and `calico-node wireguard`.
 //!
-//! Whoever connects writes one word, `status` or `routes`, and closes that side;
+//! Whoever connects writes one word, such as `status` or `routes`, and closes that side;
 //! the answer is one JSON value. The socket belongs to root.
 
 use std::io::{Read as _, Write as _};
@@ -14,13 +14,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::bgp::{Snapshot, View};
+use crate::felix::wireguard::run::Rotation;
 
 /// Where the socket is.
 pub(crate) const SOCKET: &str = "/var/run/calico/calico-node.sock";
-/// How long somebody who asks has to take the answer.
+/// How long an answer may take, and whoever asked to take it.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for new keys, which other nodes have to hear of.
+const ROTATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest question.
 const MAX_QUESTION: u64 = 64;
@@ -32,6 +36,8 @@ pub(crate) enum Question {
     Status,
     /// A list of [`RouteReport`]s.
     Routes,
+    /// New keys for WireGuard, and what came of it in words.
+    RotateKeys,
 }
 
 impl Question {
@@ -39,6 +45,21 @@ impl Question {
         match self {
             Self::Status => "status",
             Self::Routes => "routes",
+            Self::RotateKeys => "rotate-keys",
+        }
+    }
+
+    /// Returns what is asked by a word; what is unknown asks for the status.
+    fn of(word: &str) -> Self {
+        let all = [Self::Routes, Self::RotateKeys].into_iter();
+        let mut found = all.filter(|question| question.word() == word.trim());
+        found.next().unwrap_or(Self::Status)
+    }
+
+    const fn timeout(self) -> Duration {
+        match self {
+            Self::Status | Self::Routes => TIMEOUT,
+            Self::RotateKeys => ROTATION_TIMEOUT,
         }
     }
 }
@@ -107,7 +128,7 @@ impl From<&Snapshot> for BgpReport {
 /// Answers on the socket for as long as the daemon runs.
 ///
 /// Without the socket the daemon works as well; that is only logged.
-pub(crate) async fn serve(view: View) {
+pub(crate) async fn serve(view: Option<View>, rotations: mpsc::Sender<Rotation>) {
     let listener = match listen(Path::new(SOCKET)) {
         Ok(listener) => listener,
         Err(error) => {
@@ -117,26 +138,49 @@ pub(crate) async fn serve(view: View) {
     };
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let answered = tokio::time::timeout(TIMEOUT, answer(stream, &view)).await;
-        if !matches!(answered, Ok(Ok(()))) {
-            tracing::debug!("a client did not take its answer");
-        }
+        let (view, rotations) = (view.clone(), rotations.clone());
+        tokio::spawn(async move {
+            let answered = answer(stream, view.as_ref(), &rotations);
+            let answered = tokio::time::timeout(ROTATION_TIMEOUT, answered).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                tracing::debug!("a client did not take its answer");
+            }
+        });
     }
 }
 
-async fn answer(mut stream: UnixStream, view: &View) -> std::io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    view: Option<&View>,
+    rotations: &mpsc::Sender<Rotation>,
+) -> std::io::Result<()> {
     let mut word = String::new();
     (&mut stream).take(MAX_QUESTION).read_to_string(&mut word).await?;
-    let text = if word.trim() == Question::Routes.word() {
-        let routes = view.routes().await.into_iter().map(|(cidr, gateways)| RouteReport {
-            destination: cidr.to_string(),
-            gateways: gateways.iter().map(ToString::to_string).collect(),
-        });
-        serde_json::to_vec(&routes.collect::<Vec<_>>())
-    } else {
-        serde_json::to_vec(&BgpReport::from(&*view.status.borrow()))
+    let text = match Question::of(&word) {
+        Question::Status => {
+            let report = view.map(|view| BgpReport::from(&*view.status.borrow()));
+            serde_json::to_vec(&report.unwrap_or_default())
+        }
+        Question::Routes => serde_json::to_vec(&routes(view).await),
+        Question::RotateKeys => serde_json::to_vec(&rotate(rotations).await),
     };
     stream.write_all(&text.map_err(std::io::Error::other)?).await
+}
+
+async fn routes(view: Option<&View>) -> Vec<RouteReport> {
+    let Some(view) = view else { return Vec::new() };
+    let routes = view.routes().await.into_iter().map(|(cidr, gateways)| RouteReport {
+        destination: cidr.to_string(),
+        gateways: gateways.iter().map(ToString::to_string).collect(),
+    });
+    routes.collect()
+}
+
+async fn rotate(rotations: &mpsc::Sender<Rotation>) -> Result<String, String> {
+    let (reply, answer) = oneshot::channel();
+    let asked = rotations.send(reply).await.is_ok();
+    let answer = if asked { answer.await.ok() } else { None };
+    answer.unwrap_or_else(|| Err("the part for WireGuard has ended: see the log".to_owned()))
 }
 
 /// Listens at `path`, for root only.
@@ -161,7 +205,7 @@ pub(crate) fn listen(path: &Path) -> std::io::Result<UnixListener> {
 /// The reason why there is no answer.
 pub(crate) fn ask<T: DeserializeOwned>(question: Question) -> std::io::Result<T> {
     let mut stream = std::os::unix::net::UnixStream::connect(SOCKET)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(question.timeout()))?;
     stream.write_all(question.word().as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut text = String::new();

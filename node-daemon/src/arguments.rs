@@ -67,6 +67,11 @@ pub(crate) enum Command {
         #[arg(long)]
         remove: bool,
     },
+    /// Change what this node encrypts with.
+    Wireguard {
+        #[command(subcommand)]
+        task: WireguardTask,
+    },
     /// Explain what becomes of a connection, and by which rule.
     ///
     /// At both ends and for every address family: the tiers and policies that
@@ -81,6 +86,16 @@ pub(crate) enum Command {
         /// What is sent: tcp/443, udp/53, sctp/9, icmp, icmpv6, or a protocol's number.
         traffic: Traffic,
     },
+}
+
+/// What to do about WireGuard.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WireguardTask {
+    /// Make new keys, and wait until the other nodes use them.
+    ///
+    /// Nothing is lost by it, up to 128 packets for each node in the moment that it takes the others
+    /// to hear of the key.
+    Rotate,
 }
 
 /// What to ask about policy.

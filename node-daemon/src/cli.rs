@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{BgpReport, Question as Asked, RouteReport};
-use crate::arguments::{Arguments, BgpQuery, Command, Form, Output, PolicyQuery, Probe};
+use crate::arguments::{
+    Arguments, BgpQuery, Command, Form, Output, PolicyQuery, Probe, WireguardTask,
+};
 use crate::counters::Counters;
 use crate::why::Question;
 use crate::{admin, cni, daemon, health};
@@ -30,6 +32,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Policy { query: PolicyQuery::Counters }) => policy_counters(),
         Some(Command::InstallCni { remove: false }) => in_runtime(cni::install::run()),
         Some(Command::InstallCni { remove: true }) => ended(cni::install::remove()),
+        Some(Command::Wireguard { task: WireguardTask::Rotate }) => rotate_keys(),
         Some(Command::Why { from, to, traffic }) => why(&Question { from, to, traffic }),
         None if !probes.is_empty() => probe(&probes),
         None if arguments.shutdown => in_runtime(daemon::announce_shutdown()),
@@ -107,6 +110,17 @@ fn bgp(query: &BgpQuery) -> ExitCode {
         }
     };
     show(answer)
+}
+
+fn rotate_keys() -> ExitCode {
+    match admin::ask::<Result<String, String>>(Asked::RotateKeys) {
+        Ok(Err(why)) => {
+            eprintln!("calico-node: {why}");
+            ExitCode::FAILURE
+        }
+        Ok(Ok(text)) => show(Ok(text)),
+        Err(error) => show(Err(error)),
+    }
 }
 
 /// Asks the daemon, and writes its answer in the form that is wanted.

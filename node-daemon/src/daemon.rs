@@ -25,6 +25,7 @@ use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
 use crate::felix::watch::{Listeners, Scope, all};
+use crate::felix::wireguard;
 use crate::startup::{self, Availability, StartedNode};
 use crate::why::Question;
 use crate::{admin, bgp, bird_socket, cni, health, metrics};
@@ -93,6 +94,7 @@ pub async fn run() -> Result<(), DaemonError> {
     let (status_sender, status) = watch::channel(Status::default());
     let (policy_status_sender, policy_status) = watch::channel(policy::run::Status::default());
     parts.follow(&client, &started, (&status, &policy_status), speaker.as_ref());
+    let wireguard = parts.encrypt(&client, &started, speaker.as_ref());
     let (bgp_commands, bgp_events, bgp_task) = match speaker {
         Some((commands, handle)) => (Some(commands), Some(handle.events), Some(handle.task)),
         None => (None, None, None),
@@ -111,6 +113,7 @@ pub async fn run() -> Result<(), DaemonError> {
         bgp_events,
         demand: demand_sender,
         tunnel_needs,
+        wireguard,
         mtu_file: PathBuf::from(MTU_FILE),
         status: status_sender,
         ownership: ownership.clone(),
@@ -363,6 +366,29 @@ impl Parts {
         Ok(servers)
     }
 
+    /// Starts what keeps WireGuard as it should be, and the socket where new keys are asked for.
+    ///
+    /// Returns where to say what should be.
+    fn encrypt(
+        &mut self,
+        client: &Client,
+        started: &StartedNode,
+        speaker: Option<&RunningSpeaker>,
+    ) -> watch::Sender<Option<wireguard::Wanted>> {
+        let (sender, wanted) = watch::channel(None);
+        let (rotation_sender, rotations) = mpsc::channel(1);
+        let view = speaker.map(|(_, handle)| handle.view.clone());
+        self.tasks.spawn(admin::serve(view, rotation_sender));
+        let node = started.kubernetes_name.to_string();
+        let start = wireguard::run::Start { wanted, rotations, client: client.clone(), node };
+        self.tasks.spawn(async move {
+            if let Err(error) = wireguard::run::run(start).await {
+                tracing::error!(%error, "WireGuard stays as it is until calico-node is restarted");
+            }
+        });
+        sender
+    }
+
     /// Starts what writes which policies are in force here.
     fn report(
         &mut self,
@@ -393,7 +419,6 @@ impl Parts {
             let status = &handle.status;
             self.tasks.spawn(health::of_bgp(aggregator.clone(), status.clone()));
             self.tasks.spawn(metrics::of_bgp(registry.clone(), status.clone()));
-            self.tasks.spawn(admin::serve(handle.view.clone()));
             self.tasks.spawn(bird_socket::serve(handle.view.clone()));
         }
     }

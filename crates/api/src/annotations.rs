@@ -1,5 +1,6 @@
 //! Names of annotations, as Calico writes them.
 
+use model::net::Family;
 use model::node::TunnelKind;
 
 /// A pod's first address with its prefix length: `10.244.0.5/32`. Empty: given back.
@@ -49,6 +50,10 @@ pub const NODE_WIREGUARD_V6: &str = "projectcalico.org/IPv6WireguardInterfaceAdd
 pub const NODE_VXLAN_MAC_V4: &str = "projectcalico.org/VXLANTunnelMACAddr";
 /// The Ethernet address of a node's `vxlan-v6.calico`, where it is not the usual one.
 pub const NODE_VXLAN_MAC_V6: &str = "projectcalico.org/VXLANTunnelMACAddrV6";
+/// The public key of a node's `wireguard.cali`, in base64.
+pub const NODE_WIREGUARD_KEY_V4: &str = "projectcalico.org/WireguardPublicKey";
+/// The public key of a node's `wg-v6.cali`, in base64.
+pub const NODE_WIREGUARD_KEY_V6: &str = "projectcalico.org/WireguardPublicKeyV6";
 /// Metadata of the object as people see it, in JSON.
 pub const METADATA: &str = "projectcalico.org/metadata";
 
@@ -78,5 +83,14 @@ pub const fn tunnel_addr(kind: TunnelKind) -> &'static str {
         TunnelKind::VxlanV6 => NODE_VXLAN_V6,
         TunnelKind::WireguardV4 => NODE_WIREGUARD_V4,
         TunnelKind::WireguardV6 => NODE_WIREGUARD_V6,
+    }
+}
+
+/// Returns the annotation with the public key of a node's WireGuard device.
+#[must_use]
+pub const fn wireguard_key(family: Family) -> &'static str {
+    match family {
+        Family::V4 => NODE_WIREGUARD_KEY_V4,
+        Family::V6 => NODE_WIREGUARD_KEY_V6,
     }
 }

@@ -140,7 +140,7 @@ const TABLE: [(Form, &[&str]); 10] = [
     (Form::Timeouts, &["healthTimeoutOverrides"]),
 ];
 
-const BOOLEANS: [&str; 24] = [
+const BOOLEANS: [&str; 25] = [
     "allowIPIPPacketsFromWorkloads",
     "allowVXLANPacketsFromWorkloads",
     "bpfDisableUnprivileged",
@@ -164,6 +164,7 @@ const BOOLEANS: [&str; 24] = [
     "wireguardEnabled",
     "wireguardEnabledV6",
     "wireguardHostEncryptionEnabled",
+    "wireguardStrictMode",
     "xdpEnabled",
 ];
 

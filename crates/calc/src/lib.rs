@@ -8,6 +8,7 @@
 //! ```text
 //!  nodes, pools, affinities, endpoints, BGP objects   (Cluster)
 //!        │
+//!        ├─ wireguard::of     encryption between nodes
 //!        ├─ overlay::of       tunnels, and routes to other nodes' pods that need them
 //!        ├─ routes::local     /32 and /128 of local pods, blackholes of own blocks
 //!        ├─ sessions::of      the mesh and the configured peers
@@ -34,6 +35,7 @@ mod routes;
 mod secrets;
 mod sessions;
 pub mod tunnels;
+pub mod wireguard;
 
 #[cfg(test)]
 mod sequences;
@@ -42,6 +44,7 @@ pub use change::{Affected, Change};
 pub use overlay::Overlay;
 pub use secrets::SecretValues;
 pub use tunnels::TunnelSettings;
+pub use wireguard::WireguardSettings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -51,14 +54,15 @@ use std::sync::Arc;
 use blocks::{Blocks, confirmed};
 use model::bgp_filter::BgpFilter;
 use model::block::Affinity;
-use model::desired::{Advertisements, BgpSession, Route, RouteProtocol};
+use model::desired::{Advertisements, BgpSession, Route, RouteProtocol, WireguardDevice};
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
-use model::net::Cidr;
+use model::net::{Cidr, Family};
 use model::node::Node;
 use model::peer::{BgpConfiguration, BgpNodeConfiguration, BgpPeer};
 use model::pool::IpPool;
 use model::service::{EndpointSlice, Service};
+use model::wireguard::PublicKey;
 
 /// All that one node knows of the datastore.
 #[derive(Clone, Debug)]
@@ -81,6 +85,8 @@ pub struct Cluster {
     remote: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
     /// What administrators decide about tunnels.
     pub tunnels: TunnelSettings,
+    /// What administrators decide about encryption.
+    pub wireguard: WireguardSettings,
     /// How the cluster speaks BGP; the default if the object is absent.
     pub bgp: BgpConfiguration,
     /// The configured peers, by name.
@@ -141,6 +147,7 @@ impl Cluster {
             endpoints: BTreeMap::new(),
             remote: BTreeMap::new(),
             tunnels: TunnelSettings::default(),
+            wireguard: WireguardSettings::default(),
             bgp: BgpConfiguration::default(),
             peers: BTreeMap::new(),
             node_bgp: BTreeMap::new(),
@@ -164,6 +171,21 @@ impl Cluster {
         };
         problems.sort();
         (desired, problems)
+    }
+
+    /// Returns the WireGuard devices that this node should have, and what could not be followed.
+    #[must_use]
+    pub fn wireguard(&self) -> (BTreeMap<Family, WireguardDevice>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let devices = wireguard::of(self, &mut problems);
+        problems.sort();
+        (devices, problems)
+    }
+
+    /// Returns the key that other nodes know this one's WireGuard device by.
+    #[must_use]
+    pub fn published_wireguard_key(&self, family: Family) -> Option<PublicKey> {
+        self.node().and_then(|node| node.tunnel_addrs.wireguard_key(family))
     }
 
     /// Returns what this node should hold of tunnels, and what could not be followed.

@@ -6,6 +6,7 @@
 mod bgp;
 pub mod policy;
 mod tunnel;
+mod wireguard;
 
 pub use bgp::{
     AddPath, Advertisements, BfdSettings, BgpSession, Filters, Origination, Password, Reflection,
@@ -14,6 +15,8 @@ pub use bgp::{
 pub use tunnel::{
     TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
 };
+
+pub use wireguard::{WireguardDevice, WireguardPeer, WireguardRoute};
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::Labels;
 use crate::id::NodeName;
 use crate::net::{Asn, Cidr, Family, InterfaceAddr, MacAddr};
+use crate::wireguard::PublicKey;
 
 /// A node of the cluster, from the Kubernetes Node and its annotations.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,6 +45,10 @@ pub struct TunnelAddrs {
     pub vxlan_mac_v4: Option<MacAddr>,
     /// The Ethernet address of `vxlan-v6.calico`.
     pub vxlan_mac_v6: Option<MacAddr>,
+    /// The public key of `wireguard.cali`.
+    pub wireguard_key_v4: Option<PublicKey>,
+    /// The public key of `wg-v6.cali`.
+    pub wireguard_key_v6: Option<PublicKey>,
 }
 
 /// What a tunnel's address is for; each node has at most one of each kind.
@@ -75,6 +80,15 @@ impl TunnelKind {
         }
     }
 
+    /// Returns the kind of `WireGuard` for pools of `family`.
+    #[must_use]
+    pub const fn wireguard(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::WireguardV4,
+            Family::V6 => Self::WireguardV6,
+        }
+    }
+
     /// Returns the family of its addresses.
     #[must_use]
     pub const fn family(self) -> Family {
@@ -101,6 +115,15 @@ impl TunnelAddrs {
     /// Returns all addresses that there are.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
         TunnelKind::ALL.into_iter().filter_map(|kind| self.get(kind))
+    }
+
+    /// Returns the public key of the `WireGuard` device for pools of `family`.
+    #[must_use]
+    pub const fn wireguard_key(&self, family: Family) -> Option<PublicKey> {
+        match family {
+            Family::V4 => self.wireguard_key_v4,
+            Family::V6 => self.wireguard_key_v6,
+        }
     }
 
     /// Returns the Ethernet address of the VXLAN device for pools of `family`.

@@ -50,6 +50,7 @@ pub(crate) fn fragment(context: &Context<'_>) -> Fragment {
         dispatch(&mut part, context.settings);
         filter(&mut part, context);
         nat(&mut part, context.settings);
+        strict(&mut part, context.settings);
         host::add(&mut part, context);
         raw_output(&mut part, context);
         if context.sharing.is_used() {
@@ -113,6 +114,7 @@ fn sources(part: &mut Part<'_>, context: &Context<'_>) {
     let settings = context.settings;
     let mut rules = host::marks_are_ours(context);
     rules.extend(for_workloads(settings, Way::In, &Verdict::Goto(CHECK_SOURCE.to_owned())));
+    rules.extend(settings.wireguard.incoming(part.family, no_workload(settings, Way::In)));
     rules.extend(host::raw_prerouting(context));
     rules.extend(settings.tunnels.untracked(part.family));
     part.base("raw-PREROUTING", base(BaseKind::Filter, Hook::Prerouting, -300), rules);
@@ -213,6 +215,7 @@ pub(crate) fn map_of(name: &str) -> String {
 fn filter(part: &mut Part<'_>, context: &Context<'_>) {
     let settings = context.settings;
     let mut input = settings.tunnels.input(part.family, ALL_HOSTS);
+    input.extend(settings.wireguard.exchanged(part.family, (Side::Source, ALL_HOSTS)));
     input.extend(ended(settings).into_iter().chain([accept_known()]));
     input.extend(for_workloads(settings, Way::In, &Verdict::Goto(TO_HOST.to_owned())));
     input.extend(host::input(context));
@@ -292,6 +295,14 @@ fn service_loop(part: &mut Part<'_>, settings: &Settings) -> Option<Rule> {
     Some(Rule::new(vec![], vec![Verdict::Jump(SERVICE_LOOP.to_owned()).into()]))
 }
 
+/// In strict mode packets to pods of other nodes leave encrypted or not at all.
+fn strict(part: &mut Part<'_>, settings: &Settings) {
+    let rule = settings.wireguard.strict(no_workload(settings, Way::Out), ALL_POOLS);
+    if let Some(rule) = rule {
+        part.base("filter-POSTROUTING", base(BaseKind::Filter, Hook::Postrouting, 0), vec![rule]);
+    }
+}
+
 /// Packets that leave all pools get this machine's address.
 fn nat(part: &mut Part<'_>, settings: &Settings) {
     let family = part.family;
@@ -335,5 +346,6 @@ fn nat(part: &mut Part<'_>, settings: &Settings) {
     };
     rules.push(Rule::new(matches, vec![plain]).noted("natOutgoing"));
     rules.extend(settings.tunnels.translated(family, &ALL_HOSTS.to_owned()));
+    rules.extend(settings.wireguard.translated(family, ALL_HOSTS));
     part.base("nat-POSTROUTING", base(BaseKind::Nat, Hook::Postrouting, 110), rules);
 }

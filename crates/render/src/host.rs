@@ -129,6 +129,7 @@ pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
     // Packets of this machine whose destination was translated: their interface is known only later.
     let plain = vec![Match::Translated(Is::NotIn)];
     let mut output = settings.tunnels.output(part.family, ALL_HOSTS);
+    output.extend(settings.wireguard.exchanged(part.family, (Side::Destination, ALL_HOSTS)));
     output.extend([accept_known(), accept.clone(), jump(settings, &OUTPUT, plain)]);
     part.base("filter-OUTPUT", base(BaseKind::Filter, Hook::Output, 0), output);
     let late = jump(settings, translated(settings), vec![Match::Translated(Is::In)]);

@@ -37,6 +37,7 @@ mod rule;
 mod set;
 mod settings;
 pub mod tunnel;
+mod wireguard;
 
 #[cfg(test)]
 mod tests;
@@ -49,3 +50,4 @@ pub use settings::{
     Denial, Failsafe, HostAction, Marks, NatSettings, NoMarks, Pool, ServiceLoop, Settings,
     Spoofing,
 };
+pub use wireguard::Wireguard;

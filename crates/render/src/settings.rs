@@ -8,6 +8,7 @@ use model::policy::Protocol;
 use model::ruleset::{InterfacePattern, Mark};
 
 use crate::tunnel::Tunnels;
+use crate::wireguard::Wireguard;
 
 /// What administrators decide; the default is Calico's.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,6 +43,8 @@ pub struct Settings {
     pub denial: Denial,
     /// What workloads may send from beside their addresses (`workloadSourceSpoofing`).
     pub spoofing: Spoofing,
+    /// What WireGuard needs.
+    pub wireguard: Wireguard,
     /// Are connections ended that policy no longer allows (`deniedConnectionAction`)? Whoever
     /// finds such a connection gives it the mark [`Marks::ended`].
     pub ends_denied: bool,
@@ -80,6 +83,7 @@ impl Default for Settings {
             is_ipip_allowed: false,
             denial: Denial::Drop,
             spoofing: Spoofing::Disabled,
+            wireguard: Wireguard::default(),
             ends_denied: false,
             is_invalid_dropped: true,
             service_ranges: Vec::new(),

@@ -15,6 +15,7 @@
 //! * Everything else that is ours and not wanted goes at once.
 
 mod tunnels;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ use reconcile::{Backoff, Table};
 
 use super::event::{Applied, Demand, Effect, Event, KernelState, Kind, RouteSettings};
 use tunnels::Tunnels;
+use wireguard::Wireguard;
 
 /// How long a workload's route may be there without its workload.
 ///
@@ -54,6 +56,7 @@ pub(crate) struct Engine {
     /// What has to be calculated again.
     affected: Affected,
     tunnels: Tunnels,
+    wireguard: Wireguard,
     /// What was last asked for.
     demand: Demand,
     /// Have all Services been seen since they were asked for?
@@ -79,6 +82,7 @@ impl Engine {
             calculated: None,
             affected: Affected::default(),
             tunnels: Tunnels::new(),
+            wireguard: Wireguard::default(),
             demand: Demand::default(),
             are_services_synced: false,
             are_blocks_synced: false,
@@ -180,6 +184,10 @@ impl Engine {
     }
 
     fn settings(&mut self, new: RouteSettings) {
+        if self.wireguard.places(new.wireguard_places) || self.cluster.wireguard != new.wireguard {
+            self.cluster.wireguard = new.wireguard;
+            self.affected.overlay = true;
+        }
         if self.cluster.device_route_protocol != new.device_route_protocol {
             self.cluster.device_route_protocol = new.device_route_protocol;
             self.affected.desired = true;
@@ -270,12 +278,16 @@ impl Engine {
     /// updates are complete and its End-of-RIB tells the truth.
     fn recalculate(&mut self) -> Vec<Effect> {
         let told = self.problems();
+        if (self.affected.overlay || self.affected.desired) && self.are_blocks_known() {
+            self.wireguard.recalculate(&self.cluster);
+        }
         // Other nodes' blocks are known as a whole, or what is known of tunnels stays.
         if self.affected.overlay && self.are_blocks_known() {
             self.affected.overlay = false;
             self.tunnels.recalculate(&self.cluster);
         }
         let mut effects = self.recalculate_own();
+        effects.extend(self.wireguard.news().map(Effect::Wireguard));
         let problems = self.problems();
         effects.extend((problems != told).then_some(Effect::Problems(problems)));
         effects
@@ -284,7 +296,8 @@ impl Engine {
     fn problems(&self) -> Vec<Problem> {
         let own = self.calculated.as_ref().map(|(_, problems)| problems.clone());
         let all = own.unwrap_or_default().into_iter();
-        all.chain(self.tunnels.problems().iter().cloned()).collect()
+        let of_tunnels = self.tunnels.problems().iter().chain(self.wireguard.problems());
+        all.chain(of_tunnels.cloned()).collect()
     }
 
     fn recalculate_own(&mut self) -> Vec<Effect> {

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use calc::next_hop::UnderlayTable;
-use calc::{Change, Problem, TunnelSettings};
+use calc::{Change, Problem, TunnelSettings, WireguardSettings};
 use kernel::tunnels;
 use model::desired::{
     Advertisements, BgpSession, Route, RouteProtocol, TunnelAddrDemand, TunnelDevice, TunnelEntry,
     TunnelEntryKey,
 };
-use model::net::{Cidr, IfName, Mtu};
+use model::net::{Cidr, Family, IfName, Mtu};
 use model::node::{TunnelAddrs, TunnelKind};
 use model::policy::PolicyKind;
+
+use super::wireguard;
 
 /// An input of the [`Engine`](super::engine::Engine).
 #[derive(Debug)]
@@ -44,6 +46,10 @@ pub(crate) struct RouteSettings {
     pub(crate) device_route_protocol: RouteProtocol,
     /// Tunnels; the host's MTU is the kernel's to tell.
     pub(crate) tunnels: TunnelSettings,
+    /// Encryption.
+    pub(crate) wireguard: WireguardSettings,
+    /// What is ours of encryption, wanted or not.
+    pub(crate) wireguard_places: BTreeMap<Family, wireguard::Place>,
 }
 
 /// The kinds of objects that are watched.
@@ -200,6 +206,8 @@ pub(crate) enum Effect {
     Entries(Vec<EntryChange>),
     /// Have these addresses for tunnels, and no others.
     TunnelAddrs(TunnelNeeds),
+    /// Have this of WireGuard.
+    Wireguard(wireguard::Wanted),
     /// Tell the CNI plugin the MTU of pods.
     PodMtu(Mtu),
     /// Watch these besides, and nothing else.

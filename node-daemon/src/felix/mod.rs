@@ -2,7 +2,7 @@
 //!
 //! [`engine`] decides about routes without IO; [`event`] is everything that it
 //! hears and says; [`run`] is the loop around it, [`table`] its view of the
-//! kernel, [`watch`] and [`border`] its view of the datastore. [`policy`] has the same
+//! kernel, [`wireguard`] the loop that keeps encryption, [`watch`] and [`border`] its view of the datastore. [`policy`] has the same
 //! rooms for policy.
 
 pub(crate) mod border;
@@ -14,3 +14,4 @@ pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod table;
 pub(crate) mod watch;
+pub(crate) mod wireguard;

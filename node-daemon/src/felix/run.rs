@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::engine::Engine;
 use super::event::{Demand, DeviceChange, Effect, EntryChange, Event, RouteChange, TunnelNeeds};
 use super::table::{self, Ownership};
+use super::wireguard::Wanted;
 use crate::{bgp, startup};
 
 /// How long the kernel may change before it is listed: one listing for a burst.
@@ -44,6 +45,8 @@ pub(crate) struct Felix {
     pub(crate) demand: watch::Sender<Demand>,
     /// The addresses that tunnels need.
     pub(crate) tunnel_needs: watch::Sender<Option<TunnelNeeds>>,
+    /// What should be of WireGuard.
+    pub(crate) wireguard: watch::Sender<Option<Wanted>>,
     /// Where the CNI plugin reads the MTU of pods.
     pub(crate) mtu_file: PathBuf,
     /// How things are, for health and metrics.
@@ -187,6 +190,9 @@ impl Felix {
                     self.tunnel_needs.send_replace(Some(needs));
                 }
                 Effect::PodMtu(mtu) => self.write_mtu(mtu),
+                Effect::Wireguard(wanted) => {
+                    self.wireguard.send_replace(Some(wanted));
+                }
                 Effect::Demand(demand) => {
                     self.demand.send_replace(demand);
                 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::border::Heard;
 use super::event::{Event, RouteSettings};
 use super::policy::{self, event::Event as PolicyEvent};
+use super::wireguard;
 use crate::startup;
 
 /// The settings as they are now, from the environment and the datastore.
@@ -88,6 +89,8 @@ pub(crate) fn routes(settings: &FelixConfig) -> RouteSettings {
     RouteSettings {
         device_route_protocol: device_protocol(settings),
         tunnels: startup::mtu::tunnels(settings),
+        wireguard: wireguard::settings::of(settings),
+        wireguard_places: wireguard::settings::places(settings),
     }
 }
 

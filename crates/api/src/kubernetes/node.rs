@@ -34,6 +34,10 @@ pub fn node(object: &Node) -> Result<model::node::Node, Invalid> {
         let given: Option<MacAddr> = parsed(object, annotation)?;
         Ok(Some(given.unwrap_or_else(|| names::vxlan_mac(&name, family))))
     };
+    // A key that cannot be read is none: the node's own daemon writes what its device says.
+    let wireguard_key = |family| {
+        annotation(metadata, annotations::wireguard_key(family)).and_then(|text| text.parse().ok())
+    };
     Ok(model::node::Node {
         labels: metadata.labels.clone().unwrap_or_default(),
         ipv4: addr(object, annotations::NODE_IPV4, Family::V4)?,
@@ -48,6 +52,8 @@ pub fn node(object: &Node) -> Result<model::node::Node, Invalid> {
             wireguard_v6: parsed(object, annotations::NODE_WIREGUARD_V6)?,
             vxlan_mac_v4: vxlan_mac(annotations::NODE_VXLAN_MAC_V4, Family::V4)?,
             vxlan_mac_v6: vxlan_mac(annotations::NODE_VXLAN_MAC_V6, Family::V6)?,
+            wireguard_key_v4: wireguard_key(Family::V4),
+            wireguard_key_v6: wireguard_key(Family::V6),
         },
         pod_cidrs: pod_cidrs.collect::<Result<_, _>>()?,
         name,

@@ -34,28 +34,31 @@ group! {
     /// Encryption between nodes.
     Wireguard, "WireGuard" {
         /// Whether IPv4 traffic between nodes is encrypted.
-        is_enabled: bool = false, Felix("wireguardEnabled"), Accepted;
+        is_enabled: bool = false, Felix("wireguardEnabled"), Used;
         /// Whether IPv6 traffic between nodes is encrypted.
-        is_enabled_v6: bool = false, Felix("wireguardEnabledV6"), Accepted;
+        is_enabled_v6: bool = false, Felix("wireguardEnabledV6"), Used;
         /// The UDP port for IPv4.
-        port: Number<1, 65535> = Number::clamped(51820), Felix("wireguardListeningPort"), Accepted;
+        port: Number<1, 65535> = Number::clamped(51820), Felix("wireguardListeningPort"), Used;
         /// The UDP port for IPv6.
-        port_v6: Number<1, 65535> = Number::clamped(51821), Felix("wireguardListeningPortV6"), Accepted;
+        port_v6: Number<1, 65535> = Number::clamped(51821), Felix("wireguardListeningPortV6"), Used;
         /// The priority of the routing rule.
         rule_priority: Number<1, 32765> = Number::clamped(99),
-            Felix("wireguardRoutingRulePriority"), Accepted;
+            Felix("wireguardRoutingRulePriority"), Used;
         /// The interface for IPv4.
-        interface: String = "wireguard.cali".to_owned(), Felix("wireguardInterfaceName"), Accepted;
+        interface: String = "wireguard.cali".to_owned(), Felix("wireguardInterfaceName"), Used;
         /// The interface for IPv6.
-        interface_v6: String = "wg-v6.cali".to_owned(), Felix("wireguardInterfaceNameV6"), Accepted;
+        interface_v6: String = "wg-v6.cali".to_owned(), Felix("wireguardInterfaceNameV6"), Used;
         /// The MTU for IPv4 in bytes; 0 is the host's less 60.
         mtu: Number<0, 65535> = Number::clamped(0), Felix("wireguardMTU"), Used;
         /// The MTU for IPv6 in bytes; 0 is the host's less 80.
         mtu_v6: Number<0, 65535> = Number::clamped(0), Felix("wireguardMTUV6"), Used;
         /// Whether traffic of the nodes themselves is encrypted too.
-        host_encryption: bool = false, Felix("wireguardHostEncryptionEnabled"), Accepted;
+        host_encryption: bool = false, Felix("wireguardHostEncryptionEnabled"), Used;
+        /// Whether packets to pods of other nodes go nowhere that cannot be encrypted, instead of in
+        /// clear; Calico has no such setting.
+        is_strict: bool = false, Felix("wireguardStrictMode"), Used;
         /// How often a silent peer is sent a packet; 0 is never.
         keep_alive: Duration = Duration::ZERO,
-            FelixAs("wireguardKeepAlive", "WireguardPersistentKeepAlive"), Accepted;
+            FelixAs("wireguardKeepAlive", "WireguardPersistentKeepAlive"), Used;
     }
 }

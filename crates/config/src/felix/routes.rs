@@ -57,7 +57,7 @@ group! {
         refresh_interval: Duration = Duration::from_secs(90), Felix("routeRefreshInterval"), Used;
         /// The routing tables that may be used for policy routing.
         table_ranges: Vec<NumberRange> = vec![NumberRange { first: 1, last: 250 }],
-            Felix("routeTableRanges"), Accepted;
+            Felix("routeTableRanges"), Used;
         /// What routes to other nodes' pods are computed from.
         source: RouteSource = RouteSource::CalicoIpam, Felix("routeSource"), Accepted;
         /// Which routes to other nodes are programmed without BGP's help.

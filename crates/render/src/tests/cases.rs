@@ -277,6 +277,25 @@ fn host_endpoints_keep_neighbours() {
 }
 
 #[test]
+fn wireguard_is_marked_and_strict() {
+    let mark = model::ruleset::Mark { mask: 0x20_0000, value: 0x20_0000 };
+    let settings = Settings {
+        pools: vec![Pool { net: cidr("10.244.0.0/16"), is_translated: true }],
+        wireguard: crate::Wireguard {
+            devices: [
+                (Family::V4, ("wireguard.cali".parse().unwrap(), 51_820)),
+                (Family::V6, ("wg-v6.cali".parse().unwrap(), 51_821)),
+            ]
+            .into(),
+            incoming: Some(mark),
+            is_strict: true,
+        },
+        ..only(Family::V4)
+    };
+    golden("wireguard_is_marked_and_strict", &PolicyState::default(), &settings);
+}
+
+#[test]
 fn settings_reach_the_rules() {
     let pool = |net, is_translated| Pool { net: cidr(net), is_translated };
     let settings = Settings {

@@ -280,6 +280,7 @@ fn peers_hear_of_everything_before_sessions_open() {
             Effect::Devices(_) | Effect::Entries(_) => "tunnels",
             Effect::TunnelAddrs(_) => "tunnels' addresses",
             Effect::PodMtu(_) => "MTU",
+            Effect::Wireguard(_) => "encryption",
         })
         .collect();
     assert_eq!(effects, ["routes", "tunnels' addresses", "MTU", "advertise", "listen", "sessions"]);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use calc::wireguard::{HostEncryption, Strictness};
 use config::FelixConfig;
 use config::value::{
     DeniedConnections, DropAction, EndpointAction, NatExclusions, Protocol as Named, ProtocolPort,
@@ -9,9 +10,11 @@ use config::value::{
 };
 use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
-use model::ruleset::InterfacePattern;
+use model::ruleset::{InterfacePattern, Mark};
 use render::tunnel::Tunnels;
 use render::{Denial, Failsafe, HostAction, Marks, NatSettings, ServiceLoop, Settings, Spoofing};
+
+use crate::felix::wireguard;
 
 /// Returns the settings, without pools and nodes, which are objects of their own.
 pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Settings {
@@ -53,6 +56,7 @@ pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Setting
             SourceSpoofing::Disabled => Spoofing::Disabled,
             SourceSpoofing::Any => Spoofing::Any,
         },
+        wireguard: wireguard(felix),
         ends_denied: felix.policy.denied_connections == DeniedConnections::End,
         is_invalid_dropped: !felix.policy.no_invalid_check,
         service_ranges: felix.policy.service_loop_prevention_nets.clone(),
@@ -83,6 +87,20 @@ fn external(text: &str) -> Option<Cidr> {
 fn denial(felix: &FelixConfig) -> Denial {
     let said = [felix.policy.filter_deny, felix.policy.nft_filter_deny];
     if said.contains(&DropAction::Reject) { Denial::Reject } else { Denial::Drop }
+}
+
+/// Without a device that could encrypt, nothing is strict: that would be the end of all packets
+/// between nodes for a setting that is left over.
+fn wireguard(felix: &FelixConfig) -> render::Wireguard {
+    let settings = wireguard::settings::of(felix);
+    let devices = settings.devices.into_iter();
+    let devices = devices.map(|(family, device)| (family, (device.name, device.port)));
+    let mark = Mark { mask: settings.mark, value: settings.mark };
+    render::Wireguard {
+        devices: devices.collect(),
+        incoming: (settings.host_encryption == HostEncryption::On).then_some(mark),
+        is_strict: settings.strictness == Strictness::Strict,
+    }
 }
 
 fn failsafe(port: &ProtocolPort) -> Failsafe {

@@ -107,6 +107,7 @@ impl Simulated {
             | Effect::Listen(_)
             | Effect::Advertise(_)
             | Effect::Sessions(_)
+            | Effect::Wireguard(_)
             | Effect::Problems(_) => return false,
         }
         true
@@ -222,7 +223,8 @@ fn a_device_that_changes_its_network_gets_its_entries_again() {
     kernel.settle(&mut engine, NOW);
     let tunnels = calc::TunnelSettings { vni: 4097, ..calc::TunnelSettings::default() };
     let device_route_protocol = RouteProtocol::BOOT;
-    let settings = RouteSettings { device_route_protocol, tunnels };
+    let (wireguard, wireguard_places) = Default::default();
+    let settings = RouteSettings { device_route_protocol, tunnels, wireguard, wireguard_places };
     engine.handle(Event::Settings(Box::new(settings)), NOW);
     // The kernel makes it anew, without entries and routes.
     let Some(Effect::Devices(changes)) = engine.flush(NOW).into_iter().next() else { panic!() };
