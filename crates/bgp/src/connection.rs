@@ -51,6 +51,18 @@ pub(crate) enum Message {
     RouteRefresh(RouteRefresh),
 }
 
+impl Message {
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Open(_) => Kind::Open,
+            Self::Update(_) | Self::EarlyUpdate => Kind::Update,
+            Self::Notification(_) => Kind::Notification,
+            Self::Keepalive => Kind::Keepalive,
+            Self::RouteRefresh(_) => Kind::RouteRefresh,
+        }
+    }
+}
+
 /// A TCP connection to or from a peer.
 #[derive(Debug)]
 pub(crate) struct Connection {

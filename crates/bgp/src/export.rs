@@ -1,12 +1,13 @@
 //! Which routes peers are told, and in what words (RFC 4271 §5.1, §9.2; RFC 4456; RFC 9234;
 //! Calico's export rules).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::bgp_filter::{FilterRule, SessionKind};
 use model::desired::{Advertisements, BgpSession, Filters, Reflection, Role};
 use model::net::{Asn, Cidr, Family};
-use model::peer::NextHopMode;
+use model::peer::{Community, NextHopMode};
 
 use crate::filter::{self, NORMAL_LOCAL_PREF, Route, Verdict};
 use crate::ranges::Ranges;
@@ -46,6 +47,8 @@ pub(crate) struct Scope {
     own: Ranges,
     exportable: Ranges,
     not_exported: Ranges,
+    /// What learned routes inside a range are marked with.
+    marks: BTreeMap<Cidr, BTreeSet<Community>>,
 }
 
 impl Scope {
@@ -59,6 +62,7 @@ impl Scope {
                 .collect(),
             exportable: advertisements.exportable.iter().copied().collect(),
             not_exported: advertisements.not_exported.iter().copied().collect(),
+            marks: advertisements.marks.clone(),
         }
     }
 
@@ -69,6 +73,17 @@ impl Scope {
             self.exportable.difference(&old.exportable),
             self.not_exported.difference(&old.not_exported),
         ]
+    }
+
+    /// Are learned routes marked otherwise than before?
+    pub(crate) fn marks_differ(&self, old: &Self) -> bool {
+        self.marks != old.marks
+    }
+
+    /// Returns what a learned route to `cidr` is marked with.
+    pub(crate) fn marks_of(&self, cidr: &Cidr) -> BTreeSet<Community> {
+        let covering = self.marks.iter().filter(|(range, _)| range.covers(cidr));
+        covering.flat_map(|(_, communities)| communities.iter().copied()).collect()
     }
 
     /// May `cidr`, learned by BGP, be passed on at all?
@@ -201,12 +216,13 @@ impl Policy {
         (self.local_addr, self.finished(attributes))
     }
 
-    /// Returns the words for a learned path.
+    /// Returns the words for a learned path, which gets `marks` besides its own.
     pub(crate) fn learned_words(
         &self,
         candidate: &Candidate,
         family: Family,
         verdict: Verdict,
+        marks: &BTreeSet<Community>,
     ) -> (IpAddr, Attributes) {
         let (path, source) = (&candidate.path, &candidate.source);
         let mut attributes = Attributes::clone(&path.attributes);
@@ -215,6 +231,9 @@ impl Policy {
         }
         attributes.local_pref = Some(local_pref(&attributes));
         filter::apply(self.rules(family), verdict, &mut attributes);
+        for community in marks {
+            filter::add_community(&mut attributes, *community);
+        }
         if source.is_internal && self.is_internal {
             // RFC 4456 §8.
             attributes.originator_id.get_or_insert(source.identifier);

@@ -30,6 +30,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod connection;
+mod counts;
 mod export;
 mod filter;
 mod hold_time;
@@ -41,6 +42,7 @@ pub mod speaker;
 pub mod wire;
 
 pub use connection::ConnectionId;
+pub use counts::{MessageCounts, RouteCounts};
 pub use hold_time::{HoldTime, UnacceptableHoldTime};
 pub use session::State;
 pub use speaker::{Input, Output, PathFate, PeerStatus, Problem, Speaker, SpeakerConfig, Status};

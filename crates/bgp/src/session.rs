@@ -19,6 +19,7 @@ use model::net::Asn;
 use model::time::Timestamp;
 
 use crate::connection::{Connection, ConnectionId, Message, Stage, TimerEvent};
+use crate::counts::MessageCounts;
 use crate::speaker::Output;
 use crate::wire::{self, BgpIdentifier, Notification, Reason, RouteRefresh, Update};
 
@@ -69,11 +70,18 @@ pub(crate) enum Loss {
     Hard,
 }
 
+/// Why the last attempt or session ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct LastError {
+    pub(crate) text: String,
+    pub(crate) at: Timestamp,
+}
+
 /// The session with one peer.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) config: BgpSession,
-    pub(crate) last_error: Option<String>,
+    pub(crate) last_error: Option<LastError>,
     /// Has an attempt ended before Established since the last time it was?
     pub(crate) has_failed: bool,
     connections: Vec<Connection>,
@@ -82,7 +90,10 @@ pub(crate) struct Session {
     failed_attempts: u32,
     error_wait: Duration,
     established_at: Option<Timestamp>,
-    has_been_established: bool,
+    /// How often it has become Established.
+    pub(crate) establishments: u64,
+    pub(crate) sent: MessageCounts,
+    pub(crate) heard: MessageCounts,
     jitter: Jitter,
 }
 
@@ -111,7 +122,9 @@ impl Session {
             failed_attempts: 0,
             error_wait: ERROR_WAIT.0,
             established_at: None,
-            has_been_established: false,
+            establishments: 0,
+            sent: MessageCounts::default(),
+            heard: MessageCounts::default(),
             jitter,
         }
     }
@@ -272,6 +285,7 @@ impl Session {
 
     fn on_message(&mut self, id: ConnectionId, message: Message, env: &Environment) -> Vec<Effect> {
         let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return Vec::new() };
+        self.heard.add(message.kind());
         match (stage, message) {
             (_, Message::Notification(notification)) => {
                 self.on_notification(id, &notification, env)
@@ -308,7 +322,7 @@ impl Session {
             connection.context = context;
         }
         self.established_at = Some(env.now);
-        self.has_been_established = true;
+        self.establishments = self.establishments.saturating_add(1);
         self.failed_attempts = 0;
         self.has_failed = false;
         self.retry_at = None;
@@ -332,6 +346,7 @@ impl Session {
     /// Returns the output that sends `bytes`, and counts them.
     pub(crate) fn send(&mut self, id: ConnectionId, bytes: impl Into<Bytes>) -> Vec<Effect> {
         let bytes = bytes.into();
+        self.sent.add_all(&bytes);
         let Some(connection) = self.connection_mut(id) else { return Vec::new() };
         connection.unsent = connection.unsent.saturating_add(bytes.len());
         vec![Effect::Output(Output::Send { connection: id, bytes })]

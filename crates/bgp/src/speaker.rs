@@ -20,6 +20,7 @@ pub use event::{Input, Output, PathFate, Problem};
 pub use status::{PeerStatus, Status};
 
 use crate::connection::ConnectionId;
+use crate::counts::RouteCounts;
 use crate::export::Scope;
 use crate::rib::{Interner, PeerIndex, Seed, Source, Table};
 use crate::session::{Effect, Environment, Loss, Session, State};
@@ -88,6 +89,7 @@ struct Peer {
     has_end_of_rib: bool,
     owes_end_of_rib: bool,
     owes_refresh_end: bool,
+    routes: RouteCounts,
     /// Its entry in the speaker's deadlines.
     deadline: Option<Timestamp>,
     state: State,
@@ -122,9 +124,17 @@ impl Speaker {
 
     /// Takes in what happened and returns what to do, in order.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Output> {
+        let mut outputs = self.take_in(input, now);
+        outputs.extend(self.settle(now));
+        outputs
+    }
+
+    /// Takes in what happened and returns what must be done at once. What follows for routes,
+    /// deadlines and states comes of [`Self::settle`], once for any number of inputs: what many
+    /// peers say at the same time is then told to many peers once.
+    pub fn take_in(&mut self, input: Input, now: Timestamp) -> Vec<Output> {
         self.step = self.step.wrapping_add(1);
-        let is_sent = matches!(input, Input::Sent { .. });
-        let mut outputs = match input {
+        match input {
             Input::Configure(sessions) => self.configure(sessions, now),
             Input::Advertise(advertisements) => {
                 self.advertise(&advertisements, now);
@@ -154,11 +164,13 @@ impl Speaker {
             Input::PathDown { peer_addr, fate } => self.on_path_down(peer_addr, fate, now),
             Input::DeadlineReached => self.on_deadline(now),
             Input::Stop => self.stop(),
-        };
-        if !is_sent {
-            outputs.extend(self.converge(now));
         }
-        outputs.extend(self.settle());
+    }
+
+    /// Returns what is to be done because of all that was taken in since the last time.
+    pub fn settle(&mut self, now: Timestamp) -> Vec<Output> {
+        let mut outputs: Vec<Output> = self.converge(now).into_iter().collect();
+        outputs.extend(self.tell());
         outputs.extend(self.account_for_touched(now));
         outputs
     }
@@ -359,7 +371,7 @@ impl Speaker {
                     name: peer.session.config.name.clone(),
                     peer_addr: peer.session.config.peer_addr,
                     state,
-                    last_error: peer.session.last_error.clone(),
+                    last_error: peer.session.last_error.as_ref().map(|error| error.text.clone()),
                 });
             }
         }

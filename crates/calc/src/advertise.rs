@@ -45,6 +45,7 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
         originated,
         exportable: pools(false).chain(service::reflected(cluster)).collect(),
         not_exported: pools(true).collect(),
+        marks: marks(cluster),
     }
 }
 
@@ -59,13 +60,25 @@ fn is_exported(cluster: &Cluster, addr: IpAddr) -> bool {
         .is_some_and(|pool| !pool.is_bgp_export_disabled)
 }
 
+/// Returns the communities of all ranges, for routes that are learned inside them.
+fn marks(cluster: &Cluster) -> BTreeMap<Cidr, BTreeSet<Community>> {
+    let mut marks: BTreeMap<Cidr, BTreeSet<Community>> = BTreeMap::new();
+    for range in advertised(cluster) {
+        marks.entry(range.cidr).or_default().extend(&range.communities);
+    }
+    marks
+}
+
+fn advertised(cluster: &Cluster) -> &[PrefixAdvertisement] {
+    let own = cluster.node_bgp.get(&cluster.this_node);
+    let own = own.map(|own| &own.prefix_advertisements).filter(|own| !own.is_empty());
+    own.unwrap_or(&cluster.bgp.prefix_advertisements)
+}
+
 /// Returns the communities of all ranges that `cidr` lies in; a node's own list replaces the
 /// cluster's.
 fn communities(cluster: &Cluster, cidr: &Cidr) -> Vec<Community> {
-    let own = cluster.node_bgp.get(&cluster.this_node);
-    let own = own.map(|own| &own.prefix_advertisements).filter(|own| !own.is_empty());
-    let ranges: &Vec<PrefixAdvertisement> = own.unwrap_or(&cluster.bgp.prefix_advertisements);
-    let covering = ranges.iter().filter(|range| range.cidr.covers(cidr));
+    let covering = advertised(cluster).iter().filter(|range| range.cidr.covers(cidr));
     let communities: BTreeSet<Community> =
         covering.flat_map(|range| range.communities.iter().copied()).collect();
     communities.into_iter().collect()

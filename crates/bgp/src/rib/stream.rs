@@ -63,6 +63,8 @@ pub struct Stream {
     several: BTreeMap<DestId, Vec<(u32, Told)>>,
     /// How many paths are told, by their source.
     counts: BTreeMap<PeerIndex, usize>,
+    /// Their sum.
+    total: usize,
 }
 
 impl Stream {
@@ -108,8 +110,7 @@ impl Stream {
     /// Returns how many paths `peer` holds from us.
     #[must_use]
     pub fn advertised(&self, peer: PeerIndex) -> usize {
-        let others = self.counts.iter().filter(|(source, _)| **source != peer);
-        others.map(|(_, count)| *count).fold(0, usize::saturating_add)
+        self.total.saturating_sub(self.counts.get(&peer).copied().unwrap_or(0))
     }
 
     /// Returns the mark of the only path of a destination.
@@ -168,10 +169,12 @@ impl Stream {
             if !new.is_nothing() {
                 let count = self.counts.entry(new.source()).or_default();
                 *count = count.saturating_add(1);
+                self.total = self.total.saturating_add(1);
             }
             if !old.is_nothing() {
                 let count = self.counts.entry(old.source()).or_default();
                 *count = count.saturating_sub(1);
+                self.total = self.total.saturating_sub(1);
                 if *count == 0 {
                     self.counts.remove(&old.source());
                 }

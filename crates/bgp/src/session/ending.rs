@@ -5,7 +5,8 @@ use std::time::Duration;
 use model::net::Family;
 
 use super::{
-    CONNECT_DELAY, CONNECT_RETRY, ERROR_FORGET, ERROR_WAIT, Effect, Environment, Loss, Session,
+    CONNECT_DELAY, CONNECT_RETRY, ERROR_FORGET, ERROR_WAIT, Effect, Environment, LastError, Loss,
+    Session,
 };
 use crate::connection::{ConnectionId, Stage};
 use crate::speaker::{Output, PathFate};
@@ -38,7 +39,17 @@ impl Session {
             return vec![Effect::Output(Output::Close { connection: id })];
         }
         let loss = self.loss_by(notification);
-        self.end_with_error(format!("the peer said: {notification}"), loss, env)
+        let error_wait = self.error_wait;
+        let effects = self.end_with_error(format!("the peer said: {notification}"), loss, env);
+        if is_about_configuration(notification) {
+            // Nobody has done anything wrong: one side has read the cluster's configuration later
+            // than the other. A session that had to wait as after errors, refusing the peer
+            // meanwhile, would be missing for up to half a minute.
+            self.error_wait = error_wait;
+            self.idle_until = None;
+            self.retry_at = Some(env.now + self.pause());
+        }
+        effects
     }
 
     /// Returns what becomes of the routes when `notification` ends the session (RFC 8538 §4).
@@ -130,7 +141,7 @@ impl Session {
             self.error_wait = ERROR_WAIT.0;
         }
         let mut effects: Vec<Effect> = self.close_all().map(Effect::Output).collect();
-        self.last_error = Some(error);
+        self.last_error = Some(LastError { text: error, at: env.now });
         self.has_failed = true;
         self.idle_until = Some(env.now + self.jitter.shorten(self.error_wait));
         self.error_wait = self.error_wait.saturating_mul(2).min(ERROR_WAIT.1);
@@ -175,18 +186,30 @@ impl Session {
             .graceful_restart()
             .map_or(Loss::Hard, |restart| Loss::Graceful(restart.restart_time()));
         self.connections.retain(|each| each.id != id);
-        self.last_error = Some(why.to_owned());
+        self.last_error = Some(LastError { text: why.to_owned(), at: env.now });
         if stage == Stage::Established {
             self.retry_at = Some(env.now + self.jitter.up_to(CONNECT_DELAY));
             return vec![Effect::Down(loss)];
         }
         self.has_failed = true;
+        self.retry_at = Some(env.now + self.pause());
+        Vec::new()
+    }
+
+    /// Counts a failed attempt and returns how long to wait for the next one.
+    fn pause(&mut self) -> Duration {
         self.failed_attempts = self.failed_attempts.saturating_add(1);
         // Differs from Calico: the first pauses are 1 s and 2 s, so that nodes which start
         // together do not wait 5 s for whoever listens a moment later.
         let doubled = 1_u64.checked_shl(self.failed_attempts.min(4).saturating_sub(1));
         let pause = Duration::from_secs(doubled.unwrap_or(1)).min(CONNECT_RETRY);
-        self.retry_at = Some(env.now + self.jitter.shorten(pause));
-        Vec::new()
+        self.jitter.shorten(pause)
     }
+}
+
+/// Has the peer changed its configuration, and is it not about to stay away (RFC 4486 §4)?
+fn is_about_configuration(notification: &Notification) -> bool {
+    let inner = notification.hard_reset().map(|inner| inner.reason);
+    [Reason::PEER_DECONFIGURED, Reason::CONNECTION_REJECTED, Reason::CONFIGURATION_CHANGE]
+        .contains(&inner.unwrap_or(notification.reason))
 }

@@ -41,7 +41,7 @@ impl Session {
     fn our_restart(&self, env: &Environment) -> GracefulRestart {
         let secs = u16::try_from(self.config.restart_time.as_secs()).unwrap_or(u16::MAX);
         // F says whether forwarding survived; across a mere loss of TCP it always does.
-        let is_kept = env.is_forwarding_kept || self.has_been_established;
+        let is_kept = env.is_forwarding_kept || self.establishments > 0;
         GracefulRestart {
             is_restarting: env.is_restarting,
             is_notification_graceful: true,

@@ -8,6 +8,7 @@ use model::desired::BgpSession;
 use model::time::Timestamp;
 
 use super::{Output, Peer, Speaker};
+use crate::counts::RouteCounts;
 use crate::rib::PeerIndex;
 use crate::session::{Session, State};
 use crate::wire::{Families, Notification, Reason, RefreshKind, RouteRefresh};
@@ -59,6 +60,7 @@ impl Speaker {
             has_end_of_rib: false,
             owes_end_of_rib: false,
             owes_refresh_end: false,
+            routes: RouteCounts::default(),
             deadline: None,
             state: State::Active,
             since: now,

@@ -101,6 +101,14 @@ impl Speaker {
         self.drop_if_empty(old);
     }
 
+    /// Has all groups be told everything again, in the words of now.
+    pub(super) fn forget_words(&mut self) {
+        for (id, group) in &mut self.groups {
+            group.stream.forget_paths(&mut self.table);
+            self.active.insert(*id);
+        }
+    }
+
     fn leave_for(&mut self, old: GroupId, index: PeerIndex) {
         if let Some(group) = self.groups.get_mut(&old) {
             group.stream.members.remove(&index);

@@ -62,6 +62,7 @@ impl Speaker {
         // RFC 4760 §7: routes of a family that was not agreed on are not for us.
         let is_ours = |cidr: &Cidr| families.contains(cidr.family());
         for nlri in update.withdrawn.iter().filter(|nlri| is_ours(&nlri.prefix)) {
+            peer.routes.withdrawn = peer.routes.withdrawn.saturating_add(1);
             self.table.remove(&nlri.prefix, index, nlri.path_id);
         }
         let identity = Identity {
@@ -69,22 +70,27 @@ impl Speaker {
             cluster_ids: &self.cluster_ids,
             local_addr: peer.session.established().and_then(|each| each.local_addr),
         };
+        let (mut announced, mut rejected) = (0_u64, 0_u64);
         for announcement in &update.announced {
             let config = &peer.session.config;
             let next_hop = announcement.next_hop;
             let mut import = Import::new(config, &identity, next_hop, &update.attributes);
             for nlri in announcement.prefixes.iter().filter(|nlri| is_ours(&nlri.prefix)) {
+                announced = announced.saturating_add(1);
                 if let Some(path) = import.path(&nlri.prefix, &mut self.interner) {
                     let source = Arc::clone(&source);
                     let candidate =
                         Candidate { source, path, received_id: nlri.path_id, sent_id: 0 };
                     self.table.upsert(nlri.prefix, candidate);
                 } else {
+                    rejected = rejected.saturating_add(1);
                     // RFC 4271 §9.1.2: an unusable path replaces the usable one of before.
                     self.table.remove(&nlri.prefix, index, nlri.path_id);
                 }
             }
         }
+        peer.routes.announced = peer.routes.announced.saturating_add(announced);
+        peer.routes.rejected = peer.routes.rejected.saturating_add(rejected);
         if let Some(family) = update.end_of_rib.and_then(AfiSafi::unicast) {
             peer.ended = peer.ended.with(family);
             if families.iter().all(|family| peer.ended.contains(family)) {
@@ -155,7 +161,11 @@ impl Speaker {
         self.originated.clone_from(&advertisements.originated);
         let scope = Scope::of(advertisements);
         let ranges = scope.difference(&self.scope);
+        let is_marked_anew = scope.marks_differ(&self.scope);
         self.scope = scope;
+        if is_marked_anew {
+            self.forget_words();
+        }
         if ranges.iter().any(|each| !each.is_empty()) {
             // What is learned inside our prefixes or the ranges may now be passed on, or not.
             let concerned = |cidr: &Cidr| ranges.iter().any(|each| each.cover(cidr));
@@ -167,7 +177,7 @@ impl Speaker {
     }
 
     /// Chooses again where paths have changed, and tells the kernel and the peers.
-    pub(super) fn settle(&mut self) -> Vec<Output> {
+    pub(super) fn tell(&mut self) -> Vec<Output> {
         let changed = self.table.take_marked();
         let mut routes = Vec::new();
         for id in &changed {

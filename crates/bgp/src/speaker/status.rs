@@ -7,6 +7,7 @@ use model::net::{Asn, Cidr};
 use model::time::Timestamp;
 
 use super::Speaker;
+use crate::counts::{MessageCounts, RouteCounts};
 use crate::session::State;
 
 /// A speaker at one moment.
@@ -25,6 +26,8 @@ pub struct Status {
 pub struct PeerStatus {
     /// The session's name.
     pub name: String,
+    /// The BGPPeer that asks for it; `None` is the mesh.
+    pub object: Option<String>,
     /// The peer's address.
     pub peer_addr: IpAddr,
     /// The peer's AS.
@@ -33,7 +36,15 @@ pub struct PeerStatus {
     pub state: State,
     /// Since when it has been in that state.
     pub since: Timestamp,
-    /// How many destinations it has told us.
+    /// How often the session has become Established.
+    pub establishments: u64,
+    /// The messages that we have sent.
+    pub sent: MessageCounts,
+    /// The messages that the peer has sent.
+    pub heard: MessageCounts,
+    /// What became of the routes that the peer has told.
+    pub routes: RouteCounts,
+    /// How many destinations it has told us that we have taken.
     pub received: usize,
     /// How many it holds from us.
     pub advertised: usize,
@@ -43,6 +54,8 @@ pub struct PeerStatus {
     pub has_end_of_rib: bool,
     /// Why the last attempt or session ended, if one did.
     pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<Timestamp>,
 }
 
 impl Speaker {
@@ -51,15 +64,21 @@ impl Speaker {
     pub fn status(&self) -> Status {
         let peers = self.peers.iter().map(|(index, peer)| PeerStatus {
             name: peer.session.config.name.clone(),
+            object: peer.session.config.object.clone(),
             peer_addr: peer.session.config.peer_addr,
             peer_asn: peer.session.config.peer_asn,
             state: peer.session.state(),
             since: peer.since,
+            establishments: peer.session.establishments,
+            sent: peer.session.sent,
+            heard: peer.session.heard,
+            routes: peer.routes,
             received: self.table.received(*index),
             advertised: self.advertised(*index),
             is_stale: peer.stale_until.is_some(),
             has_end_of_rib: peer.has_end_of_rib,
-            last_error: peer.session.last_error.clone(),
+            last_error: peer.session.last_error.as_ref().map(|error| error.text.clone()),
+            last_error_at: peer.session.last_error.as_ref().map(|error| error.at),
         });
         Status {
             peers: peers.collect(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::net::Family;
+use model::peer::Community;
 
 use crate::export::{Policy, Scope};
 use crate::filter::Verdict;
@@ -16,8 +17,8 @@ use crate::wire::{self, Nlri};
 #[derive(Debug, Default)]
 pub(super) struct Written {
     bytes: Bytes,
-    /// Parts that one member does not get, because they say what it said itself; in order.
-    exceptions: Vec<(PeerIndex, Range<usize>)>,
+    /// Parts that a member does not get, because they say what it said itself; in order.
+    exceptions: BTreeMap<PeerIndex, Vec<Range<usize>>>,
     /// What only one member gets.
     personal: BTreeMap<PeerIndex, Bytes>,
     /// How many routes could not be announced.
@@ -29,7 +30,7 @@ impl Written {
     pub(super) fn for_member(&self, index: PeerIndex) -> Vec<Bytes> {
         let mut parts: Vec<Bytes> = self.personal.get(&index).cloned().into_iter().collect();
         let mut at = 0;
-        for (_, gap) in self.exceptions.iter().filter(|(except, _)| *except == index) {
+        for gap in self.exceptions.get(&index).into_iter().flatten() {
             parts.push(self.bytes.slice(at..gap.start));
             at = gap.end;
         }
@@ -45,6 +46,8 @@ struct Item {
     id: DestId,
     told: Told,
     verdict: Verdict,
+    /// The communities that it is marked with because of its prefix.
+    marks: BTreeSet<Community>,
     way: Way,
 }
 
@@ -55,12 +58,13 @@ enum Way {
 
 impl Item {
     /// What is equal for all that goes into one message; and then the order in it.
-    fn key(&self) -> (Message, DestId) {
-        ((self.told.order(), self.nlri.prefix.family(), self.verdict), self.id)
+    fn key(&self) -> (Message<'_>, DestId) {
+        let family = self.nlri.prefix.family();
+        ((self.told.order(), family, self.verdict, &self.marks), self.id)
     }
 }
 
-type Message = (u64, Family, Verdict);
+type Message<'a> = (u64, Family, Verdict, &'a BTreeSet<Community>);
 
 /// What is told of, gathered before it is written.
 struct Gathering<'a> {
@@ -110,7 +114,8 @@ impl Gathering<'_> {
         let told = Told::new(path, PeerIndex::OURSELVES);
         let nlri = Nlri { prefix: *destination.cidr(), path_id: 0 };
         let way = Way::Own(Arc::clone(path));
-        (verdict != Verdict::Reject).then_some(Item { nlri, id, told, verdict, way })
+        let marks = BTreeSet::new();
+        (verdict != Verdict::Reject).then_some(Item { nlri, id, told, verdict, marks, way })
     }
 
     fn learned_item(&self, id: DestId, destination: &Destination, place: usize) -> Option<Item> {
@@ -119,7 +124,8 @@ impl Gathering<'_> {
         let told = Told::new(&candidate.path, candidate.source.peer);
         let nlri = Nlri { prefix: *destination.cidr(), path_id: candidate.sent_id };
         let way = Way::Learned(candidate.clone());
-        (verdict != Verdict::Reject).then_some(Item { nlri, id, told, verdict, way })
+        let marks = self.scope.marks_of(destination.cidr());
+        (verdict != Verdict::Reject).then_some(Item { nlri, id, told, verdict, marks, way })
     }
 
     fn gather_single(&mut self, id: DestId, stream: &mut Stream, table: &mut Table) {
@@ -191,7 +197,7 @@ impl Gathering<'_> {
             wire::encode_withdrawal(&prefixes, form, &mut out);
             self.except(*source, start..out.len(), &mut written);
         }
-        self.announced.sort_unstable_by_key(Item::key);
+        self.announced.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
         let announced = std::mem::take(&mut self.announced);
         let mut prefixes = Vec::new();
         for run in announced.chunk_by(|a, b| a.key().0 == b.key().0) {
@@ -231,14 +237,16 @@ impl Gathering<'_> {
         let family = item.nlri.prefix.family();
         match &item.way {
             Way::Own(path) => self.policy.own_words(&path.attributes, family, item.verdict),
-            Way::Learned(candidate) => self.policy.learned_words(candidate, family, item.verdict),
+            Way::Learned(candidate) => {
+                self.policy.learned_words(candidate, family, item.verdict, &item.marks)
+            }
         }
     }
 
     /// Notes that a part is not for the member whose paths it is about.
     fn except(&self, source: PeerIndex, part: Range<usize>, written: &mut Written) {
         if self.members.contains(&source) {
-            written.exceptions.push((source, part));
+            written.exceptions.entry(source).or_default().push(part);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bgp::State;
 use model::bgp_filter::{FilterOperation, FilterRule, PrefixMatch, PrefixOperator};
 use model::desired::{AddPath, Filters};
+use model::peer::Community;
 
 use super::simulation::{Network, cidr};
 
@@ -41,6 +42,25 @@ fn a_reflector_is_as_good_as_a_mesh() {
     network.run_for(Duration::from_secs(8));
     network.assert_complete("one reflector");
     assert_eq!(network.live_connections(), 4);
+}
+
+#[test]
+fn what_is_passed_on_is_marked_by_its_prefix() {
+    let mut network = Network::reflected(1, 3, 1);
+    network.run_for(Duration::from_secs(8));
+    let marks = |communities: &[Community]| {
+        [(cidr("10.244.0.0/16"), communities.iter().copied().collect())].into()
+    };
+    let blue = Community::Standard(64_512, 7);
+    let sends = network.sends;
+    network.mark(0, marks(&[blue]));
+    network.run_for(Duration::from_secs(2));
+    assert!(network.sends > sends, "the clients are told anew");
+    network.assert_complete("marked routes");
+    let sends = network.sends;
+    network.mark(0, marks(&[blue]));
+    network.run_for(Duration::from_secs(2));
+    assert_eq!(network.sends, sends, "nothing is new");
 }
 
 #[test]

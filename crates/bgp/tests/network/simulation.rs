@@ -7,6 +7,7 @@ use std::time::Duration;
 use bgp::{ConnectionId, Input, Output, PeerStatus, Speaker, SpeakerConfig};
 use model::desired::{Advertisements, BgpSession, Origination, Reflection};
 use model::net::{Asn, Cidr, Family};
+use model::peer::Community;
 use model::time::Timestamp;
 
 pub(crate) fn cidr(text: &str) -> Cidr {
@@ -108,6 +109,7 @@ impl Network {
                 originated: BTreeMap::from([(block(node, family), Origination::default())]),
                 exportable: BTreeSet::from([cidr("10.244.0.0/16"), cidr("fd00:244::/32")]),
                 not_exported: BTreeSet::new(),
+                ..Advertisements::default()
             },
             kernel: BTreeMap::new(),
             has_converged: false,
@@ -171,6 +173,13 @@ impl Network {
     pub(crate) fn originate(&mut self, node: usize, blocks: &[&str]) {
         self.nodes[node].advertisements.originated =
             blocks.iter().map(|text| (cidr(text), Origination::default())).collect();
+        let advertisements = self.nodes[node].advertisements.clone();
+        self.input(node, Input::Advertise(advertisements));
+    }
+
+    /// Has a node mark what it passes on.
+    pub(crate) fn mark(&mut self, node: usize, marks: BTreeMap<Cidr, BTreeSet<Community>>) {
+        self.nodes[node].advertisements.marks = marks;
         let advertisements = self.nodes[node].advertisements.clone();
         self.input(node, Input::Advertise(advertisements));
     }

@@ -15,6 +15,8 @@ use crate::peer::{BgpConfiguration, Community, NextHopMode};
 pub struct BgpSession {
     /// The name that people know it by: `Mesh_10_0_0_2`, `Global_…`, `Node_…`.
     pub name: String,
+    /// The BGPPeer that asks for it; `None` is the mesh.
+    pub object: Option<String>,
     /// The peer's address.
     pub peer_addr: IpAddr,
     /// The peer's TCP port.
@@ -73,6 +75,7 @@ impl BgpSession {
     pub fn new(name: String, peer_addr: IpAddr, local_asn: Asn, peer_asn: Asn) -> Self {
         Self {
             name,
+            object: None,
             peer_addr,
             peer_port: BgpConfiguration::DEFAULT_PORT,
             local_addr: None,
@@ -211,6 +214,8 @@ pub struct Advertisements {
     pub exportable: BTreeSet<Cidr>,
     /// Ranges that nothing leaves of, whatever else is said of it.
     pub not_exported: BTreeSet<Cidr>,
+    /// The communities that learned routes inside a range are marked with when they are passed on.
+    pub marks: BTreeMap<Cidr, BTreeSet<Community>>,
 }
 
 /// How a prefix is originated.
