@@ -10,7 +10,8 @@
 //!  route_table ── one table as a map from destination to `model::desired::Route`
 //!  tunnels ────── tunnel devices with their neighbours and far ends
 //!  fake ───────── the same table and tunnels in memory; both pass the same tests
-//!  sysctl  files  directory  lock  process  socket  socket_diag
+//!  socket  datagram   TCP as BGP wants it, UDP as BFD does
+//!  sysctl  files  directory  lock  process  socket_diag
 //! ```
 //!
 //! Invariants:
@@ -26,6 +27,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod conntrack;
+pub mod datagram;
 pub mod directory;
 pub mod fake;
 pub mod files;

@@ -1,12 +1,14 @@
 //! The sockets and the clock around the BGP speaker, which decides everything (RFC 4271).
 //!
 //! One task runs the speaker; one task for each connection moves bytes; one for
-//! each listening address accepts. No task here knows what a message means.
+//! each listening address accepts. No task here knows what a message means. BFD has
+//! a thread of its own.
 //!
 //! Queues are bounded: what a peer sends waits in its socket when the speaker is
 //! busy, what it is sent is bounded by the speaker's account of unwritten bytes,
 //! and what the daemon has not taken yet is merged (`pending`).
 
+mod bfd;
 mod connection;
 mod keys;
 mod listener;
@@ -14,13 +16,14 @@ mod options;
 mod pending;
 mod run;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ::bgp::{BgpIdentifier, PeerStatus, Speaker, SpeakerConfig, State};
 use model::desired::{Advertisements, BgpSession};
 use model::net::Cidr;
+use model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -72,6 +75,8 @@ pub enum Event {
 pub struct Snapshot {
     /// How things are.
     pub status: ::bgp::Status,
+    /// How the paths are that BFD watches, by peer.
+    pub paths: BTreeMap<IpAddr, ::bfd::State>,
     origin: Instant,
 }
 
@@ -79,7 +84,13 @@ impl Snapshot {
     /// Returns how long `peer` has been in its state.
     #[must_use]
     pub fn time_in_state(&self, peer: &PeerStatus) -> Duration {
-        self.origin.elapsed().saturating_sub(peer.since.since_origin())
+        self.since(peer.since)
+    }
+
+    /// Returns how long ago `at` was.
+    #[must_use]
+    pub fn since(&self, at: Timestamp) -> Duration {
+        self.origin.elapsed().saturating_sub(at.since_origin())
     }
 
     /// Returns how long the speaker has been running.
@@ -91,7 +102,7 @@ impl Snapshot {
     /// Makes the snapshot of a speaker that has just started.
     #[cfg(test)]
     pub(crate) fn at_start(status: ::bgp::Status) -> Self {
-        Self { status, origin: Instant::now() }
+        Self { status, paths: BTreeMap::new(), origin: Instant::now() }
     }
 }
 
@@ -147,11 +158,11 @@ pub fn spawn(config: Config, commands: mpsc::Receiver<Command>) -> Handle {
         send_limit: SpeakerConfig::SEND_LIMIT,
     });
     let origin = Instant::now();
-    let snapshot = Snapshot { status: speaker.status(), origin };
+    let snapshot = Snapshot { status: speaker.status(), paths: BTreeMap::new(), origin };
     let (status_sender, status) = watch::channel(snapshot);
     let (questions, asked) = mpsc::channel(1);
     let view = View { status: status.clone(), identifier: config.identifier, questions };
-    let runner = run::Runner::new(speaker, origin, status_sender);
+    let runner = run::Runner::new(speaker, origin, status_sender, config.seed);
     let task = tokio::spawn(runner.run(commands, asked, event_sender));
     Handle { events, status, view, task }
 }

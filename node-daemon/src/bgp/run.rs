@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ::bgp::{ConnectionId, Input, Output, Problem, Speaker, State};
+use ::bgp::{ConnectionId, Input, Output, PathFate, Problem, Speaker, State};
 use bytes::Bytes;
 use kernel::socket;
 use model::time::Timestamp;
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+use super::bfd::{self, Bfd};
 use super::keys::{self, Keys};
 use super::options::BySession;
 use super::pending::Pending;
@@ -19,6 +20,15 @@ use super::{Command, Event, Routes, Snapshot, connection, listener};
 
 /// How many messages of connections may wait for the speaker.
 const QUEUE_LEN: usize = 256;
+/// How long what peers say is collected before the others are told, for each peer: telling all of
+/// them takes about as long.
+const COLLECT_EACH: Duration = Duration::from_micros(10);
+/// The most that it is collected.
+const COLLECT_MOST: Duration = Duration::from_millis(10);
+/// Less than this the runtime's clock cannot tell from nothing.
+const COLLECT_LEAST: Duration = Duration::from_millis(1);
+/// How stale the published states may be, however many change.
+const STATE_INTERVAL: Duration = Duration::from_millis(50);
 /// How stale the published counts may be.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the same problem is not reported again.
@@ -49,6 +59,9 @@ enum Link {
 pub(super) struct Runner {
     speaker: Speaker,
     origin: Instant,
+    /// When what was taken in must be settled.
+    settle_at: Option<Instant>,
+    peers: usize,
     links: BTreeMap<ConnectionId, Link>,
     next_incoming: u64,
     pending: Pending,
@@ -61,14 +74,25 @@ pub(super) struct Runner {
     listeners: BTreeMap<SocketAddr, AbortHandle>,
     options: BySession,
     keys: watch::Sender<Keys>,
+    bfd: Bfd,
+    paths: BTreeMap<IpAddr, ::bfd::State>,
+    of_paths: mpsc::UnboundedReceiver<bfd::News>,
 }
 
 impl Runner {
-    pub(super) fn new(speaker: Speaker, origin: Instant, status: watch::Sender<Snapshot>) -> Self {
+    pub(super) fn new(
+        speaker: Speaker,
+        origin: Instant,
+        status: watch::Sender<Snapshot>,
+        seed: u64,
+    ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE_LEN);
+        let (bfd, of_paths) = Bfd::new(seed);
         Self {
             speaker,
             origin,
+            settle_at: None,
+            peers: 0,
             links: BTreeMap::new(),
             next_incoming: 0,
             pending: Pending::default(),
@@ -80,6 +104,9 @@ impl Runner {
             listeners: BTreeMap::new(),
             options: BySession::default(),
             keys: watch::Sender::default(),
+            bfd,
+            paths: BTreeMap::new(),
+            of_paths,
         }
     }
 
@@ -98,7 +125,8 @@ impl Runner {
                     None => break,
                 },
                 Some(asked) = questions.recv() => self.tell_routes(asked),
-                Some(message) = self.inbox.recv() => self.on_message(message),
+                Some(news) = self.of_paths.recv() => self.on_path(news),
+                Some(message) = self.inbox.recv() => self.on_messages(message),
                 permit = events.reserve(), if !self.pending.is_empty() => match permit {
                     Ok(permit) => if let Some(event) = self.pending.take() { permit.send(event) },
                     Err(_) => break,
@@ -106,8 +134,12 @@ impl Runner {
                 () = tokio::time::sleep_until(deadline.into()) => self.on_deadline(),
                 () = events.closed() => break,
             }
+            if self.settle_at.is_some_and(|at| at <= Instant::now()) {
+                self.settle();
+            }
         }
         self.step(Input::Stop);
+        self.settle();
     }
 
     fn on_command(&mut self, command: Command) {
@@ -123,6 +155,8 @@ impl Runner {
                     *old = new;
                     is_new
                 });
+                self.bfd.configure(&sessions);
+                self.peers = sessions.len();
                 self.step(Input::Configure(sessions));
             }
         }
@@ -147,6 +181,19 @@ impl Runner {
         }
     }
 
+    fn on_path(&mut self, news: bfd::News) {
+        match news {
+            bfd::News::PathDown { neighbour, is_independent } => {
+                let fate = if is_independent { PathFate::Broken } else { PathFate::MaybeRestart };
+                self.step(Input::PathDown { peer_addr: neighbour, fate });
+            }
+            bfd::News::Paths(paths) => {
+                self.paths = paths.into_iter().map(|path| (path.addr, path.state)).collect();
+                self.publish();
+            }
+        }
+    }
+
     fn tell_routes(&self, asked: oneshot::Sender<Routes>) {
         let routes = self.speaker.routes().map(|(cidr, gateways)| (*cidr, gateways.clone()));
         let mut routes: Routes = routes.collect();
@@ -164,13 +211,28 @@ impl Runner {
         let far = Instant::now().checked_add(REPORT_INTERVAL);
         let speaker = self.speaker.next_deadline();
         let speaker = speaker.and_then(|at| self.origin.checked_add(at.since_origin()));
-        [speaker, self.status_due, far].into_iter().flatten().min().unwrap_or(self.origin)
+        [speaker, self.settle_at, self.status_due, far]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.origin)
     }
 
     fn on_deadline(&mut self) {
         self.step(Input::DeadlineReached);
         if self.status_due.is_some_and(|due| due <= Instant::now()) {
             self.publish();
+        }
+    }
+
+    /// Takes a message, and those that wait behind it.
+    fn on_messages(&mut self, first: Message) {
+        self.on_message(first);
+        for _ in 0..QUEUE_LEN {
+            match self.inbox.try_recv() {
+                Ok(message) => self.on_message(message),
+                Err(_) => return,
+            }
         }
     }
 
@@ -215,15 +277,28 @@ impl Runner {
         self.links.insert(id, Link::Open(queue));
     }
 
-    /// Tells the speaker what happened and does what it says.
+    /// Tells the speaker what happened and does what it says at once.
     fn step(&mut self, input: Input) {
         let now = self.now();
-        for output in self.speaker.handle(input, now) {
+        for output in self.speaker.take_in(input, now) {
             self.carry_out(output);
         }
-        if self.status_due.is_none() {
-            self.status_due = Instant::now().checked_add(STATUS_INTERVAL);
+        if self.settle_at.is_none() {
+            let peers = u32::try_from(self.peers).unwrap_or(u32::MAX);
+            let collect = COLLECT_EACH.saturating_mul(peers).min(COLLECT_MOST);
+            let collect = if collect < COLLECT_LEAST { Duration::ZERO } else { collect };
+            self.settle_at = Instant::now().checked_add(collect);
         }
+    }
+
+    /// Does what follows from all that has happened since the last time.
+    fn settle(&mut self) {
+        self.settle_at = None;
+        let now = self.now();
+        for output in self.speaker.settle(now) {
+            self.carry_out(output);
+        }
+        self.publish_within(STATUS_INTERVAL);
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -243,14 +318,14 @@ impl Runner {
             Output::RoutesChanged(routes) => self.pending.add_routes(routes),
             Output::Converged => {
                 self.pending.add_converged();
-                self.publish();
+                self.publish_within(Duration::ZERO);
             }
             Output::SessionChanged { name, peer_addr, state, last_error } => {
                 log_state(&name, state, last_error.as_deref());
                 let event =
                     Event::SessionChanged { name: name.clone(), peer_addr, state, last_error };
                 self.pending.add_session(name, event);
-                self.publish();
+                self.publish_within(STATE_INTERVAL);
             }
             Output::Report(problem) => self.report(&problem),
         }
@@ -273,9 +348,19 @@ impl Runner {
         self.links.insert(id, Link::Connecting(task.abort_handle()));
     }
 
+    /// Has the status published soon.
+    fn publish_within(&mut self, time: Duration) {
+        let due = Instant::now().checked_add(time);
+        self.status_due = self.status_due.into_iter().chain(due).min();
+    }
+
     fn publish(&mut self) {
         self.status_due = None;
-        self.status.send_replace(Snapshot { status: self.speaker.status(), origin: self.origin });
+        self.status.send_replace(Snapshot {
+            status: self.speaker.status(),
+            paths: self.paths.clone(),
+            origin: self.origin,
+        });
     }
 
     /// Logs a problem, each at most once a minute.

@@ -54,7 +54,7 @@ fn a_reflector_of_ours_serves_all_three() {
             "BGP.next_hop: 192.0.2.3",
             "BGP.originator_id: 192.0.2.3",
             "BGP.cluster_list: 244.0.0.1",
-            "BGP.community: (64512,300)",
+            "BGP.community: (64512,300) (64512,900)",
             "BGP.large_community: (64512, 4, 4)",
         ],
     );

@@ -13,6 +13,7 @@ use bgp::{PeerStatus, State};
 use kernel::Netns;
 use model::desired::{Advertisements, BgpSession, Origination};
 use model::net::{Asn, Cidr};
+use model::peer::Community;
 use node_daemon::bgp::{Command, Config, Event, Snapshot, spawn};
 use tokio::sync::{mpsc, watch};
 
@@ -114,8 +115,20 @@ pub(crate) struct Bird {
 
 impl Bird {
     pub(crate) fn start(lab: &Lab, arguments: &[&str], asn: u32) -> Self {
+        Self::start_with(lab, arguments, &configuration(asn))
+    }
+
+    /// Starts a BIRD that watches the paths to us.
+    pub(crate) fn start_with_bfd(lab: &Lab) -> Self {
+        let text =
+            configuration(64_512).replace("graceful restart;", "graceful restart; direct; bfd on;");
+        let bfd = "protocol bfd { interface \"eth0\" { interval 100 ms; multiplier 3; }; }\n";
+        Self::start_with(lab, &["-f"], &(text + bfd))
+    }
+
+    fn start_with(lab: &Lab, arguments: &[&str], text: &str) -> Self {
         let (config, socket) = (lab.path("bird.conf"), lab.path("bird.ctl"));
-        std::fs::write(&config, configuration(asn)).unwrap();
+        std::fs::write(&config, text).unwrap();
         let _ = std::fs::remove_file(&socket);
         let process = Program::new("ip")
             .args(["netns", "exec", &lab.bird, "bird"])
@@ -175,6 +188,11 @@ impl Bird {
 
     pub(crate) fn assert_nothing_was_withdrawn(&self) {
         assert_eq!(Some(self.count_withdrawals()), self.withdrawals.get());
+    }
+
+    /// Stops BIRD's process, or lets it go on: its end of TCP stays meanwhile.
+    pub(crate) fn signal(&self, name: &str) {
+        run("kill", &["-s", name, &self.process.id().to_string()]);
     }
 
     /// Ends BIRD with SIGKILL.
@@ -290,12 +308,20 @@ impl Ours {
     pub(crate) fn originate(&self, blocks: &[&str]) {
         let originated = blocks.iter().map(|text| (cidr(text), Origination::default())).collect();
         let exportable = ["10.244.0.0/16", "fd00:244::/32"].map(cidr).into();
-        let advertisements = Advertisements { originated, exportable, ..Advertisements::default() };
+        // FRR's block is marked when it is passed on.
+        let mark = Community::Standard(64_512, 900);
+        let marks = [(cidr("10.244.3.0/24"), [mark].into())].into();
+        let advertisements =
+            Advertisements { originated, exportable, marks, ..Advertisements::default() };
         self.send(Command::Advertise(advertisements));
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
         self.status.borrow().status.peers.clone()
+    }
+
+    pub(crate) fn paths(&self) -> BTreeMap<IpAddr, bfd::State> {
+        self.status.borrow().paths.clone()
     }
 
     pub(crate) fn routes(&self) -> BTreeMap<Cidr, BTreeSet<IpAddr>> {

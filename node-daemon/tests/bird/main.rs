@@ -16,9 +16,10 @@ mod lab;
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::time::Duration;
 
     use bgp::State;
-    use model::desired::BgpSession;
+    use model::desired::{BfdSettings, BgpSession};
     use model::net::Asn;
 
     use super::lab::{Bird, Lab, Ours};
@@ -120,6 +121,40 @@ mod tests {
             state == State::Idle && error.is_some_and(|error| error.contains("bad peer AS (2/2)"))
         });
         assert!(ours.routes().is_empty());
+    }
+
+    /// Without BFD a silent peer is noticed after the Hold Time, which is 240 s.
+    #[test]
+    fn a_path_that_bfd_sees_break_ends_the_session() {
+        let lab = Lab::new("bfd");
+        let bird = Bird::start_with_bfd(&lab);
+        let watched = |session: &mut BgpSession| {
+            let interval = Duration::from_millis(200);
+            session.bfd = Some(BfdSettings { interval, multiplier: 5 });
+        };
+        let ours = Ours::start_with(&lab, false, watched);
+        ours.wait_for_routes(&[BIRD_V4, BIRD_V6]);
+        bird.wait_for("show bfd sessions", &["192.0.2.1", "fd00::1", "Up"]);
+        bird.wait_until_gone("show bfd sessions", "Down");
+        ours.wait_until("both paths are up", |_| {
+            let paths = ours.paths();
+            paths.len() == 2 && paths.values().all(|state| *state == bfd::State::Up)
+        });
+        bird.signal("STOP");
+        ours.wait_until("both sessions end", |view| {
+            view.sessions.values().filter(|(state, _)| *state != State::Established).count() == 2
+        });
+        let errors: Vec<_> =
+            ours.peers().iter().filter_map(|peer| peer.last_error.clone()).collect();
+        assert!(errors.iter().any(|error| error.contains("BFD")), "{errors:?}");
+        bird.signal("CONT");
+        ours.wait_until("both sessions are back", |_| {
+            ours.peers().iter().all(|peer| peer.state == State::Established)
+        });
+        bird.wait_for("show bfd sessions", &["Up"]);
+        // Without a word from us BIRD knows at once as well.
+        ours.stop();
+        bird.wait_for("show bfd sessions", &["Down"]);
     }
 
     #[test]
