@@ -9,12 +9,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use calc::Problem;
 use comfy_table::{Table, presets};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bgp::{Snapshot, View};
 use crate::felix::wireguard::run::Rotation;
@@ -82,6 +83,18 @@ pub(crate) struct BgpReport {
     pub(crate) destinations: usize,
     /// The peers.
     pub(crate) peers: Vec<PeerReport>,
+    /// What cannot be followed.
+    #[serde(default)]
+    pub(crate) refused: Vec<RefusedReport>,
+}
+
+/// An object that cannot be followed, or not as a whole.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct RefusedReport {
+    /// Its kind and name: `BGPPeer tor`.
+    pub(crate) object: String,
+    /// What is wrong with it and what helps.
+    pub(crate) problem: String,
 }
 
 /// A peer as it is shown.
@@ -89,6 +102,8 @@ pub(crate) struct BgpReport {
 pub(crate) struct PeerReport {
     /// The session's name.
     pub(crate) name: String,
+    /// The BGPPeer that asks for it; none is the mesh.
+    pub(crate) object: Option<String>,
     /// The peer's address.
     pub(crate) address: String,
     /// The peer's AS.
@@ -97,7 +112,19 @@ pub(crate) struct PeerReport {
     pub(crate) state: String,
     /// Seconds in that state.
     pub(crate) seconds: u64,
-    /// Destinations that the peer told.
+    /// How often it has become established.
+    pub(crate) establishments: u64,
+    /// How BFD sees the path, if it watches it.
+    pub(crate) bfd: Option<String>,
+    /// Messages sent.
+    pub(crate) messages_sent: u64,
+    /// Messages received.
+    pub(crate) messages_received: u64,
+    /// Routes that the peer has announced since the daemon started.
+    pub(crate) announced: u64,
+    /// Of these, not taken.
+    pub(crate) rejected: u64,
+    /// Destinations of the peer that are taken.
     pub(crate) received: usize,
     /// Destinations that the peer was told.
     pub(crate) advertised: usize,
@@ -105,14 +132,22 @@ pub(crate) struct PeerReport {
     pub(crate) last_error: Option<String>,
 }
 
-impl From<&Snapshot> for BgpReport {
-    fn from(snapshot: &Snapshot) -> Self {
+impl BgpReport {
+    /// Says how the speaker is, and what it was not told because it cannot be followed.
+    fn of(snapshot: &Snapshot, problems: &[Problem]) -> Self {
         let peers = snapshot.status.peers.iter().map(|peer| PeerReport {
             name: peer.name.clone(),
+            object: peer.object.clone(),
             address: peer.peer_addr.to_string(),
             asn: peer.peer_asn.0,
             state: format!("{:?}", peer.state),
             seconds: snapshot.time_in_state(peer).as_secs(),
+            establishments: peer.establishments,
+            bfd: snapshot.paths.get(&peer.peer_addr).map(|state| format!("{state:?}")),
+            messages_sent: peer.sent.total(),
+            messages_received: peer.heard.total(),
+            announced: peer.routes.announced,
+            rejected: peer.routes.rejected,
             received: peer.received,
             advertised: peer.advertised,
             last_error: peer.last_error.clone(),
@@ -121,14 +156,33 @@ impl From<&Snapshot> for BgpReport {
             has_converged: snapshot.status.has_converged,
             destinations: snapshot.status.destinations,
             peers: peers.collect(),
+            refused: problems
+                .iter()
+                .filter(|problem| problem.object.starts_with("BGP"))
+                .map(|Problem { object, message }| RefusedReport {
+                    object: object.clone(),
+                    problem: message.clone(),
+                })
+                .collect(),
         }
     }
+}
+
+/// What answers come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    /// The speaker, if there is one.
+    pub(crate) view: Option<View>,
+    /// What cannot be followed.
+    pub(crate) problems: watch::Receiver<Vec<Problem>>,
+    /// Where new keys of WireGuard are asked for.
+    pub(crate) rotations: mpsc::Sender<Rotation>,
 }
 
 /// Answers on the socket for as long as the daemon runs.
 ///
 /// Without the socket the daemon works as well; that is only logged.
-pub(crate) async fn serve(view: Option<View>, rotations: mpsc::Sender<Rotation>) {
+pub(crate) async fn serve(answers: Answers) {
     let listener = match listen(Path::new(SOCKET)) {
         Ok(listener) => listener,
         Err(error) => {
@@ -138,10 +192,9 @@ pub(crate) async fn serve(view: Option<View>, rotations: mpsc::Sender<Rotation>)
     };
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let (view, rotations) = (view.clone(), rotations.clone());
+        let answers = answers.clone();
         tokio::spawn(async move {
-            let answered = answer(stream, view.as_ref(), &rotations);
-            let answered = tokio::time::timeout(ROTATION_TIMEOUT, answered).await;
+            let answered = tokio::time::timeout(ROTATION_TIMEOUT, answer(stream, &answers)).await;
             if !matches!(answered, Ok(Ok(()))) {
                 tracing::debug!("a client did not take its answer");
             }
@@ -149,22 +202,20 @@ pub(crate) async fn serve(view: Option<View>, rotations: mpsc::Sender<Rotation>)
     }
 }
 
-async fn answer(
-    mut stream: UnixStream,
-    view: Option<&View>,
-    rotations: &mpsc::Sender<Rotation>,
-) -> std::io::Result<()> {
+async fn answer(mut stream: UnixStream, answers: &Answers) -> std::io::Result<()> {
     let mut word = String::new();
     (&mut stream).take(MAX_QUESTION).read_to_string(&mut word).await?;
     let text = match Question::of(&word) {
-        Question::Status => {
-            let report = view.map(|view| BgpReport::from(&*view.status.borrow()));
-            serde_json::to_vec(&report.unwrap_or_default())
-        }
-        Question::Routes => serde_json::to_vec(&routes(view).await),
-        Question::RotateKeys => serde_json::to_vec(&rotate(rotations).await),
+        Question::Status => serde_json::to_vec(&status(answers)),
+        Question::Routes => serde_json::to_vec(&routes(answers.view.as_ref()).await),
+        Question::RotateKeys => serde_json::to_vec(&rotate(&answers.rotations).await),
     };
     stream.write_all(&text.map_err(std::io::Error::other)?).await
+}
+
+fn status(Answers { view, problems, .. }: &Answers) -> BgpReport {
+    let report = view.as_ref().map(|view| BgpReport::of(&view.status.borrow(), &problems.borrow()));
+    report.unwrap_or_default()
 }
 
 async fn routes(view: Option<&View>) -> Vec<RouteReport> {
@@ -219,17 +270,28 @@ impl BgpReport {
         let exchange = if self.has_converged { "over" } else { "going on" };
         let up = self.peers.iter().filter(|peer| peer.state == "Established").count();
         format!(
-            "{up} of {} peers up, {} destinations known, first exchange {exchange}\n\n{}",
+            "{up} of {} peers up, {} destinations known, first exchange {exchange}\n\n{}{}",
             self.peers.len(),
             self.destinations,
-            self.peers_table()
+            self.peers_table(),
+            self.refused_table()
         )
+    }
+
+    /// Returns what cannot be followed as a table with a title; nothing if there is nothing.
+    fn refused_table(&self) -> String {
+        if self.refused.is_empty() {
+            return String::new();
+        }
+        let row = |each: &RefusedReport| vec![each.object.clone(), each.problem.clone()];
+        let table = table(&["NOT FOLLOWED", "WHY"], self.refused.iter().map(row));
+        format!("\n\n{table}")
     }
 
     /// Returns the peers as a table.
     pub(crate) fn peers_table(&self) -> String {
         let head =
-            ["NAME", "PEER ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "ADVERTISED", "INFO"];
+            ["NAME", "PEER ADDRESS", "AS", "STATE", "SINCE", "ACCEPTED", "ADVERTISED", "INFO"];
         table(
             &head,
             self.peers.iter().map(|peer| {
@@ -241,10 +303,18 @@ impl BgpReport {
                     format!("{} s", peer.seconds),
                     peer.received.to_string(),
                     peer.advertised.to_string(),
-                    peer.last_error.clone().unwrap_or_default(),
+                    peer.info(),
                 ]
             }),
         )
+    }
+}
+
+impl PeerReport {
+    /// Returns what there is to say besides: how BFD sees the path, and the last error.
+    fn info(&self) -> String {
+        let bfd = self.bfd.as_ref().map(|state| format!("BFD {state}"));
+        bfd.iter().chain(&self.last_error).map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 }
 

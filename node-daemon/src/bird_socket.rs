@@ -5,6 +5,9 @@
 
 mod answer;
 
+#[cfg(test)]
+pub(crate) use answer::tests;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use calc::Problem;
 use config::value::{Backend, LogSeverity, Switch};
 use config::{FelixConfig, Sources, StartupConfig};
 use datastore::{Client, Options, Source};
 use model::desired::RouteTarget;
+use model::net::Family;
 use model::time::Timestamp;
 use telemetry::health::Aggregator;
 use telemetry::logging;
@@ -25,10 +27,10 @@ use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
 use crate::felix::watch::{Listeners, Scope, all};
-use crate::felix::wireguard;
+use crate::felix::wireguard::{self, run::Rotation};
 use crate::startup::{self, Availability, StartedNode};
 use crate::why::Question;
-use crate::{admin, bgp, bird_socket, cni, health, metrics};
+use crate::{admin, bgp, bird_socket, cni, health, metrics, news, node_status};
 
 /// Felix's own settings file.
 const FELIX_FILE: &str = "/etc/calico/felix.cfg";
@@ -93,12 +95,11 @@ pub async fn run() -> Result<(), DaemonError> {
     let (demand_sender, demand) = watch::channel(Demand::default());
     let (status_sender, status) = watch::channel(Status::default());
     let (policy_status_sender, policy_status) = watch::channel(policy::run::Status::default());
+    let (problem_sender, problems) = watch::channel(Vec::new());
     parts.follow(&client, &started, (&status, &policy_status), speaker.as_ref());
-    let wireguard = parts.encrypt(&client, &started, speaker.as_ref());
-    let (bgp_commands, bgp_events, bgp_task) = match speaker {
-        Some((commands, handle)) => (Some(commands), Some(handle.events), Some(handle.task)),
-        None => (None, None, None),
-    };
+    let (wireguard, rotations) = parts.encrypt(&client, &started);
+    parts.tell(&client, &started, (&status, &problems, rotations), speaker.as_ref());
+    let (bgp_commands, bgp_events, bgp_task) = taken_apart(speaker);
     let (policy_sender, policy_events) = mpsc::channel(STORE_QUEUE);
     let (reports, told) = watch::channel(None);
     parts.report(&client, &started, told);
@@ -115,6 +116,7 @@ pub async fn run() -> Result<(), DaemonError> {
         tunnel_needs,
         wireguard,
         mtu_file: PathBuf::from(MTU_FILE),
+        problems: problem_sender,
         status: status_sender,
         ownership: ownership.clone(),
     };
@@ -313,6 +315,20 @@ fn start_policy(
 /// A speaker, and the way to command it.
 type RunningSpeaker = (mpsc::Sender<bgp::Command>, bgp::Handle);
 
+/// The way to command a speaker, what it tells, and its end.
+type SpeakerParts = (
+    Option<mpsc::Sender<bgp::Command>>,
+    Option<mpsc::Receiver<bgp::Event>>,
+    Option<tokio::task::JoinHandle<()>>,
+);
+
+fn taken_apart(speaker: Option<RunningSpeaker>) -> SpeakerParts {
+    match speaker {
+        Some((commands, handle)) => (Some(commands), Some(handle.events), Some(handle.task)),
+        None => (None, None, None),
+    }
+}
+
 async fn start_bgp(
     netlink: &::kernel::Netlink,
     started: &StartedNode,
@@ -366,19 +382,16 @@ impl Parts {
         Ok(servers)
     }
 
-    /// Starts what keeps WireGuard as it should be, and the socket where new keys are asked for.
+    /// Starts what keeps WireGuard as it should be.
     ///
-    /// Returns where to say what should be.
+    /// Returns where to say what should be, and where to ask for new keys.
     fn encrypt(
         &mut self,
         client: &Client,
         started: &StartedNode,
-        speaker: Option<&RunningSpeaker>,
-    ) -> watch::Sender<Option<wireguard::Wanted>> {
+    ) -> (watch::Sender<Option<wireguard::Wanted>>, mpsc::Sender<Rotation>) {
         let (sender, wanted) = watch::channel(None);
         let (rotation_sender, rotations) = mpsc::channel(1);
-        let view = speaker.map(|(_, handle)| handle.view.clone());
-        self.tasks.spawn(admin::serve(view, rotation_sender));
         let node = started.kubernetes_name.to_string();
         let start = wireguard::run::Start { wanted, rotations, client: client.clone(), node };
         self.tasks.spawn(async move {
@@ -386,7 +399,7 @@ impl Parts {
                 tracing::error!(%error, "WireGuard stays as it is until calico-node is restarted");
             }
         });
-        sender
+        (sender, rotation_sender)
     }
 
     /// Starts what writes which policies are in force here.
@@ -421,5 +434,36 @@ impl Parts {
             self.tasks.spawn(metrics::of_bgp(registry.clone(), status.clone()));
             self.tasks.spawn(bird_socket::serve(handle.view.clone()));
         }
+    }
+
+    /// Starts what answers people who ask, and tells them unasked what is wrong.
+    fn tell(
+        &mut self,
+        client: &Client,
+        started: &StartedNode,
+        (status, problems, rotations): (
+            &watch::Receiver<Status>,
+            &watch::Receiver<Vec<Problem>>,
+            mpsc::Sender<Rotation>,
+        ),
+        speaker: Option<&RunningSpeaker>,
+    ) {
+        let view = speaker.map(|(_, handle)| &handle.view);
+        let has = |family: &Family| started.node.addr(*family).is_some();
+        let families = Family::ALL.into_iter().filter(has).collect();
+        let node = started.name.clone();
+        self.tasks.spawn(node_status::answer(client.clone(), node, view.cloned(), families));
+        self.tasks.spawn(metrics::of_problems(self.registry.clone(), problems.clone()));
+        let writer = news::Writer {
+            client: client.clone(),
+            node: started.name.clone(),
+            kubernetes_node: started.kubernetes_name.clone(),
+            bgp: view.map(|view| view.status.clone()),
+            problems: problems.clone(),
+            felix: status.clone(),
+        };
+        self.tasks.spawn(writer.run());
+        let (view, problems) = (view.cloned(), problems.clone());
+        self.tasks.spawn(admin::serve(admin::Answers { view, problems, rotations }));
     }
 }

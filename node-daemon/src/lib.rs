@@ -17,5 +17,8 @@ pub mod daemon;
 mod felix;
 mod health;
 mod metrics;
+mod news;
+mod node_status;
+mod schedule;
 pub mod startup;
 mod why;

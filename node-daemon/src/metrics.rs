@@ -1,5 +1,10 @@
 //! Numbers about this node, under Calico's names where Calico has one.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bgp::{PeerStatus, State};
+use calc::Problem;
 use telemetry::metrics::{Gauge, Gauges, Registry, Summary};
 use tokio::sync::watch;
 
@@ -110,28 +115,145 @@ pub(crate) async fn of_policy(
     }
 }
 
-/// Keeps the numbers about BGP, until the speaker ends.
-pub(crate) async fn of_bgp(registry: Registry, mut status: watch::Receiver<Snapshot>) {
-    let up = registry.gauges("calico_bgp_peer_up", "Whether the session is established");
-    let received =
-        registry.gauges("calico_bgp_peer_received_routes", "Destinations that the peer told");
-    let advertised =
-        registry.gauges("calico_bgp_peer_advertised_routes", "Destinations that the peer was told");
-    loop {
-        {
-            let snapshot = status.borrow_and_update();
-            let families = [&up, &received, &advertised];
-            families.into_iter().for_each(Gauges::clear);
-            for peer in &snapshot.status.peers {
-                let labels = vec![("peer", peer.name.clone())];
-                let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-                let is_up = peer.state == bgp::State::Established;
-                up.get_or_create(&labels).set(i64::from(is_up));
-                received.get_or_create(&labels).set(number(peer.received));
-                advertised.get_or_create(&labels).set(number(peer.advertised));
+/// How often times are shown anew though nothing else changes.
+const CLOCK: Duration = Duration::from_secs(10);
+/// The longest text of an error in a label, in characters.
+const MAX_ERROR: usize = 120;
+
+/// Says what a number is for one peer.
+type Number = fn(&Snapshot, &PeerStatus) -> u64;
+
+/// The numbers of a peer, one family of each.
+struct PeerNumbers {
+    gauges: Vec<(Gauges, Number)>,
+    messages: Gauges,
+    errors: Gauges,
+}
+
+impl PeerNumbers {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name, help, of: Number| {
+            (registry.gauges(&format!("calico_bgp_peer_{name}"), help), of)
+        };
+        Self {
+            gauges: vec![
+                gauge("up", "Whether the session is established", |_, peer| {
+                    u64::from(peer.state == State::Established)
+                }),
+                gauge(
+                    "state",
+                    "State of the session: 0 Idle, 1 Active, 2 Connect, 3 OpenSent, \
+                     4 OpenConfirm, 5 Established",
+                    |_, peer| state_number(peer.state),
+                ),
+                gauge(
+                    "state_seconds",
+                    "Seconds since the session is in its state",
+                    |snapshot, peer| snapshot.time_in_state(peer).as_secs(),
+                ),
+                gauge(
+                    "establishments",
+                    "How often the session has become established",
+                    |_, peer| peer.establishments,
+                ),
+                gauge("received_routes", "Destinations of the peer that are taken", |_, peer| {
+                    whole(peer.received)
+                }),
+                gauge("advertised_routes", "Destinations that the peer was told", |_, peer| {
+                    whole(peer.advertised)
+                }),
+                gauge("announced", "Routes that the peer has announced", |_, peer| {
+                    peer.routes.announced
+                }),
+                gauge("rejected", "Announced routes that were not taken", |_, peer| {
+                    peer.routes.rejected
+                }),
+                gauge("withdrawn", "Routes that the peer has withdrawn", |_, peer| {
+                    peer.routes.withdrawn
+                }),
+            ],
+            messages: registry.gauges("calico_bgp_peer_messages", "Messages by their type and way"),
+            errors: registry.gauges(
+                "calico_bgp_peer_last_error_seconds",
+                "Seconds since the last session or attempt ended, and why it did",
+            ),
+        }
+    }
+
+    fn set(&self, snapshot: &Snapshot) {
+        for family in self.gauges.iter().map(|(gauges, _)| gauges) {
+            family.clear();
+        }
+        self.messages.clear();
+        self.errors.clear();
+        for peer in &snapshot.status.peers {
+            self.set_peer(snapshot, peer);
+        }
+    }
+
+    fn set_peer(&self, snapshot: &Snapshot, peer: &PeerStatus) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let labels = || vec![("peer", peer.name.clone())];
+        for (gauges, of) in &self.gauges {
+            gauges.get_or_create(&labels()).set(number(of(snapshot, peer)));
+        }
+        for (way, counts) in [("sent", &peer.sent), ("received", &peer.heard)] {
+            for (kind, count) in counts.by_type() {
+                let mut labels = labels();
+                labels.push(("type", kind.to_owned()));
+                labels.push(("way", way.to_owned()));
+                self.messages.get_or_create(&labels).set(number(count));
             }
         }
-        if status.changed().await.is_err() {
+        if let (Some(error), Some(at)) = (&peer.last_error, peer.last_error_at) {
+            let mut labels = labels();
+            labels.push(("error", error.chars().take(MAX_ERROR).collect()));
+            self.errors.get_or_create(&labels).set(number(snapshot.since(at).as_secs()));
+        }
+    }
+}
+
+fn whole(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+const fn state_number(state: State) -> u64 {
+    match state {
+        State::Idle => 0,
+        State::Active => 1,
+        State::Connect => 2,
+        State::OpenSent => 3,
+        State::OpenConfirm => 4,
+        State::Established => 5,
+    }
+}
+
+/// Keeps the number of refused objects, until nobody tells of them any more.
+pub(crate) async fn of_problems(registry: Registry, mut problems: watch::Receiver<Vec<Problem>>) {
+    let refused = registry.gauge(
+        "calico_bgp_refused_objects",
+        "BGPPeers, BGPFilters and BGPConfigurations that cannot be followed as a whole",
+    );
+    loop {
+        let objects: BTreeSet<String> = {
+            let problems = problems.borrow_and_update();
+            let of_bgp = problems.iter().filter(|problem| problem.object.starts_with("BGP"));
+            of_bgp.map(|problem| problem.object.clone()).collect()
+        };
+        refused.set(i64::try_from(objects.len()).unwrap_or(i64::MAX));
+        if problems.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the numbers about BGP, until the speaker ends.
+pub(crate) async fn of_bgp(registry: Registry, mut status: watch::Receiver<Snapshot>) {
+    let numbers = PeerNumbers::new(&registry);
+    loop {
+        numbers.set(&status.borrow_and_update().clone());
+        let changed = tokio::time::timeout(CLOCK, status.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
             return;
         }
     }

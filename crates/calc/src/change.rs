@@ -15,6 +15,9 @@ use model::service::{EndpointSlice, Service};
 
 use crate::{Cluster, SecretValues};
 
+/// An object's new value, or why there is none that can be followed; `None` if it is gone.
+pub type Known<T> = Option<Result<Box<T>, String>>;
+
 /// An object's new value, or `None` if it is gone.
 ///
 /// An object that was refused at the border is gone too: what cannot be
@@ -29,14 +32,15 @@ pub enum Change {
     Affinity(String, Option<Affinity>),
     /// A workload, of this node or of another.
     Endpoint(NamespacedName, Option<Arc<WorkloadEndpoint>>),
-    /// How the cluster speaks BGP; `None` is the default.
-    Bgp(Option<Box<BgpConfiguration>>),
+    /// How the cluster speaks BGP, and what is wrong with fields that are ignored; `None` is the
+    /// default.
+    Bgp(Option<Box<BgpConfiguration>>, Vec<String>),
     /// How one node speaks BGP otherwise.
-    NodeBgp(NodeName, Option<Box<BgpNodeConfiguration>>),
+    NodeBgp(NodeName, Known<BgpNodeConfiguration>),
     /// A configured peer.
-    Peer(String, Option<Box<BgpPeer>>),
+    Peer(String, Known<BgpPeer>),
     /// A filter for peers.
-    Filter(String, Option<Box<BgpFilter>>),
+    Filter(String, Known<BgpFilter>),
     /// A Secret that a password lies in.
     Secret(String, SecretValues),
     /// A Service.
@@ -89,19 +93,25 @@ impl Cluster {
                 Affected::both(put(&mut self.affinities, name, affinity))
             }
             Change::Endpoint(name, endpoint) => self.apply_endpoint(name, endpoint),
-            Change::Bgp(bgp) => {
+            Change::Bgp(bgp, faults) => {
+                let faults = (!faults.is_empty()).then_some(faults);
+                let object = "BGPConfiguration default".to_owned();
+                let is_judged = put(&mut self.refused, object, faults);
                 let bgp = bgp.map(|bgp| *bgp).unwrap_or_default();
                 let old = std::mem::replace(&mut self.bgp, bgp);
-                Affected::desired(old != self.bgp)
+                Affected::desired(is_judged || old != self.bgp)
             }
             Change::NodeBgp(name, own) => {
-                Affected::desired(put(&mut self.node_bgp, name, own.map(|own| *own)))
+                let (own, is_judged) = self.judge(format!("BGPConfiguration node.{name}"), own);
+                Affected::desired(put(&mut self.node_bgp, name, own) || is_judged)
             }
             Change::Peer(name, peer) => {
-                Affected::desired(put(&mut self.peers, name, peer.map(|peer| *peer)))
+                let (peer, is_judged) = self.judge(format!("BGPPeer {name}"), peer);
+                Affected::desired(put(&mut self.peers, name, peer) || is_judged)
             }
             Change::Filter(name, filter) => {
-                Affected::desired(put(&mut self.filters, name, filter.map(|filter| *filter)))
+                let (filter, is_judged) = self.judge(format!("BGPFilter {name}"), filter);
+                Affected::desired(put(&mut self.filters, name, filter) || is_judged)
             }
             Change::Secret(name, values) => {
                 Affected::desired(put(&mut self.secrets, name, Some(values)))
@@ -113,6 +123,16 @@ impl Cluster {
                 Affected::desired(put(&mut self.endpoint_slices, name, slice))
             }
         }
+    }
+
+    /// Returns the object's value, and whether something else is wrong with it than before.
+    fn judge<T>(&mut self, object: String, known: Known<T>) -> (Option<T>, bool) {
+        let (value, fault) = match known {
+            Some(Ok(value)) => (Some(*value), None),
+            Some(Err(fault)) => (None, Some(vec![fault])),
+            None => (None, None),
+        };
+        (value, put(&mut self.refused, object, fault))
     }
 
     /// Pods of other nodes matter only where their address is not in a block of their node.

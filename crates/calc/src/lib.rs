@@ -40,7 +40,7 @@ pub mod wireguard;
 #[cfg(test)]
 mod sequences;
 
-pub use change::{Affected, Change};
+pub use change::{Affected, Change, Known};
 pub use overlay::Overlay;
 pub use secrets::SecretValues;
 pub use tunnels::TunnelSettings;
@@ -95,6 +95,8 @@ pub struct Cluster {
     pub node_bgp: BTreeMap<NodeName, BgpNodeConfiguration>,
     /// The filters of peers, by name.
     pub filters: BTreeMap<String, BgpFilter>,
+    /// What is wrong with objects of BGP that cannot be followed, or not as a whole.
+    pub refused: BTreeMap<String, Vec<String>>,
     /// The Secrets that passwords lie in, by name; one that is not here has not been told of.
     pub secrets: BTreeMap<String, SecretValues>,
     /// The Services, while some of their addresses are to be announced.
@@ -152,6 +154,7 @@ impl Cluster {
             peers: BTreeMap::new(),
             node_bgp: BTreeMap::new(),
             filters: BTreeMap::new(),
+            refused: BTreeMap::new(),
             secrets: BTreeMap::new(),
             services: BTreeMap::new(),
             endpoint_slices: BTreeMap::new(),
@@ -169,6 +172,11 @@ impl Cluster {
             listen: sessions::listen(self),
             not_learned: advertise::service_ranges(self),
         };
+        for (object, faults) in &self.refused {
+            let problem =
+                |message: &String| Problem { object: object.clone(), message: message.clone() };
+            problems.extend(faults.iter().map(problem));
+        }
         problems.sort();
         (desired, problems)
     }

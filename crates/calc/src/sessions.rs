@@ -47,8 +47,12 @@ pub(crate) fn of(cluster: &Cluster, problems: &mut Vec<Problem>) -> Vec<BgpSessi
 /// A node may well be met twice, in the mesh and as a selected peer: nothing is lost then.
 fn collision(first: &Wanted<'_>, second: &Wanted<'_>) -> Option<Problem> {
     let (winner, loser) = (first.peer?, second.peer?);
-    let is_same = BgpSession { name: String::new(), ..first.session.clone() }
-        == BgpSession { name: String::new(), ..second.session.clone() };
+    let nameless = |wanted: &Wanted<'_>| BgpSession {
+        name: String::new(),
+        object: None,
+        ..wanted.session.clone()
+    };
+    let is_same = nameless(first) == nameless(second);
     (!is_same && winner.name != loser.name).then(|| Problem {
         object: format!("BGPPeer {}", loser.name),
         message: format!(

@@ -151,24 +151,31 @@ fn ago(now: Timestamp, time: Duration) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use bgp::{MessageCounts, RouteCounts};
     use model::net::Asn;
     use model::time;
 
     use super::*;
 
-    fn snapshot() -> Snapshot {
+    pub(crate) fn snapshot() -> Snapshot {
         let peer = |name: &str, addr: &str, state, last_error: Option<&str>| PeerStatus {
             name: name.to_owned(),
+            object: (!name.starts_with("Mesh")).then(|| "tor".to_owned()),
             peer_addr: addr.parse().unwrap(),
             peer_asn: Asn(64_512),
             state,
             since: time::Timestamp::ZERO,
+            establishments: 1,
+            sent: MessageCounts { keepalive: 4, ..MessageCounts::default() },
+            heard: MessageCounts { update: 2, ..MessageCounts::default() },
+            routes: RouteCounts { announced: 5, rejected: 2, withdrawn: 0 },
             received: 3,
             advertised: 1,
             is_stale: false,
             has_end_of_rib: true,
             last_error: last_error.map(str::to_owned),
+            last_error_at: None,
         };
         Snapshot::at_start(bgp::Status {
             peers: vec![

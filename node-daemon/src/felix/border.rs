@@ -49,6 +49,12 @@ impl Heard {
     }
 }
 
+/// Returns the value, or why there is none: what is wrong with objects of BGP is told to more
+/// than the log.
+fn judged<T>(result: Option<Result<T, Invalid>>) -> calc::Known<T> {
+    result.map(|result| result.map(Box::new).map_err(|error| error.detail()))
+}
+
 /// Returns the value, or reports why there is none: an object that is refused counts as absent.
 fn accepted<T, E: Display>(result: Result<T, E>) -> Option<T> {
     match result {
@@ -101,34 +107,28 @@ pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> 
 pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfiguration>) -> Heard {
     if let Some(node) = key.name.strip_prefix("node.") {
         let Some(node) = accepted(node.parse::<NodeName>()) else { return Heard::default() };
-        let own = object.and_then(|object| accepted(object.try_into()));
-        return Heard::routes(Change::NodeBgp(node, own.map(Box::new)));
+        let own = judged(object.map(TryInto::try_into));
+        return Heard::routes(Change::NodeBgp(node, own));
     }
     if key.name != "default" {
         return Heard::default();
     }
-    let configuration: Option<BgpConfiguration> = object.map(|object| {
-        let (configuration, faults) = api::bgp_configuration(object);
-        for fault in faults {
-            tracing::warn!(%fault, "field ignored");
-        }
-        configuration
-    });
+    let (configuration, faults) = object.map(api::bgp_configuration).unzip();
+    let configuration: Option<BgpConfiguration> = configuration;
+    let faults = faults.iter().flatten().map(Invalid::detail).collect();
     let ranges = configuration.iter().flat_map(|found| found.services.ranges());
     Heard {
         policy: Some(PolicyEvent::ServiceRanges(ranges.collect())),
-        ..Heard::routes(Change::Bgp(configuration.map(Box::new)))
+        ..Heard::routes(Change::Bgp(configuration.map(Box::new), faults))
     }
 }
 
 pub(crate) fn bgp_peer(key: &ObjectKey, object: Option<&api::BgpPeer>) -> Heard {
-    let peer = object.and_then(|object| accepted(object.try_into()));
-    Heard::routes(Change::Peer(key.name.clone(), peer.map(Box::new)))
+    Heard::routes(Change::Peer(key.name.clone(), judged(object.map(TryInto::try_into))))
 }
 
 pub(crate) fn bgp_filter(key: &ObjectKey, object: Option<&api::BgpFilter>) -> Heard {
-    let filter = object.and_then(|object| accepted(object.try_into()));
-    Heard::routes(Change::Filter(key.name.clone(), filter.map(Box::new)))
+    Heard::routes(Change::Filter(key.name.clone(), judged(object.map(TryInto::try_into))))
 }
 
 pub(crate) fn service(key: &ObjectKey, object: Option<&Service>) -> Heard {
@@ -158,6 +158,13 @@ pub(crate) fn policies<T: PolicyObject>(
 
 /// Returns what is heard of an object of which nothing but the key could be read.
 pub(crate) fn unreadable(kind: Kind, key: &ObjectKey, problem: String) -> Option<Heard> {
+    let name = key.name.clone();
+    if kind == Kind::BgpPeers {
+        return Some(Heard::routes(Change::Peer(name, Some(Err(problem)))));
+    }
+    if kind == Kind::BgpFilters {
+        return Some(Heard::routes(Change::Filter(name, Some(Err(problem)))));
+    }
     let id = id_of(kind.of_policy()?, key);
     let reading = Reading::unreadable(id.clone(), problem);
     Some(Heard::known(id, Some(known(reading, 0))))

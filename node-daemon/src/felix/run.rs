@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ::kernel::Netlink;
 use ::kernel::monitor::{Monitor, Topic};
+use calc::Problem;
 use model::net::Mtu;
 use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -49,6 +50,8 @@ pub(crate) struct Felix {
     pub(crate) wireguard: watch::Sender<Option<Wanted>>,
     /// Where the CNI plugin reads the MTU of pods.
     pub(crate) mtu_file: PathBuf,
+    /// What cannot be followed, for people.
+    pub(crate) problems: watch::Sender<Vec<Problem>>,
     /// How things are, for health and metrics.
     pub(crate) status: watch::Sender<Status>,
 }
@@ -149,7 +152,7 @@ impl Felix {
             bgp::Event::Converged => self.note(Event::BgpConverged, origin),
             bgp::Event::SessionChanged { name, peer_addr, state, last_error } => {
                 let last_error = last_error.unwrap_or_default();
-                tracing::info!(%name, %peer_addr, ?state, last_error, "BGP session changed");
+                tracing::debug!(%name, %peer_addr, ?state, last_error, "BGP session changed");
             }
         }
     }
@@ -199,11 +202,7 @@ impl Felix {
                 Effect::Listen(addrs) => self.tell_bgp(bgp::Command::Listen(addrs)).await,
                 Effect::Advertise(all) => self.tell_bgp(bgp::Command::Advertise(all)).await,
                 Effect::Sessions(all) => self.tell_bgp(bgp::Command::Configure(all)).await,
-                Effect::Problems(problems) => {
-                    for problem in problems {
-                        tracing::warn!(%problem, "cannot be followed");
-                    }
-                }
+                Effect::Problems(problems) => self.report(problems),
             }
         }
         progress.has_applied |= self.engine.is_in_sync() && !must_list;
@@ -273,6 +272,16 @@ impl Felix {
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "new pods get a wrong MTU"),
         }
+    }
+
+    /// Tells people what cannot be followed: those that were told already are not told again.
+    fn report(&self, problems: Vec<Problem>) {
+        self.problems.send_modify(|old| {
+            for problem in problems.iter().filter(|problem| !old.contains(problem)) {
+                tracing::warn!(%problem, "cannot be followed");
+            }
+            *old = problems;
+        });
     }
 
     async fn tell_bgp(&self, command: bgp::Command) {

@@ -87,6 +87,7 @@ fn adjusted(
     let (import, export) = filters(cluster, peer)?;
     let options = &peer.options;
     let session = BgpSession {
+        object: Some(peer.name.clone()),
         local_addr: session.local_addr.filter(|_| peer.uses_node_addr),
         local_asn: peer.local_asn.unwrap_or(session.local_asn),
         restart_time: peer.max_restart_time.unwrap_or(session.restart_time),

@@ -306,7 +306,7 @@ fn nothing_happens_before_the_passwords_of_peers_are_known() {
         password: Some(place),
         ..model::peer::BgpPeer::new("tor".to_owned(), model::peer::PeerNodes::All, remote)
     };
-    let peer = Event::Store(Change::Peer("tor".to_owned(), Some(Box::new(peer))));
+    let peer = Event::Store(Change::Peer("tor".to_owned(), Some(Ok(Box::new(peer)))));
     let mut engine = engine(vec![peer]);
     let wanted =
         Demand { secrets: ["bgp".to_owned()].into(), has_services: false, has_all_blocks: false };
@@ -322,7 +322,7 @@ fn nothing_happens_before_the_passwords_of_peers_are_known() {
 fn service_addresses_are_announced_and_never_learned() {
     let mut bgp = model::peer::BgpConfiguration::default();
     bgp.services.cluster = vec!["10.96.0.0/12".parse().unwrap()];
-    let bgp = Event::Store(Change::Bgp(Some(Box::new(bgp))));
+    let bgp = Event::Store(Change::Bgp(Some(Box::new(bgp)), Vec::new()));
     let mut engine = engine(vec![bgp]);
     assert!(matches!(engine.flush(NOW)[..], [Effect::Demand(_)]));
     engine.handle(Event::Synced(Kind::Services), NOW);
@@ -348,7 +348,7 @@ fn next_hops_behind_a_gateway_of_ours_lead_to_it() {
         reachable_by: "10.0.0.7".parse().ok(),
         ..model::peer::BgpPeer::new("far".to_owned(), model::peer::PeerNodes::All, remote)
     };
-    let peer = Event::Store(Change::Peer("far".to_owned(), Some(Box::new(peer))));
+    let peer = Event::Store(Change::Peer("far".to_owned(), Some(Ok(Box::new(peer)))));
     let mut engine = engine(vec![peer]);
     engine.flush(NOW);
     engine.handle(kernel(&[], &[]), NOW);
