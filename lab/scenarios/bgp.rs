@@ -47,7 +47,7 @@ pub(crate) fn mesh_to_reflectors(dir: &Path, control_plane: Kind) -> Result<(), 
     })?;
     eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
     // What is cleaned up late would be cleaned up by now.
-    std::thread::sleep(faults::OUTAGE);
+    std::thread::sleep(faults::OUTAGE.saturating_mul(2));
     for (from, to) in &flows {
         let ledger = cluster.node(&from.node)?.stop_flow(&from.pod.container, to.addr()?)?;
         faults::require_lossless(from, to, &ledger)?;

@@ -9,6 +9,7 @@ use lab::Error;
 use lab::bird::{Bird, Neighbour};
 use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
 use lab::control_plane::Kind;
+use lab::demo::bgp::Rack;
 use lab::reachability::Matrix;
 use lab::routes;
 use serde_json::json;
@@ -81,6 +82,12 @@ pub(crate) fn routed_fabric(dir: &Path, control_plane: Kind) -> Result<(), Error
     cluster.add_pods("pod", 9)?;
     eventually("the router to hold the blocks", WITHIN, || require_blocks(&cluster, &bird))?;
     Matrix::probe(&cluster, WITHIN)?.require_full()
+}
+
+/// A Service is reached from outside over two switches and all nodes that have an endpoint.
+pub(crate) fn rack(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let mut say = |text: &str| eprintln!("{text}");
+    Rack::up(dir, control_plane, &mut say)?.show(&mut say)
 }
 
 fn require_blocks(cluster: &Cluster, bird: &Bird) -> Result<(), Error> {

@@ -127,6 +127,9 @@ impl Cluster {
             say(&format!("{} is up: {}", node.name, list(&node.addrs)));
             this.nodes.push(node);
         }
+        if plan.fabric == Fabric::Bridge {
+            fabric::introduce(&this.nodes)?;
+        }
         Ok(this)
     }
 

@@ -1,5 +1,6 @@
 //! The demonstration: a cluster comes up, pods get addresses, everyone reaches everyone.
 
+pub mod bgp;
 pub mod ipam;
 pub mod policy;
 
@@ -40,6 +41,8 @@ pub enum Subject {
     Policy,
     /// Pools per zone and namespace, an exhausted one, and a leak found and repaired.
     Ipam,
+    /// A rack with switches, route reflectors, and a Service reached over several paths.
+    Bgp,
 }
 
 /// What becomes of the lab when all has been shown.

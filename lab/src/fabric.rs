@@ -1,6 +1,6 @@
 //! What joins the nodes: one bridge, or a router with a subnet per node.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::Error;
 use crate::cluster::Fabric;
@@ -71,6 +71,40 @@ pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(),
 /// Pulls a node's cable out: it may have gone with the node.
 pub(crate) fn disconnect(node: &str) {
     drop(ip(&["link", "delete", &port(node)]));
+}
+
+/// How many nodes may find each other by themselves.
+///
+/// Linux keeps the neighbours of all network namespaces in one table, which takes 1024 entries
+/// (`net.ipv4.neigh.default.gc_thresh3`) that are not permanent; when it is full, packets to
+/// neighbours that it lacks are lost. Real nodes have a kernel each.
+const STRANGERS: usize = 25;
+
+/// Tells nodes of large clusters their neighbours' link addresses.
+pub(crate) fn introduce(nodes: &[Node]) -> Result<(), Error> {
+    if nodes.len() <= STRANGERS {
+        return Ok(());
+    }
+    let mut known = Vec::new();
+    for node in nodes {
+        let text = node.run(&["ip", "-json", "link", "show", "eth0"])?;
+        let links: serde_json::Value = serde_json::from_str(&text).map_err(Error::wrong)?;
+        let link = links.pointer("/0/address").and_then(serde_json::Value::as_str);
+        let link = link.ok_or_else(|| Error::wrong("a node without link address"))?.to_owned();
+        known.push((node, link));
+    }
+    for node in nodes {
+        let others = known.iter().filter(|(other, _)| other.name != node.name);
+        let lines = others.flat_map(|(other, link)| {
+            let line = move |addr: &IpAddr| {
+                format!("neigh replace {addr} lladdr {link} dev eth0 nud permanent\n")
+            };
+            other.addrs.iter().map(line)
+        });
+        let script = "printf %s \"$1\" | ip -batch -";
+        node.run(&["sh", "-c", script, "sh", &lines.collect::<String>()])?;
+    }
+    Ok(())
 }
 
 /// Returns the name of the fabric's end of a node's cable.

@@ -13,6 +13,10 @@ use lab::patience;
 
 #[path = "../scenarios/bgp.rs"]
 mod bgp;
+#[path = "../scenarios/bgp_faults.rs"]
+mod bgp_faults;
+#[path = "../scenarios/bgp_troubles.rs"]
+mod bgp_troubles;
 #[path = "../scenarios/churn.rs"]
 mod churn;
 #[path = "../scenarios/connections.rs"]
@@ -77,6 +81,10 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
     ("mesh-becomes-reflectors", bgp::mesh_to_reflectors, EMBEDDED),
     ("mesh-gets-a-password", bgp::mesh_password, EMBEDDED),
+    ("r08-freed-addresses-lead-nowhere", bgp_faults::freed_addresses, EMBEDDED),
+    ("r14-r15-restarts-are-not-noticed", bgp_faults::restarts, EMBEDDED),
+    ("services-are-reached-through-the-rack", peers::rack, EMBEDDED),
+    ("bgp-troubles-are-told", bgp_troubles::are_told, BOTH),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),

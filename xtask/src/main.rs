@@ -30,7 +30,7 @@ struct Arguments {
 enum Task {
     /// Bring up nodes and pods on this machine and show that every pod reaches every other.
     Demo {
-        /// Arguments of the demo: `--scenario policy` or `ipam`, `--nodes N --pods M`,
+        /// Arguments of the demo: `--scenario policy`, `ipam` or `bgp`, `--nodes N --pods M`,
         /// `--datastore embedded|kubernetes --keep`;
         /// `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
