@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use calc::Problem;
-use datastore::{Client, Error};
+use datastore::{Client, Error, Filter};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use model::id::NodeName;
@@ -151,9 +151,11 @@ impl Writer {
     }
 
     async fn uid<T: datastore::Object>(&self, name: &str) -> Result<Option<String>, Error> {
+        // A node may list these objects, as it watches them, but not get one.
+        let named = Filter { fields: Some(format!("metadata.name={name}")), ..Filter::default() };
         // One that has gone meanwhile is told of by its name.
-        match self.client.get::<T>(name).await {
-            Ok(object) => Ok(object.and_then(|object| object.metadata().uid.clone())),
+        match self.client.list::<T>(&named).await {
+            Ok(objects) => Ok(objects.first().and_then(|object| object.metadata().uid.clone())),
             Err(error) if error.is_retryable() => Err(error),
             // One that cannot be read as a whole has troubles, and its name.
             Err(_) => Ok(None),
