@@ -1,6 +1,7 @@
 //! The benchmark `ipam`: addresses assigned and released, and what a large cluster adds to that.
 
 mod load;
+pub(crate) mod look;
 mod objects;
 mod report;
 
@@ -12,6 +13,7 @@ use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 use tokio::runtime::Runtime;
 
 use self::load::Load;
+use self::look::{Look, Size};
 use crate::writers::{self, Until, WRITERS};
 use crate::{load_average, step};
 
@@ -29,16 +31,31 @@ pub(crate) struct Extent {
     pub(crate) nodes: &'static [usize],
     /// The numbers of other nodes, each with a block, in ascending order.
     pub(crate) others: &'static [usize],
+    /// The clusters that garbage collection looks at.
+    pub(crate) looks: &'static [Size],
 }
 
 impl Extent {
     /// Enough to see whether it works.
-    pub(crate) const QUICK: Self =
-        Self { addresses: 40, clients: &[1, 8], nodes: &[1, 5], others: &[10, 50] };
+    pub(crate) const QUICK: Self = Self {
+        addresses: 40,
+        clients: &[1, 8],
+        nodes: &[1, 5],
+        others: &[10, 50],
+        looks: &[SMALL],
+    };
     /// Enough to say something.
-    pub(crate) const FULL: Self =
-        Self { addresses: 640, clients: &[1, 8, 64], nodes: &[1, 50], others: &[10, 500, 5_000] };
+    pub(crate) const FULL: Self = Self {
+        addresses: 640,
+        clients: &[1, 8, 64],
+        nodes: &[1, 50],
+        others: &[10, 500, 5_000],
+        looks: &[SMALL, Size { nodes: 500, ..SMALL }, Size { nodes: 5_000, ..SMALL }],
+    };
 }
+
+/// A cluster of which a look takes seconds.
+const SMALL: Size = Size { nodes: 50, blocks_per_node: 20, addresses_per_block: 60 };
 
 /// Everything that was measured.
 #[derive(Debug)]
@@ -49,6 +66,8 @@ pub(crate) struct Findings {
     /// By number of other nodes: one client on a node that has a block, then first addresses
     /// of nodes that have none.
     pub(crate) sizes: Vec<(usize, Load, Load)>,
+    /// By size of the cluster.
+    pub(crate) looks: Vec<(Size, Look)>,
     /// The machine's load average before and after.
     pub(crate) load_average: [String; 2],
 }
@@ -71,8 +90,10 @@ pub(crate) fn run(kind: Kind, extent: Extent) -> Result<ExitCode, Error> {
     let world = World { plane, runtime, locks: directory.path().to_owned() };
     let loads = world.loads(&extent)?;
     let sizes = world.sizes(&extent)?;
+    let look = |size: &Size| Ok((*size, look::measure(directory.path(), *size)?));
+    let looks = extent.looks.iter().map(look).collect::<Result<_, Error>>()?;
     let load_average = [before, load_average()];
-    report::print(&Findings { kind, loads, sizes, load_average });
+    report::print(&Findings { kind, loads, sizes, looks, load_average });
     Ok(ExitCode::SUCCESS)
 }
 

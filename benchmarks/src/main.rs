@@ -65,6 +65,12 @@ enum Benchmark {
         /// The file.
         file: PathBuf,
     },
+    /// Looks at the addresses of a large cluster once; the benchmark `ipam` runs this itself.
+    #[command(hide = true)]
+    Look {
+        /// How to reach the cluster.
+        kubeconfig: PathBuf,
+    },
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
     #[command(hide = true)]
     Floor,
@@ -110,6 +116,7 @@ fn main() -> ExitCode {
             isolation::run_inside(isolation::LIMIT.saturating_mul(6))
         }
         Benchmark::Bgp(arguments) => bgp::run(&arguments),
+        Benchmark::Look { kubeconfig } => ipam::look::run(&kubeconfig),
         Benchmark::Speaker { file } => bgp::speaker::run(&file),
         Benchmark::Cni(arguments) => cni::run(&arguments.bin_dir, extent(arguments.quick)),
         Benchmark::Policy(arguments) => {

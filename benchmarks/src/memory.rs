@@ -11,13 +11,26 @@ use lab::Error;
 ///
 /// [`Error`] if there is no such process.
 pub(crate) fn resident_kib(pid: impl Display) -> Result<u64, Error> {
-    let status = Path::new("/proc").join(pid.to_string()).join("status");
-    let text = std::fs::read_to_string(&status).map_err(Error::file(&status))?;
-    of_status(&text).ok_or_else(|| Error::wrong(format!("no VmRSS in {}", status.display())))
+    of_process(pid, "VmRSS:")
 }
 
-fn of_status(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// Returns the most resident memory that a process has had, in KiB.
+///
+/// # Errors
+///
+/// [`Error`] if there is no such process.
+pub(crate) fn peak_kib(pid: impl Display) -> Result<u64, Error> {
+    of_process(pid, "VmHWM:")
+}
+
+fn of_process(pid: impl Display, key: &str) -> Result<u64, Error> {
+    let status = Path::new("/proc").join(pid.to_string()).join("status");
+    let text = std::fs::read_to_string(&status).map_err(Error::file(&status))?;
+    of_status(&text, key).ok_or_else(|| Error::wrong(format!("no {key} in {}", status.display())))
+}
+
+fn of_status(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -27,7 +40,7 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_status() {
-        assert_eq!(of_status("Name:\tx\nVmRSS:\t   12345 kB\n"), Some(12_345));
-        assert_eq!(of_status("Name:\tx\n"), None);
+        assert_eq!(of_status("Name:\tx\nVmRSS:\t   12345 kB\n", "VmRSS:"), Some(12_345));
+        assert_eq!(of_status("Name:\tx\n", "VmRSS:"), None);
     }
 }

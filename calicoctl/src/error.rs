@@ -67,6 +67,9 @@ impl From<ledger::Error> for Error {
         match error {
             ledger::Error::Datastore(error) => Self::Datastore(error),
             ledger::Error::Invalid(error) => Self::InvalidObject(error),
+            error @ (ledger::Error::Refused(_) | ledger::Error::TooSlow { .. }) => {
+                Self::Refused(error.to_string())
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use ipam::{
     Assigned, Assignment, Candidates, Failure, PoolReference, Release, Request, Scene, Selectors,
     View, pools_for, pools_holding, seed_of,
 };
+use ledger::{Age, Driver};
 use model::id::NodeName;
 use model::net::{Cidr, Family, InterfaceAddr};
 use model::pool::{IpPool, Use};
@@ -13,9 +14,8 @@ use model::time::WallTime;
 use tracing::{info, warn};
 
 use crate::Error;
-use crate::driver::Driver;
-use crate::holder::{self, Holder};
-use crate::scene::{Age, Surroundings};
+use crate::holder::Holder;
+use crate::scene::{self, Surroundings};
 
 /// What one container wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,7 +99,7 @@ async fn assign_all(
     around: &Surroundings,
     mut view: View,
 ) -> Result<Vec<InterfaceAddr>, Error> {
-    let now = holder::now();
+    let now = ledger::now();
     let mut addrs = Vec::new();
     for wanted in &request.wanted {
         match assign(driver, request, around, (wanted, now), view).await {
@@ -126,12 +126,35 @@ async fn assign(
     (wanted, now): (&Wanted, WallTime),
     view: View,
 ) -> Result<(Assigned, View), Error> {
+    let pools = pools(request, around, wanted)?;
+    // Which block has room is known when the others on this host are done, not before.
+    driver.enter_early().await;
+    let outcome = Box::pin(take(driver, request, around, (wanted, now, pools), view)).await;
+    driver.leave();
+    outcome
+}
+
+async fn take(
+    driver: &mut Driver,
+    request: &AddRequest,
+    around: &Surroundings,
+    (wanted, now, pools): (&Wanted, WallTime, Vec<IpPool>),
+    view: View,
+) -> Result<(Assigned, View), Error> {
+    let last = driver.lock().last_block(wanted.family());
+    let is_new = last.is_some_and(|last| !around.newest_first.contains(&last));
+    let (newest_first, view) = if is_new {
+        let (claims, others) = scene::claims(driver, &request.node, Age::Current).await?;
+        (claims, view.with_claims_of(others))
+    } else {
+        (around.newest_first.clone(), view)
+    };
     let scene = Scene {
         config: around.config,
         reserved: around.reserved.clone(),
-        pools: pools(request, around, wanted)?,
+        pools,
         selected: selected(request, around, wanted.family()),
-        newest_first: order(driver.lock().last_block(wanted.family()), around),
+        newest_first: order(last, newest_first),
         now,
     };
     let order = Request {
@@ -155,9 +178,10 @@ async fn assign(
 }
 
 /// Returns the blocks to look into, in this order: the last that had room, then the newest.
-fn order(last: Option<Cidr>, around: &Surroundings) -> Vec<Cidr> {
-    let others = around.newest_first.iter().copied().filter(|cidr| Some(*cidr) != last);
-    last.into_iter().filter(|cidr| around.newest_first.contains(cidr)).chain(others).collect()
+fn order(last: Option<Cidr>, newest_first: Vec<Cidr>) -> Vec<Cidr> {
+    let is_ours = last.is_some_and(|last| newest_first.contains(&last));
+    let others = newest_first.into_iter().filter(|cidr| Some(*cidr) != last);
+    last.filter(|_| is_ours).into_iter().chain(others).collect()
 }
 
 fn pools(

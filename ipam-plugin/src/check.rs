@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipam::{Key, Op, Outcome, Record, slots};
+use ledger::Driver;
 use model::block::Handle;
 use model::net::InterfaceAddr;
 
-use crate::driver::Driver;
 use crate::holder::Holder;
 use crate::{Error, scene};
 

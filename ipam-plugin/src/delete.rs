@@ -1,11 +1,11 @@
 //! DEL: gives back whatever a container holds.
 
 use ipam::{Key, Machine, Op, Release, Released};
+use ledger::Driver;
 use model::id::HandleId;
 use tracing::{info, warn};
 
-use crate::driver::Driver;
-use crate::holder::{self, Holder};
+use crate::holder::Holder;
 use crate::{Error, scene};
 
 /// Releases all addresses of `holder`; there being none is a success.
@@ -30,7 +30,7 @@ pub async fn delete(driver: &mut Driver, holder: &Holder) -> Result<(), Error> {
         model::block::IpamConfig::default()
     });
     let mut machines: Vec<Release> =
-        handles.iter().map(|id| Release::new(id.clone(), &config, holder::now())).collect();
+        handles.iter().map(|id| Release::new(id.clone(), &config, ledger::now())).collect();
     for (op, outcome) in answers? {
         let at = handles.iter().position(|id| op == Op::Read(Key::Handle(id.clone())));
         if let Some(machine) = at.and_then(|at| machines.get_mut(at)) {

@@ -1,7 +1,6 @@
 //! What can go wrong, and the CNI code that the runtime gets for it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use cni::ErrorCode;
 
@@ -36,25 +35,44 @@ pub enum Error {
     #[error("{0}")]
     InvalidRequest(String),
     /// The datastore did not answer in time.
-    #[error(
-        "address management took longer than {} s: look at the load of the API server and etcd",
-        limit.as_secs()
-    )]
-    TooSlow {
-        /// The limit.
-        limit: Duration,
-    },
+    #[error("{0}")]
+    TooSlow(String),
     /// CHECK found the addresses gone or somebody else's.
     #[error("{0}; delete the pod so that its controller makes a new one")]
     Differs(String),
-    /// The marker file of an upgrade could not be written.
-    #[error("cannot write {}: {problem}; make its directory writable", path.display())]
+    /// Addresses of host-local cannot be taken over.
+    #[error(
+        "{count} addresses in {} cannot be taken over from host-local; first: {first}; make an \
+         IPPool that contains them, then start the upgrade again",
+        directory.display()
+    )]
+    HostLocal {
+        /// Where they are.
+        directory: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first, with the reason.
+        first: String,
+    },
+    /// A file of an upgrade could not be read or written.
+    #[error("cannot use {}: {problem}; make it, and its directory, readable and writable", path.display())]
     Marker {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         problem: String,
     },
+}
+
+impl From<ledger::Error> for Error {
+    fn from(error: ledger::Error) -> Self {
+        match error {
+            ledger::Error::Datastore(error) => Self::Datastore(error),
+            ledger::Error::Invalid(error) => Self::InvalidObject(error),
+            ledger::Error::Refused(failure) => Self::Refused(failure),
+            error @ ledger::Error::TooSlow { .. } => Self::TooSlow(error.to_string()),
+        }
+    }
 }
 
 impl Error {
@@ -68,10 +86,10 @@ impl Error {
             }
             Self::Refused(failure) => code_of(failure),
             Self::Exhausted(_) => ErrorCode::NoFreeAddress,
-            Self::NotReady(_) | Self::TooSlow { .. } => ErrorCode::TryAgainLater,
+            Self::NotReady(_) | Self::TooSlow(_) => ErrorCode::TryAgainLater,
             Self::InvalidRequest(_) => ErrorCode::InvalidConfig,
             Self::Differs(_) => ErrorCode::CheckFailed,
-            Self::Marker { .. } => ErrorCode::Io,
+            Self::Marker { .. } | Self::HostLocal { .. } => ErrorCode::Io,
         }
     }
 }

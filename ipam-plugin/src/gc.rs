@@ -9,14 +9,12 @@ use std::collections::BTreeSet;
 
 use cni::config::ValidAttachment;
 use ipam::{Op, Outcome, Record, Release, Released};
+use ledger::{Age, Driver};
 use model::block::{Attributes, Block};
 use model::id::{HandleId, NodeName};
 use tracing::{info, warn};
 
-use crate::driver::Driver;
-use crate::holder;
-use crate::scene::{self, Age};
-use crate::{Error, objects};
+use crate::{Error, scene};
 
 /// What GC is about.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +39,7 @@ pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(),
     scene::check_ready(&client).await?;
     let config = scene::read_config(&client).await?;
     let filter = scene::own_affinities(request.node);
-    let claims = driver.learn(objects::list_affinities(&client, &filter, Age::Current).await?);
+    let claims = driver.learn(ledger::list_affinities(&client, &filter, Age::Current).await?);
     let Outcome::Affinities(claims) = claims else { return Ok(()) };
     let reads = claims.iter().map(|claim| Op::Read(ipam::Key::Block(claim.cidr))).collect();
     let mut stale = BTreeSet::new();
@@ -52,7 +50,7 @@ pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(),
     }
     let mut result = Ok(());
     for handle in stale {
-        let mut machine = Release::new(handle.clone(), &config, holder::now());
+        let mut machine = Release::new(handle.clone(), &config, ledger::now());
         match driver.run(&mut machine).await {
             Ok(Released { addrs }) => info!(%handle, ?addrs, "released: its container is gone"),
             Err(error) => {
@@ -61,7 +59,7 @@ pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(),
             }
         }
     }
-    result
+    Ok(result?)
 }
 
 /// Returns the handles in `block` of this network's containers on this node that are not valid.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use model::id::{HandleId, NamespacedName, NodeName};
 use model::time::WallTime;
 
@@ -37,7 +35,7 @@ impl Holder {
     pub fn attributes(&self, node: &NodeName, now: WallTime) -> BTreeMap<String, String> {
         let mut attributes = BTreeMap::from([
             ("node".to_owned(), node.to_string()),
-            ("timestamp".to_owned(), go_time(now)),
+            ("timestamp".to_owned(), api::go_time(now)),
         ]);
         if let Some(pod) = &self.pod {
             attributes.insert("namespace".to_owned(), pod.namespace.clone());
@@ -45,24 +43,6 @@ impl Holder {
         }
         attributes
     }
-}
-
-/// Returns the time.
-#[must_use]
-pub fn now() -> WallTime {
-    WallTime(Timestamp::now().as_nanosecond())
-}
-
-/// Writes a time as Go's `time.Time.String` does in UTC, which is what other tools parse.
-///
-/// The fraction has no trailing zeros and is absent if it is zero.
-fn go_time(time: WallTime) -> String {
-    let time = Timestamp::from_nanosecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH);
-    let utc = time.to_zoned(TimeZone::UTC);
-    let fraction = format!("{:09}", utc.subsec_nanosecond());
-    let fraction = fraction.trim_end_matches('0');
-    let dot = if fraction.is_empty() { "" } else { "." };
-    format!("{}{dot}{fraction} +0000 UTC", utc.strftime("%Y-%m-%d %H:%M:%S"))
 }
 
 #[cfg(test)]
@@ -75,19 +55,6 @@ mod tests {
             network: "k8s-pod-network".to_owned(),
             container_id: "3F2a".to_owned(),
             pod: Some(pod),
-        }
-    }
-
-    #[test]
-    fn times_are_written_as_go_writes_them() {
-        for (nanos, text) in [
-            (1_782_300_755_123_456_789, "2026-06-24 11:32:35.123456789 +0000 UTC"),
-            (1_782_300_755_120_000_000, "2026-06-24 11:32:35.12 +0000 UTC"),
-            (1_782_300_755_000_000_001, "2026-06-24 11:32:35.000000001 +0000 UTC"),
-            (1_782_300_755_000_000_000, "2026-06-24 11:32:35 +0000 UTC"),
-            (0, "1970-01-01 00:00:00 +0000 UTC"),
-        ] {
-            assert_eq!(go_time(WallTime(nanos)), text);
         }
     }
 

@@ -1,32 +1,30 @@
 //! Address management against the datastore: the library behind `calico-ipam`.
 //!
-//! The `ipam` crate decides; this one carries out what it decides, with one
+//! The `ipam` crate decides; this one and [`ledger`] carry out what it decides, with one
 //! connection to the API server and reads side by side where they do not
 //! depend on each other.
 //!
 //! ```text
 //! stdin, CNI_… ─► plugin ─► add / delete / check / status
 //!                            │  scene: what an assignment depends on, read in one round
-//!                            └► driver: Machine ⇄ datastore, under the host's lock
+//!                            └► ledger::Driver: Machine ⇄ datastore, under the host's lock
 //! ```
 //!
 //! Invariants: correctness rests on compare-and-swap alone, the lock only keeps
 //! the processes of a host from refusing each other's writes; a failed ADD
 //! leaves no address behind that its container's DEL would not find.
 //!
-//! Start reading at [`plugin::run`] and [`driver::Driver::run`].
+//! Start reading at [`plugin::run`] and [`ledger::Driver::run`].
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod add;
 pub mod check;
 pub mod delete;
-pub mod driver;
 pub mod error;
 pub mod gc;
 pub mod holder;
-pub mod lock;
-mod objects;
+pub mod host_local;
 pub mod plugin;
 pub mod scene;
 pub mod status;

@@ -4,7 +4,8 @@
 //! configuration on standard input (CNI spec §4 "Plugin Delegation"). Besides:
 //!
 //! * `calico-ipam -v` prints the version.
-//! * `calico-ipam -upgrade` labels the affinities that old releases wrote.
+//! * `calico-ipam -upgrade` labels the affinities that old releases wrote, and takes the addresses
+//!   over that host-local gave to pods.
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -12,12 +13,16 @@ use std::{env, fs, io};
 
 use cni::config::{self, Nodename};
 use cni::{Environment, ErrorCode, NetworkConfig, Request, Version, nodename};
-use ipam_plugin::{plugin, upgrade};
+use ipam_plugin::{host_local, plugin, upgrade};
+use ledger::HostLock;
 use serde_json::Value;
 use telemetry::plugin_log;
 
 /// Larger ones are refused by [`NetworkConfig::parse`].
 const MAX_STDIN: u64 = config::MAX_LEN as u64 + 1;
+
+/// Where the host's lock is, as in a network configuration that does not say.
+const LOCK: &str = "/var/run/calico/ipam.lock";
 
 fn main() -> ExitCode {
     let argument = env::args().nth(1);
@@ -84,6 +89,8 @@ fn label_affinities() -> Result<(), String> {
     let work = async {
         let client = datastore::Client::connect(&datastore::Options::default())?;
         upgrade::upgrade(&client, &node).await?;
+        let lock = HostLock::at(LOCK.into());
+        host_local::adopt(&client, &lock, &node, host_local::DIRECTORY.as_ref()).await?;
         upgrade::mark(upgrade::MARKER.as_ref())
     };
     let runtime = runtime().map_err(|error| error.message)?;

@@ -9,16 +9,15 @@ use cni::result::Ip;
 use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
 use datastore::{Client, Options, Source};
 use ipam::{PoolReference, Selectors};
+use ledger::{Driver, HostLock};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
 use serde_json::Value;
 use tracing::debug;
 
 use crate::add::{AddRequest, Wanted, add};
-use crate::driver::Driver;
 use crate::gc::GcRequest;
 use crate::holder::Holder;
-use crate::lock::HostLock;
 use crate::status::Memory;
 use crate::{Error, check, delete, gc, scene, status, upgrade};
 

@@ -7,29 +7,20 @@
 //! again with [`Age::Current`] first.
 
 use datastore::{Client, Filter, Object};
-use ipam::{Op, Outcome, View};
+use ipam::View;
 use k8s_openapi::api::core::v1::{Namespace, Node};
+use ledger::{Age, Driver, list};
 use model::Labels;
-use model::block::IpamConfig;
+use model::block::{IpamConfig, Owner};
 use model::id::NodeName;
 use model::net::Cidr;
 use model::pool::IpPool;
 use tracing::warn;
 
-use crate::driver::Driver;
-use crate::{Error, objects};
+use crate::Error;
 
 /// The name of each kind's only object.
 const DEFAULT: &str = "default";
-
-/// How old an answer of the datastore may be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Age {
-    /// It may miss what was written a moment ago.
-    Recent,
-    /// It holds everything that was written before the request.
-    Current,
-}
 
 /// Everything that decides about addresses and changes rarely.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +60,7 @@ impl Surroundings {
             read_reserved(&client, age),
             read_pools(&client, age),
             read_node_labels(&client, node, age),
-            objects::list_affinities(&client, &filter, age),
+            ledger::list_affinities(&client, &filter, age),
         );
         ready?;
         let pools = pools?;
@@ -80,17 +71,24 @@ impl Surroundings {
             }
             Some(_) | None => None,
         };
-        let mut view = View::default();
-        let affinities = driver.learn(affinities?);
-        let newest_first = if let Outcome::Affinities(claims) = &affinities {
-            claims.iter().map(|claim| claim.cidr).collect()
-        } else {
-            Vec::new()
-        };
-        view.feed(Op::ListAffinities, affinities);
+        let (newest_first, view) = driver.note_claims(affinities?);
         let (config, reserved, node_labels) = (config?, reserved?, node_labels?);
         Ok((Self { config, reserved, pools, node_labels, namespace_labels, newest_first }, view))
     }
+}
+
+/// Reads the blocks that `node` claims, the newest first, and a view that knows these claims.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub(crate) async fn claims(
+    driver: &mut Driver,
+    node: &NodeName,
+    age: Age,
+) -> Result<(Vec<Cidr>, View), Error> {
+    let answer = ledger::list_affinities(driver.client(), &own_affinities(node), age).await?;
+    Ok(driver.note_claims(answer))
 }
 
 /// Fails unless the cluster is set up and the datastore is not locked.
@@ -174,25 +172,8 @@ async fn get<T: Object>(client: &Client, name: &str, age: Age) -> Result<Option<
     })
 }
 
-/// Reads all objects that `filter` selects.
-pub(crate) async fn list<T: Object>(
-    client: &Client,
-    filter: &Filter,
-    age: Age,
-) -> Result<Vec<T>, Error> {
-    Ok(match age {
-        Age::Recent => client.list_recent(filter).await?,
-        Age::Current => client.list(filter).await?,
-    })
-}
-
 /// Returns what selects a node's affinities.
 pub(crate) fn own_affinities(node: &NodeName) -> Filter {
-    let labels = format!(
-        "{}={},{}=host",
-        api::names::HOSTNAME_HASH_LABEL,
-        api::names::hostname_hash(node.as_str()),
-        api::names::AFFINITY_TYPE_LABEL,
-    );
+    let labels = api::names::affinities_of(&Owner::Host(node.clone()));
     Filter { labels: Some(labels), ..Filter::default() }
 }

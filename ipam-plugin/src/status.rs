@@ -16,15 +16,14 @@ use ipam::{
     Assignment, Candidates, Failure, Machine, Op, Outcome, Record, Request, Scene, Selectors, Step,
     pools_for, seed_of,
 };
+use ledger::{Age, Driver};
 use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family};
 use model::pool::{IpPool, Use};
 use tracing::warn;
 
 use crate::Error;
-use crate::driver::Driver;
-use crate::holder;
-use crate::scene::{Age, Surroundings};
+use crate::scene::Surroundings;
 
 /// How long it is believed that there is no address.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
@@ -150,7 +149,7 @@ fn scene(around: &Surroundings, family: Family) -> Scene {
         selected: everything(family).into_iter().collect(),
         pools,
         newest_first: around.newest_first.clone(),
-        now: holder::now(),
+        now: ledger::now(),
     }
 }
 

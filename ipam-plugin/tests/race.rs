@@ -23,11 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use ::ledger::{Driver, HostLock};
 use datastore::{Client, Options};
 use futures::stream::{self, StreamExt as _};
 use ipam_plugin::delete::delete;
-use ipam_plugin::driver::Driver;
-use ipam_plugin::lock::HostLock;
 use lab::api_access::Api;
 use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 use ledger::Ledger;

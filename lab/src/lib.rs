@@ -38,6 +38,7 @@ pub mod patience;
 pub mod policy;
 pub mod process;
 pub mod protocol;
+pub mod proxy;
 pub mod rbac;
 pub mod reachability;
 pub mod rest;

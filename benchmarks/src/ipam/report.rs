@@ -9,7 +9,9 @@ use super::load::{Load, Part};
 /// Prints the tables and, last, the line.
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
 pub(crate) fn print(findings: &Findings) {
-    println!("{}\n\n{}\n\n{}", loads(findings), sizes(findings), to_json(findings));
+    let tables = [loads(findings), sizes(findings), looks(findings)];
+    let tables = tables.map(|table| table.to_string()).join("\n\n");
+    println!("{tables}\n\n{}", to_json(findings));
 }
 
 fn loads(findings: &Findings) -> Table {
@@ -27,6 +29,25 @@ fn sizes(findings: &Findings) -> Table {
     for (others, warm, cold) in &findings.sizes {
         table.add_row(row(&others.to_string(), "ADD", &warm.add));
         table.add_row(row(&others.to_string(), "ADD, a node's first", &cold.add));
+    }
+    table
+}
+
+fn looks(findings: &Findings) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table.set_header(["nodes", "addresses", "seconds", "peak MiB", "requests", "findings"]);
+    for (size, look) in &findings.looks {
+        let numbers = [
+            size.nodes.to_string(),
+            look.allocations.to_string(),
+            format!("{:.1}", look.took_s),
+            look.peak_mib.to_string(),
+            look.requests.to_string(),
+            look.findings.to_string(),
+        ];
+        let right = |text| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.add_row(numbers.map(right));
     }
     table
 }
@@ -62,6 +83,7 @@ fn to_json(findings: &Findings) -> Value {
         "kind": findings.kind.name(),
         "loads": findings.loads.iter().map(of_load).collect::<Vec<_>>(),
         "sizes": sizes.collect::<Vec<_>>(),
+        "looks": findings.looks.iter().map(|(_, look)| look).collect::<Vec<_>>(),
         "load_average": {"before": before, "after": after},
     })
 }
@@ -100,6 +122,7 @@ mod tests {
             kind: Kind::Embedded,
             loads: vec![load(1), load(50)],
             sizes: vec![(10, load(1), load(10))],
+            looks: Vec::new(),
             load_average: ["0.1".to_owned(), "0.2".to_owned()],
         };
         assert_eq!(loads(&findings).to_string().matches("DEL").count(), 2);

@@ -28,6 +28,13 @@ pub const HW_ADDR: &str = "cni.projectcalico.org/hwAddr";
 /// Source prefixes that a pod may use beside its own addresses: a JSON array.
 pub const ALLOWED_SOURCE_PREFIXES: &str = "cni.projectcalico.org/allowedSourcePrefixes";
 
+/// The pools to take a Service's IPv4 address from: a JSON array of names or CIDRs.
+pub const BALANCER_IPV4_POOLS: &str = "projectcalico.org/ipv4pools";
+/// The same for IPv6.
+pub const BALANCER_IPV6_POOLS: &str = "projectcalico.org/ipv6pools";
+/// The very addresses that a Service wants: a JSON array, at most one of each family.
+pub const BALANCER_ADDRS: &str = "projectcalico.org/loadBalancerIPs";
+
 /// A node's IPv4 address with the length of its subnet's prefix.
 pub const NODE_IPV4: &str = "projectcalico.org/IPv4Address";
 /// A node's IPv6 address with the length of its subnet's prefix.

@@ -154,6 +154,7 @@ impl TryFrom<&KubeControllersConfiguration> for Model {
                     .map(load_balancer)
                     .transpose()
                     .map_err(under("loadBalancer"))?,
+                migrates_policy_names: migrates_policy_names(controllers)?,
             })
         };
         read().map_err(|fault| object.faulty(fault))
@@ -175,10 +176,13 @@ fn check(spec: &KubeControllersConfigurationSpec) -> Result<(), Fault> {
         let period = reconciler.as_ref().and_then(|wire| wire.reconciler_period.as_deref());
         duration(&format!("controllers.{name}.reconcilerPeriod"), period)?;
     }
-    let migration = controllers.migration.as_ref();
-    let migrator = migration.and_then(|wire| wire.policy_name_migrator.as_deref());
-    word("controllers.migration.policyNameMigrator", migrator, &SWITCH, true)?;
     Ok(())
+}
+
+fn migrates_policy_names(controllers: Option<&ControllersSpec>) -> Result<bool, Fault> {
+    let migration = controllers.and_then(|controllers| controllers.migration.as_ref());
+    let migrator = migration.and_then(|wire| wire.policy_name_migrator.as_deref());
+    word("controllers.migration.policyNameMigrator", migrator, &SWITCH, true)
 }
 
 fn node_controller(wire: &NodeControllerSpec) -> Result<NodeController, Fault> {

@@ -61,7 +61,7 @@ impl TryFrom<&HostEndpoint> for Model {
                 name: object.name().to_owned(),
                 node: parse("node", node)?,
                 interface: interface(spec)?,
-                labels: object.metadata.labels.clone().unwrap_or_default(),
+                labels: object.labels(),
                 expected_addrs: addrs.collect::<Result<_, _>>()?,
                 profiles: spec.profiles.clone().unwrap_or_default(),
                 ports: ports.collect::<Result<_, _>>()?,

@@ -1,5 +1,6 @@
 //! The Kubernetes kinds that we read.
 
+mod balancer;
 mod cluster_network_policy;
 mod endpoint_slice;
 mod network_policy;
@@ -8,6 +9,7 @@ mod pod;
 mod profile;
 mod service;
 
+pub use balancer::balancer_request;
 pub use cluster_network_policy::{
     ClusterNetworkPolicy, ClusterNetworkPolicySpec, ClusterPeer, ClusterProtocol, ClusterRule,
     ClusterSubject, NamespacedPods, PortNumbers, PortOfProtocol, PortRange,

@@ -28,6 +28,7 @@ pub mod policy_report;
 mod pool;
 mod tier;
 mod time;
+pub mod v3;
 mod wire;
 
 pub use bgp::{
@@ -68,5 +69,5 @@ pub use policy::{
 };
 pub use pool::{IpPool, IpPoolSpec};
 pub use tier::{Tier, TierSpec};
-pub use time::span as duration;
+pub use time::{go_time, span as duration};
 pub use wire::Decimal;

@@ -57,6 +57,17 @@ pub fn affinity_labels(owner: &Owner, cidr: Cidr) -> BTreeMap<String, String> {
     .into()
 }
 
+/// Returns the label selector that finds the block affinities of `owner`.
+#[must_use]
+pub fn affinities_of(owner: &Owner) -> String {
+    let (name, kind) = match owner {
+        Owner::Host(node) => (node.as_str(), "host"),
+        Owner::Virtual(name) => (name.as_str(), "virtual"),
+    };
+    let hash = hostname_hash(name);
+    format!("{HOSTNAME_HASH_LABEL}={hash},{AFFINITY_TYPE_LABEL}={kind}")
+}
+
 /// Returns a node's name in a form that fits a label: the SHA3-256 in base 32.
 #[must_use]
 pub fn hostname_hash(name: &str) -> String {

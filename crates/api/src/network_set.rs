@@ -37,7 +37,7 @@ impl TryFrom<&NetworkSet> for Model {
 
     fn try_from(object: &NetworkSet) -> Result<Self, Invalid> {
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        let mut labels = object.metadata.labels.clone().unwrap_or_default();
+        let mut labels = object.labels();
         labels.insert("projectcalico.org/namespace".to_owned(), namespace.clone());
         Ok(Self {
             namespace: Some(namespace),
@@ -52,7 +52,7 @@ impl TryFrom<&GlobalNetworkSet> for Model {
     type Error = Invalid;
 
     fn try_from(object: &GlobalNetworkSet) -> Result<Self, Invalid> {
-        let mut labels = object.metadata.labels.clone().unwrap_or_default();
+        let mut labels = object.labels();
         // A global set is in no namespace, whatever its author writes.
         labels.remove("projectcalico.org/namespace");
         Ok(Self {

@@ -1,5 +1,7 @@
 //! Any object of the group `crd.projectcalico.org/v1`.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -127,6 +129,26 @@ impl<S: Kind> Object<S> {
             json.get("annotations")?.get(name)?.as_str().map(str::to_owned)
         };
         all.get(name).cloned().or_else(nested).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the labels as people see them.
+    ///
+    /// Calico's own programs keep those of people in JSON, in one annotation of its own; where both
+    /// name a label, that one counts.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.metadata.labels.clone().unwrap_or_default();
+        let annotations = self.metadata.annotations.as_ref();
+        let nested = annotations.and_then(|all| {
+            let json: Value = serde_json::from_str(all.get(METADATA)?).ok()?;
+            let nested = json.get("labels")?.as_object()?.clone();
+            Some(
+                nested
+                    .into_iter()
+                    .filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))),
+            )
+        });
+        labels.extend(nested.into_iter().flatten());
+        labels
     }
 
     /// Returns the kind and the name, as errors show them.

@@ -62,7 +62,9 @@ impl TryFrom<&IpPool> for model::pool::IpPool {
             block_len: block_len(object, cidr)?,
             encapsulation,
             nat_outgoing: spec.nat_outgoing.unwrap_or_default(),
-            is_disabled: spec.disabled.unwrap_or_default(),
+            // One that is being deleted stays until its addresses are back, and gives no new ones.
+            is_disabled: spec.disabled.unwrap_or_default()
+                || object.metadata.deletion_timestamp.is_some(),
             is_bgp_export_disabled: spec.disable_bgp_export.unwrap_or_default(),
             node_selector,
             namespace_selector,

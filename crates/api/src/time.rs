@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use model::time::WallTime;
 
 use crate::invalid::Fault;
@@ -19,6 +20,19 @@ pub(crate) fn from_text(text: &str) -> Option<WallTime> {
 /// Writes a time; what lies outside the years that can be written is the epoch.
 pub(crate) fn to_text(time: WallTime) -> String {
     Timestamp::from_nanosecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// Writes a time as Go's `time.Time.String` does in UTC, which is how Calico notes it with an address.
+///
+/// The fraction has no trailing zeros and is absent if it is zero.
+#[must_use]
+pub fn go_time(time: WallTime) -> String {
+    let time = Timestamp::from_nanosecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH);
+    let utc = time.to_zoned(TimeZone::UTC);
+    let fraction = format!("{:09}", utc.subsec_nanosecond());
+    let fraction = fraction.trim_end_matches('0');
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!("{}{dot}{fraction} +0000 UTC", utc.strftime("%Y-%m-%d %H:%M:%S"))
 }
 
 /// The units of durations; the longer of two that start alike comes first.
@@ -92,6 +106,19 @@ mod tests {
         }
         for wrong in ["", "90", "s", "-1s", "1d", "1 s", ".s", "99999999999999h", "1s2"] {
             assert_eq!(span(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        for (nanos, text) in [
+            (1_782_300_755_123_456_789, "2026-06-24 11:32:35.123456789 +0000 UTC"),
+            (1_782_300_755_120_000_000, "2026-06-24 11:32:35.12 +0000 UTC"),
+            (1_782_300_755_000_000_001, "2026-06-24 11:32:35.000000001 +0000 UTC"),
+            (1_782_300_755_000_000_000, "2026-06-24 11:32:35 +0000 UTC"),
+            (0, "1970-01-01 00:00:00 +0000 UTC"),
+        ] {
+            assert_eq!(go_time(WallTime(nanos)), text);
         }
     }
 

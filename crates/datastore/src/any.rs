@@ -3,7 +3,7 @@
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::client::Client;
 use crate::error::{Error, Target};
@@ -78,6 +78,54 @@ impl Client {
     pub async fn update_any(&self, place: &Place, object: &Value) -> Result<Value, Error> {
         let target = self.any("update", named(object));
         self.send(&target, (Method::PUT, &place.object(object)), Some(object)).await
+    }
+
+    /// Reads all objects of a kind, or those of one namespace, page by page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::list`].
+    pub async fn list_any(
+        &self,
+        place: &Place,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Value>, Error> {
+        let target = self.any("list", place.plural.clone());
+        let Place { root, plural, .. } = place;
+        let path = match namespace {
+            Some(namespace) => format!("{root}/namespaces/{}/{plural}", segment(namespace)),
+            None => format!("{root}/{plural}"),
+        };
+        let mut objects = Vec::new();
+        let mut page = String::new();
+        loop {
+            let path = format!("{path}?limit=500{page}");
+            let list = self.send(&target, (Method::GET, &path), None).await?;
+            let items = list.get("items").and_then(Value::as_array);
+            objects.extend(items.into_iter().flatten().cloned());
+            match text(&list, "/metadata/continue").filter(|token| !token.is_empty()) {
+                Some(token) => page = format!("&continue={}", segment(token)),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    /// Deletes the object of the same name, if it is still the version that `object` says, if any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::delete`].
+    pub async fn delete_any(&self, place: &Place, object: &Value) -> Result<(), Error> {
+        let target = self.any("delete", named(object));
+        let conditions: Map<String, Value> = ["resourceVersion", "uid"]
+            .into_iter()
+            .filter_map(|key| {
+                Some((key.to_owned(), object.pointer(&format!("/metadata/{key}"))?.clone()))
+            })
+            .collect();
+        let options =
+            json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": conditions});
+        self.send(&target, (Method::DELETE, &place.object(object)), Some(&options)).await.map(drop)
     }
 
     /// Writes the status of an object of any kind, where that is written apart.

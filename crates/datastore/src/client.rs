@@ -195,6 +195,36 @@ impl Client {
         }
     }
 
+    /// Reads all objects that `filter` selects, page by page, and hands each to `take`; never more
+    /// than a page is held.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::get`], and [`Error::Expired`] if the server forgot the list before its end.
+    pub async fn each<T: Object>(
+        &self,
+        filter: &Filter,
+        take: &mut (dyn FnMut(T) + Send),
+    ) -> Result<(), Error> {
+        let target = self.target::<T>("list", filter.namespace.as_deref().unwrap_or_default());
+        let path = path::<T>(&target, filter.namespace.as_deref())?;
+        let mut params = ListParams {
+            limit: Some(PAGE_SIZE),
+            label_selector: filter.labels.clone(),
+            field_selector: filter.fields.clone(),
+            ..ListParams::default()
+        };
+        loop {
+            let request = kube::core::Request::new(&path).list(&params);
+            let page = self.read::<ObjectList<Item<T>>>(&target, request).await?;
+            page.items.into_iter().filter_map(|item| readable(&target, item)).for_each(&mut *take);
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Creates `object` and returns what the server made of it.
     ///
     /// # Errors

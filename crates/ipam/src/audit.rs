@@ -15,6 +15,7 @@
 
 mod check;
 mod plan;
+pub mod screen;
 mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,27 @@ pub struct Snapshot {
     pub services: Vec<ServiceUse>,
     /// The configuration.
     pub config: IpamConfig,
+    /// What there is besides, if this is a part of a cluster.
+    pub elsewhere: Elsewhere,
+}
+
+/// What a snapshot leaves out, since a first look has found it in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Elsewhere {
+    /// Blocks.
+    pub blocks: usize,
+    /// Allocations that do not count as live whatever there is.
+    pub allocations: usize,
+    /// Allocations of pods.
+    pub of_pods: usize,
+    /// Pods.
+    pub pods: usize,
+    /// Allocations that nobody was seen to use, but that nobody has looked at again.
+    pub unused: usize,
+    /// Nodes that pods run on, which may not exist.
+    pub occupied: BTreeSet<NodeName>,
+    /// Addresses that somebody uses whom no block gave them to.
+    pub strays: BTreeSet<IpAddr>,
 }
 
 /// A pod and the addresses that it uses.

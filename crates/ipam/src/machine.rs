@@ -201,6 +201,15 @@ impl View {
         })
     }
 
+    /// Takes the claims that `other` knows in the place of its own.
+    #[must_use]
+    pub fn with_claims_of(mut self, other: Self) -> Self {
+        let is_claim = |key: &Key| matches!(key, Key::Affinity(..));
+        self.objects.retain(|key, _| !is_claim(key));
+        self.objects.extend(other.objects.into_iter().filter(|(key, _)| is_claim(key)));
+        self
+    }
+
     /// Takes note of how `op` went.
     pub fn feed(&mut self, op: Op, outcome: Outcome) {
         match (op, outcome) {

@@ -198,6 +198,13 @@ impl AddressRelease {
         }
     }
 
+    /// Says in which block the address is, so that it need not be looked for among all.
+    #[must_use]
+    pub const fn in_block(mut self, cidr: Cidr) -> Self {
+        self.block = Some(cidr);
+        self
+    }
+
     fn block_step(&mut self) -> Step<Released> {
         let Some(cidr) = self.block else { return self.enter(Op::ListBlocks) };
         let key = Key::Block(cidr);

@@ -147,14 +147,22 @@ impl Scene {
 
 /// What cannot be read.
 #[derive(Debug, Default)]
-struct Complaints(Vec<String>);
+pub(crate) struct Complaints(Vec<String>);
 
 impl Complaints {
-    fn take<T>(&mut self, result: Result<T, Invalid>) -> Option<T> {
+    pub(crate) fn into_texts(self) -> Vec<String> {
+        self.0
+    }
+
+    pub(crate) fn extend(&mut self, texts: Vec<String>) {
+        self.0.extend(texts);
+    }
+
+    pub(crate) fn take<T>(&mut self, result: Result<T, Invalid>) -> Option<T> {
         result.map_err(|error| self.0.push(error.to_string())).ok()
     }
 
-    fn take_all<O: Object, T>(
+    pub(crate) fn take_all<O: Object, T>(
         &mut self,
         objects: &[O],
         read: impl Fn(&O) -> Result<T, Invalid>,
@@ -211,7 +219,7 @@ fn addrs_of(pod: &Pod, complaints: &mut Complaints) -> Vec<IpAddr> {
 }
 
 /// Notes that a node exists, and the addresses of its tunnels.
-fn note_node(object: &Node, snapshot: &mut Snapshot, complaints: &mut Complaints) {
+pub(crate) fn note_node(object: &Node, snapshot: &mut Snapshot, complaints: &mut Complaints) {
     let name = object.metadata.name.clone().unwrap_or_default();
     let parsed: NodeName = match name.parse() {
         Ok(parsed) => parsed,
@@ -242,7 +250,7 @@ fn note_node(object: &Node, snapshot: &mut Snapshot, complaints: &mut Complaints
 }
 
 /// Reads a Service of type `LoadBalancer`; one whose addresses cannot be read still exists.
-fn service_use(object: &Service, complaints: &mut Complaints) -> Option<ServiceUse> {
+pub(crate) fn service_use(object: &Service, complaints: &mut Complaints) -> Option<ServiceUse> {
     let kind = object.spec.as_ref().and_then(|spec| spec.type_.as_deref());
     if kind != Some("LoadBalancer") {
         return None;

@@ -124,23 +124,16 @@ impl Stored {
         })
     }
 
-    /// Deletes the object, if it is still the version that this is: marks it first, so that
-    /// whoever meets it finishes the deletion.
+    /// Deletes the object, if it is still the version that this is.
     ///
     /// # Errors
     ///
-    /// As [`Client::update`].
+    /// As [`Client::delete`].
     pub async fn delete(&self, client: &Client) -> Result<(), datastore::Error> {
-        let mut marked = self.clone();
-        match &mut marked {
-            Self::Block(object) => object.spec.deleted = Some(true),
-            Self::Affinity(object) => "true".clone_into(&mut object.spec.deleted),
-            Self::Handle(object) => object.spec.deleted = Some(true),
-        }
-        match marked.update(client).await? {
-            Self::Block(object) => client.delete(&*object).await,
-            Self::Affinity(object) => client.delete(&*object).await,
-            Self::Handle(object) => client.delete(&*object).await,
+        match self {
+            Self::Block(object) => client.delete(&**object).await,
+            Self::Affinity(object) => client.delete(&**object).await,
+            Self::Handle(object) => client.delete(&**object).await,
         }
     }
 }

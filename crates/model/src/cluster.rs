@@ -52,6 +52,8 @@ pub struct ControllersConfiguration {
     pub node: Option<NodeController>,
     /// The load balancer controller; `None` if it is off.
     pub load_balancer: Option<LoadBalancerController>,
+    /// Whether policies get new names that releases before 3.32 wrote.
+    pub migrates_policy_names: bool,
 }
 
 /// What the node controller does.
@@ -59,7 +61,8 @@ pub struct ControllersConfiguration {
 pub struct NodeController {
     /// How often it looks at everything again; `None` is never.
     pub reconciler_period: Option<Duration>,
-    /// Whether labels of Kubernetes nodes are copied to Calico's.
+    /// Whether labels of Kubernetes nodes are copied to Calico's. Here both are the same objects,
+    /// so that there is nothing to copy.
     pub sync_labels: bool,
     /// Whether it makes a host endpoint for every node.
     pub creates_host_endpoints: bool,

@@ -16,6 +16,13 @@ pub struct NodeName(String);
 pub struct InvalidName(pub String);
 
 impl NodeName {
+    /// Returns the name in whose place Services claim blocks: no machine's, but Calico's word for
+    /// their virtual owner.
+    #[must_use]
+    pub fn load_balancer() -> Self {
+        Self("load-balancer".to_owned())
+    }
+
     /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

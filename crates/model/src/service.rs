@@ -1,8 +1,10 @@
 //! Services of Kubernetes, and who answers for them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::id::{NamespacedName, NodeName};
+use crate::net::Family;
 use crate::policy::Protocol;
 
 /// A Service.
@@ -24,6 +26,35 @@ pub struct Service {
     pub load_balancer_class: Option<String>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+}
+
+/// What a Service wants of whoever gives addresses to load balancers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BalancerRequest {
+    /// The object.
+    pub id: NamespacedName,
+    /// Its uid.
+    pub uid: String,
+    /// Whether it is of type `LoadBalancer`.
+    pub is_balanced: bool,
+    /// Who is to give it an address; `None` is the cluster's default.
+    pub class: Option<String>,
+    /// The families that it has addresses of.
+    pub families: Vec<Family>,
+    /// The very addresses that it asks for, at most one of each family.
+    pub addrs: Vec<IpAddr>,
+    /// The pools that it asks for, by name or range; those of a family that is absent are free.
+    pub pools: BTreeMap<Family, Vec<String>>,
+    /// The addresses that its status names.
+    pub published: Vec<IpAddr>,
+}
+
+impl BalancerRequest {
+    /// Does it ask for an address or for pools?
+    #[must_use]
+    pub fn is_particular(&self) -> bool {
+        !self.addrs.is_empty() || !self.pools.is_empty()
+    }
 }
 
 /// How a Service is reached.

@@ -9,9 +9,8 @@ use datastore::{Client, Options};
 use ipam::Selectors;
 use ipam_plugin::add::{AddRequest, Wanted, add};
 use ipam_plugin::delete::delete;
-use ipam_plugin::driver::Driver;
 use ipam_plugin::holder::Holder;
-use ipam_plugin::lock::HostLock;
+use ledger::{Driver, HostLock};
 use model::net::Family;
 use serde_json::{Value, json};
 

@@ -40,15 +40,18 @@ fn finding(problem: Problem, confidence: Confidence, evidence: String) -> Findin
 /// Finds blocks that lie in one another: sorted, a block's container is the last before it
 /// that is not over yet.
 fn overlaps(snapshot: &Snapshot, findings: &mut Vec<Finding>) {
-    for (outer, inner) in nested(snapshot) {
+    for (outer, inner) in nested(cidrs(snapshot)) {
         let text = format!("every address of {inner} is in {outer} too");
         findings.push(finding(Problem::Overlap(outer, inner), Confidence::Likely, text));
     }
 }
 
+pub(super) fn cidrs(snapshot: &Snapshot) -> Vec<Cidr> {
+    snapshot.blocks.iter().map(|block| block.value.cidr).collect()
+}
+
 /// Returns the pairs of blocks of which the first contains the second.
-pub(super) fn nested(snapshot: &Snapshot) -> Vec<(Cidr, Cidr)> {
-    let mut cidrs: Vec<Cidr> = snapshot.blocks.iter().map(|block| block.value.cidr).collect();
+pub(super) fn nested(mut cidrs: Vec<Cidr>) -> Vec<(Cidr, Cidr)> {
     cidrs.sort_by_key(|cidr| (cidr.addr(), cidr.prefix_len()));
     cidrs.dedup();
     let mut open: Vec<Cidr> = Vec::new();
@@ -65,7 +68,7 @@ pub(super) fn nested(snapshot: &Snapshot) -> Vec<(Cidr, Cidr)> {
 
 fn duplicates(snapshot: &Snapshot, uses: &Uses<'_>, findings: &mut Vec<Finding>) {
     let nested: BTreeSet<Cidr> =
-        nested(snapshot).into_iter().flat_map(|(outer, inner)| [outer, inner]).collect();
+        nested(cidrs(snapshot)).into_iter().flat_map(|(outer, inner)| [outer, inner]).collect();
     let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for block in snapshot.blocks.iter().filter(|block| nested.contains(&block.value.cidr)) {
         for (held, _) in uses::allocations(&block.value) {
@@ -134,7 +137,7 @@ fn unreachable(block: &Block, held: &super::Allocation, uses: &Uses<'_>) -> Opti
 }
 
 /// Returns how a block contradicts itself.
-fn damage(block: &Block) -> Option<String> {
+pub(super) fn damage(block: &Block) -> Option<String> {
     let mut free = BTreeSet::new();
     for ordinal in &block.unallocated {
         let slot = usize::try_from(*ordinal).ok().and_then(|index| block.allocations.get(index));
@@ -174,7 +177,10 @@ fn unallocated(snapshot: &Snapshot, uses: &Uses<'_>, findings: &mut Vec<Finding>
         let Some(pool) = snapshot.pools.iter().find(|pool| pool.cidr.contains(addr)) else {
             continue;
         };
-        if !is_taken(addr) {
+        // What a first look has found in order is in a block that is not here.
+        let elsewhere = &snapshot.elsewhere;
+        let is_known = elsewhere.blocks == 0 || elsewhere.strays.contains(&addr);
+        if is_known && !is_taken(addr) {
             let text = format!(
                 "{first} uses it, pool {} contains it, but no block gave it away; \
                  restart what uses it, unless another IPAM plugin gave it",

@@ -136,23 +136,27 @@ pub fn plan(snapshot: &Snapshot, findings: &[Finding], limits: &Limits) -> Resul
 fn guard(snapshot: &Snapshot, edits: &Edits<'_>, limits: &Limits) -> Result<(), Refused> {
     let uses = edits.uses();
     let all = || snapshot.blocks.iter().flat_map(|block| uses::allocations(&block.value));
+    let elsewhere = &snapshot.elsewhere;
     let allocations = all().filter(|(_, holder)| !uses::is_respected(holder)).count();
+    let allocations = allocations.saturating_add(elsewhere.allocations);
     let of_pods = all().filter(|(held, _)| held.owner.contains_key("pod")).count();
+    let of_pods = of_pods.saturating_add(elsewhere.of_pods);
     if snapshot.nodes.is_empty() && allocations.max(snapshot.affinities.len()) > 0 {
         return Err(Refused::NoNodes { allocations });
     }
-    if snapshot.pods.is_empty() && of_pods > limits.floor {
+    if snapshot.pods.is_empty() && elsewhere.pods == 0 && of_pods > limits.floor {
         return Err(Refused::NoPods { allocations: of_pods });
     }
     let in_pool = |addr| snapshot.pools.iter().any(|pool| pool.cidr.contains(addr));
     let in_use = uses.all().filter(|(addr, _)| in_pool(*addr)).count();
-    if snapshot.blocks.is_empty() && in_use > 0 && edits.is_any() {
+    if snapshot.blocks.is_empty() && elsewhere.blocks == 0 && in_use > 0 && edits.is_any() {
         return Err(Refused::NoBlocks { in_use });
     }
     let percent = usize::try_from(limits.percent).unwrap_or(usize::MAX);
     let share = allocations.saturating_mul(percent).checked_div(100).unwrap_or_default();
     let limit = share.max(limits.floor);
-    let releases = edits.releases();
+    // What a part of a cluster has too much is not found part by part.
+    let releases = edits.releases().saturating_add(elsewhere.unused);
     if releases > limit {
         return Err(Refused::TooMany { releases, allocations, limit });
     }

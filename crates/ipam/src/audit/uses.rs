@@ -171,7 +171,9 @@ impl<'a> Uses<'a> {
 
     /// Is the node gone, and every pod that ran on it?
     pub(super) fn is_gone(&self, node: &NodeName) -> bool {
-        !self.snapshot.nodes.contains(node) && !self.occupied.contains(node)
+        !self.snapshot.nodes.contains(node)
+            && !self.occupied.contains(node)
+            && !self.snapshot.elsewhere.occupied.contains(node)
     }
 
     /// Returns the pod that the allocation names, if it exists.

@@ -7,7 +7,7 @@ use model::id::HandleId;
 use model::net::Cidr;
 
 use super::{Change, Write};
-use crate::audit::check::{clock, nested};
+use crate::audit::check::{cidrs, clock, nested};
 use crate::audit::uses::{self, Held, Uses};
 use crate::audit::{Allocation, Problem, Revisioned, Snapshot};
 use crate::machine::{Key, Record};
@@ -45,7 +45,7 @@ pub(super) struct Edits<'a> {
 
 impl<'a> Edits<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
-        let pairs = nested(snapshot);
+        let pairs = nested(cidrs(snapshot));
         Self {
             snapshot,
             uses: Uses::of(snapshot),

@@ -75,7 +75,100 @@ fn suffer(snapshot: &mut Snapshot, fate: &Fate, at: &str) {
     }
 }
 
+/// Reads again what a first look over the cluster finds suspicious, as `ledger` does.
+fn part(snapshot: &Snapshot) -> Snapshot {
+    let hasher = std::hash::RandomState::new();
+    let mut blocks = screen::Blocks::new(snapshot.pools.clone(), clock(), hasher);
+    snapshot.blocks.iter().for_each(|block| blocks.block(&block.value));
+    let mut handles = blocks.done();
+    snapshot.handles.iter().for_each(|handle| handles.handle(&handle.value));
+    let mut users = handles.done();
+    snapshot.tunnels.iter().for_each(|tunnel| users.tunnel(tunnel));
+    snapshot.services.iter().for_each(|service| users.service(service));
+    snapshot.pods.iter().for_each(|pod| users.pod(pod));
+    let claims = snapshot.affinities.iter().map(|claim| &claim.value);
+    let suspects = users.done(claims, &snapshot.nodes);
+    let mut part = Snapshot {
+        blocks: Vec::new(),
+        affinities: Vec::new(),
+        handles: Vec::new(),
+        pods: suspects.pods.clone(),
+        ..snapshot.clone()
+    };
+    let mut wanted: BTreeSet<Cidr> = suspects.blocks.keys().copied().collect();
+    let mut known: BTreeSet<String> = suspects.handles.iter().map(uses::handle_name).collect();
+    loop {
+        let found = snapshot.blocks.iter().filter(|block| wanted.contains(&block.value.cidr));
+        part.blocks = found.cloned().collect();
+        let held = part.blocks.iter().flat_map(|block| uses::allocations(&block.value));
+        known.extend(held.filter_map(|(held, _)| held.handle.as_ref().map(uses::handle_name)));
+        let found = snapshot
+            .handles
+            .iter()
+            .filter(|handle| known.contains(&uses::handle_name(&handle.value.id)));
+        part.handles = found.cloned().collect();
+        let before = wanted.len();
+        wanted.extend(part.handles.iter().flat_map(|handle| handle.value.blocks.keys()));
+        if wanted.len() == before {
+            break;
+        }
+    }
+    part.affinities = snapshot
+        .affinities
+        .iter()
+        .filter(|claim| {
+            let Affinity { owner, cidr, .. } = &claim.value;
+            wanted.contains(cidr) || suspects.claims.contains(&(owner.clone(), *cidr))
+        })
+        .cloned()
+        .collect();
+    let named: BTreeSet<(String, String)> = part
+        .blocks
+        .iter()
+        .flat_map(|block| uses::allocations(&block.value))
+        .filter_map(|(held, _)| {
+            Some((held.owner.get("namespace")?.clone(), held.owner.get("pod")?.clone()))
+        })
+        .collect();
+    let strays: BTreeSet<String> = suspects.pods.iter().map(|pod| pod.uid.clone()).collect();
+    part.pods.extend(
+        snapshot
+            .pods
+            .iter()
+            .filter(|pod| {
+                named.contains(&(pod.pod.namespace.clone(), pod.pod.name.clone()))
+                    && !strays.contains(&pod.uid)
+            })
+            .cloned(),
+    );
+    part.elsewhere = suspects.beside(&part);
+    part
+}
+
 proptest! {
+    #[test]
+    fn a_part_of_a_cluster_has_the_problems_of_the_whole(
+        fates in fates(),
+        owners in proptest::collection::vec(0_u8..5, 5),
+        damage in 0_u8..32,
+    ) {
+        let snapshot = random_cluster(&fates, &owners, damage);
+        let part = part(&snapshot);
+        prop_assert_eq!(check(&part), check(&snapshot));
+        prop_assert_eq!(part.elsewhere.unused, 0);
+    }
+
+    #[test]
+    fn what_is_in_order_is_not_read_again(count in 1_u8..16) {
+        let mut snapshot = cluster();
+        for number in 1..count {
+            run(&mut snapshot, &format!("p{number}"), "a", &format!("10.0.0.{number}"));
+        }
+        let part = part(&snapshot);
+        prop_assert_eq!((part.blocks.len(), part.handles.len(), part.pods.len()), (0, 0, 0));
+        prop_assert_eq!(part.elsewhere.allocations, usize::from(count));
+    }
+
     #[test]
     fn repairs_end_and_free_nothing_that_is_in_use(
         fates in fates(),

@@ -56,13 +56,14 @@ impl HostLock {
     /// Returns the block of that family that last gave an address to this host.
     ///
     /// It says only where to look first.
-    pub(crate) fn last_block(&self, family: Family) -> Option<Cidr> {
+    #[must_use]
+    pub fn last_block(&self, family: Family) -> Option<Cidr> {
         let text = fs::read_to_string(self.memory(family)?).ok()?;
         text.trim().parse().ok()
     }
 
     /// Remembers the block that gave an address; there being no file is no loss.
-    pub(crate) fn note_block(&self, block: Cidr) {
+    pub fn note_block(&self, block: Cidr) {
         let family = block.family();
         if self.last_block(family) != Some(block)
             && let Some(path) = self.memory(family)

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use datastore::Client;
 use futures::future;
-use ipam::{Machine, Op, Outcome, Step};
+use ipam::{Machine, Op, Outcome, Step, View};
+use model::net::Cidr;
 use tokio::time::{self, Instant};
 use tracing::{debug, trace};
 
@@ -26,6 +27,8 @@ pub struct Driver {
     objects: Objects,
     deadline: Instant,
     refused_writes: u32,
+    /// The lock, if it was taken before a machine asked for it.
+    guard: Option<Guard>,
 }
 
 impl Driver {
@@ -39,6 +42,7 @@ impl Driver {
             objects: Objects::default(),
             deadline: now.checked_add(LIMIT).unwrap_or(now),
             refused_writes: 0,
+            guard: None,
         }
     }
 
@@ -49,8 +53,25 @@ impl Driver {
     }
 
     /// Returns the host's lock.
-    pub(crate) const fn lock(&self) -> &HostLock {
+    #[must_use]
+    pub const fn lock(&self) -> &HostLock {
         &self.lock
+    }
+
+    /// Takes the host's lock now and keeps it over whatever is run, until [`Driver::leave`].
+    ///
+    /// Whoever decides upon what others on this host do must not be overtaken while it waits.
+    pub async fn enter_early(&mut self) {
+        let guard = match self.lock.try_take() {
+            Some(guard) => guard,
+            None => self.wait_for_lock().await,
+        };
+        self.guard = Some(guard);
+    }
+
+    /// Gives the host's lock up that was taken early.
+    pub fn leave(&mut self) {
+        self.guard = None;
     }
 
     /// Runs `machine` to its end.
@@ -67,6 +88,9 @@ impl Driver {
             }
             let answers = match machine.next() {
                 Step::Act(ops) => self.act(ops).await?,
+                Step::Enter { before, inside } if self.guard.is_some() => {
+                    self.act([before, inside].concat()).await?
+                }
                 Step::Enter { before, inside } => {
                     let (held, answers) = self.enter(before, inside).await?;
                     guard.replace(held);
@@ -111,10 +135,23 @@ impl Driver {
     }
 
     /// Takes note of objects that were read outside of a machine.
-    pub(crate) fn learn(&mut self, answer: Answer) -> Outcome {
+    pub fn learn(&mut self, answer: Answer) -> Outcome {
         let (outcome, news) = answer;
         self.objects.learn(news);
         outcome
+    }
+
+    /// Takes note of claims that were read; returns their blocks, in the order of the answer, and a
+    /// view that knows them.
+    pub fn note_claims(&mut self, answer: Answer) -> (Vec<Cidr>, View) {
+        let outcome = self.learn(answer);
+        let mut blocks = Vec::new();
+        if let Outcome::Affinities(claims) = &outcome {
+            blocks.extend(claims.iter().map(|claim| claim.cidr));
+        }
+        let mut view = View::default();
+        view.feed(Op::ListAffinities, outcome);
+        (blocks, view)
     }
 
     /// Takes the lock and carries out `before` without it, if it is not free, and `inside` with it.
@@ -130,11 +167,22 @@ impl Driver {
         let since = Instant::now();
         let lock = self.lock.clone();
         let (first, guard) = future::join(self.act(before), lock.take()).await;
-        // The clock starts when the others are done (calico issue 11824).
-        self.deadline = self.deadline.checked_add(since.elapsed()).unwrap_or(self.deadline);
+        self.postpone(since);
         let mut answers = first?;
         answers.extend(self.act(inside).await?);
         Ok((guard, answers))
+    }
+
+    async fn wait_for_lock(&mut self) -> Guard {
+        let since = Instant::now();
+        let guard = self.lock.take().await;
+        self.postpone(since);
+        guard
+    }
+
+    /// The clock starts when the others are done (calico issue 11824).
+    fn postpone(&mut self, since: Instant) {
+        self.deadline = self.deadline.checked_add(since.elapsed()).unwrap_or(self.deadline);
     }
 
     /// Returns how long to wait after these answers, so that two that refuse

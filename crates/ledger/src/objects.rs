@@ -3,13 +3,20 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use datastore::{Client, Error as StoreError, Filter};
-use ipam::{Key, Op, Outcome, Record};
-use model::block::Owner;
+use datastore::{Client, Error as StoreError, Filter, Object};
+use ipam::{Key, Op, Outcome};
 use tracing::warn;
 
-use crate::Error;
-use crate::scene::{self, Age};
+use crate::{Error, Stored};
+
+/// How old an answer of the datastore may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Age {
+    /// It may miss what was written a moment ago.
+    Recent,
+    /// It holds everything that was written before the request.
+    Current,
+}
 
 /// Objects as they were last read or written, with their revisions and with
 /// the fields that we do not know.
@@ -18,16 +25,8 @@ pub(crate) struct Objects {
     known: BTreeMap<Key, Stored>,
 }
 
-/// One object as the API server has it.
-#[derive(Clone, Debug)]
-pub(crate) enum Stored {
-    Block(Box<api::IpamBlock>),
-    Affinity(Box<api::BlockAffinity>),
-    Handle(Box<api::IpamHandle>),
-}
-
 /// What a request brought: its outcome, and the objects to remember.
-pub(crate) type Answer = (Outcome, Vec<(Key, Option<Stored>)>);
+pub type Answer = (Outcome, Vec<(Key, Option<Stored>)>);
 
 impl Objects {
     /// Remembers what requests brought.
@@ -47,12 +46,12 @@ impl Objects {
             Op::ListBlocks => list_blocks(client).await,
             Op::ListAffinities => Ok(affinities(client.list(&Filter::default()).await?)),
             Op::Create(record) => {
-                let created = create(client, record).await;
+                let created = Stored::of(record).create(client).await;
                 written(record.key(), created.map(Some))
             }
             Op::Update(record) => match self.known.get(&record.key()) {
                 Some(stored) => {
-                    let updated = update(client, stored.clone(), record).await;
+                    let updated = stored.with(record).update(client).await;
                     written(record.key(), updated.map(Some))
                 }
                 // The machine writes only what it was told; if that was taken back, so is this.
@@ -60,7 +59,7 @@ impl Objects {
             },
             Op::Delete(key) => match self.known.get(key) {
                 Some(stored) => {
-                    let deleted = delete(client, stored).await;
+                    let deleted = stored.delete(client).await;
                     written(key.clone(), deleted.map(|()| None))
                 }
                 None => Ok((Outcome::Conflict, Vec::new())),
@@ -69,13 +68,29 @@ impl Objects {
     }
 }
 
-/// Reads the affinities that `filter` selects, the newest first.
-pub(crate) async fn list_affinities(
+/// Reads all objects that `filter` selects.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn list<T: Object>(
     client: &Client,
     filter: &Filter,
     age: Age,
-) -> Result<Answer, Error> {
-    let mut objects = scene::list(client, filter, age).await?;
+) -> Result<Vec<T>, StoreError> {
+    match age {
+        Age::Recent => client.list_recent(filter).await,
+        Age::Current => client.list(filter).await,
+    }
+}
+
+/// Reads the affinities that `filter` selects, the newest first.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn list_affinities(client: &Client, filter: &Filter, age: Age) -> Result<Answer, Error> {
+    let mut objects = list(client, filter, age).await?;
     sort_newest_first(&mut objects);
     Ok(affinities(objects))
 }
@@ -123,58 +138,11 @@ async fn list_blocks(client: &Client) -> Result<Answer, Error> {
 }
 
 async fn read(client: &Client, key: &Key) -> Result<Answer, Error> {
-    let name = object_name(key);
-    let stored = match key {
-        Key::Block(_) => client.get(&name).await?.map(|one| Stored::Block(Box::new(one))),
-        Key::Affinity(..) => client.get(&name).await?.map(|one| Stored::Affinity(Box::new(one))),
-        Key::Handle(_) => client.get(&name).await?.map(|one| Stored::Handle(Box::new(one))),
-    };
-    let Some(stored) = stored else {
+    let Some(stored) = Stored::get(client, key).await? else {
         return Ok((Outcome::Absent, vec![(key.clone(), None)]));
     };
     let record = stored.record()?;
     Ok((Outcome::Found(record), vec![(key.clone(), Some(stored))]))
-}
-
-async fn create(client: &Client, record: &Record) -> Result<Stored, StoreError> {
-    Ok(match record {
-        Record::Block(block) => {
-            Stored::Block(Box::new(client.create(&api::IpamBlock::from_model(block)).await?))
-        }
-        Record::Affinity(claim) => {
-            Stored::Affinity(Box::new(client.create(&api::BlockAffinity::from_model(claim)).await?))
-        }
-        Record::Handle(handle) => {
-            Stored::Handle(Box::new(client.create(&api::IpamHandle::from_model(handle)).await?))
-        }
-    })
-}
-
-async fn update(client: &Client, stored: Stored, record: &Record) -> Result<Stored, StoreError> {
-    Ok(match (stored, record) {
-        (Stored::Block(mut object), Record::Block(block)) => {
-            object.set(block);
-            Stored::Block(Box::new(client.update(&*object).await?))
-        }
-        (Stored::Affinity(mut object), Record::Affinity(claim)) => {
-            object.set(claim);
-            Stored::Affinity(Box::new(client.update(&*object).await?))
-        }
-        (Stored::Handle(mut object), Record::Handle(handle)) => {
-            object.set(handle);
-            Stored::Handle(Box::new(client.update(&*object).await?))
-        }
-        // Objects are kept under their record's key, so the kinds agree.
-        (stored, _) => stored,
-    })
-}
-
-async fn delete(client: &Client, stored: &Stored) -> Result<(), StoreError> {
-    match stored {
-        Stored::Block(object) => client.delete(&**object).await,
-        Stored::Affinity(object) => client.delete(&**object).await,
-        Stored::Handle(object) => client.delete(&**object).await,
-    }
 }
 
 /// Tells the outcomes that a decision depends on from failures.
@@ -193,30 +161,11 @@ fn written(key: Key, result: Result<Option<Stored>, StoreError>) -> Result<Answe
     Ok((outcome, vec![(key, None)]))
 }
 
-impl Stored {
-    fn record(&self) -> Result<Record, api::Invalid> {
-        Ok(match self {
-            Self::Block(object) => Record::Block((&**object).try_into()?),
-            Self::Affinity(object) => Record::Affinity((&**object).try_into()?),
-            Self::Handle(object) => Record::Handle((&**object).try_into()?),
-        })
-    }
-}
-
-fn object_name(key: &Key) -> String {
-    match key {
-        Key::Block(cidr) => api::names::block_name(*cidr),
-        Key::Affinity(Owner::Host(node), cidr) => api::names::affinity_name(node.as_str(), *cidr),
-        Key::Affinity(Owner::Virtual(name), cidr) => api::names::affinity_name(name, *cidr),
-        Key::Handle(id) => id.object_name(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use model::block::{Affinity, AffinityState};
+    use model::block::{Affinity, AffinityState, Owner};
 
     #[test]
     fn the_newest_claim_comes_first() {
