@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::KubeControllersConfiguration;
-use datastore::{Client, Error as StoreError, Filter, Options, Source, WatchEvent};
+use datastore::{Client, Error as StoreError, Filter, Object, Options, Source, WatchEvent};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use model::cluster::ControllersConfiguration;
@@ -19,9 +19,12 @@ use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
 
 use crate::election;
+use crate::finalizers;
 use crate::host_endpoints::{self, Creation};
+use crate::load_balancer;
 use crate::look::{self, Rules};
 use crate::metrics::Metrics;
+use crate::policy_names;
 use crate::settings::{self, Environment};
 use crate::watchlist::Watchlist;
 
@@ -44,6 +47,9 @@ pub(crate) enum Error {
     /// The datastore.
     #[error(transparent)]
     Datastore(#[from] StoreError),
+    /// Objects of address management.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
     /// The configuration.
     #[error(transparent)]
     Invalid(#[from] api::Invalid),
@@ -90,7 +96,9 @@ pub(crate) async fn run() -> Result<(), Error> {
     let mut controllers = Controllers {
         metrics: Metrics::new(&registry),
         reporter: aggregator.register("addresses", Some(SILENCE)),
+        balancer_reporter: aggregator.register("services", None),
         watchlist: Watchlist::default(),
+        has_migrated: false,
         start: Instant::now(),
         client,
         environment,
@@ -116,7 +124,9 @@ struct Controllers {
     environment: Environment,
     metrics: Metrics,
     reporter: Reporter,
+    balancer_reporter: Reporter,
     watchlist: Watchlist,
+    has_migrated: bool,
     start: Instant,
 }
 
@@ -131,10 +141,15 @@ impl Controllers {
         let me = identity(&self.environment);
         tokio::spawn(election::take_part(self.client.clone(), me, leader_sender));
         let mut news = news(&self.client);
+        let (term, balancer_term) = watch::channel(None);
+        let voices = (self.balancer_reporter.clone(), self.metrics.clone());
+        tokio::spawn(load_balancer::run(self.client.clone(), balancer_term, voices));
         loop {
             let is_leader = *leader.borrow_and_update();
+            let rules = config.load_balancer.filter(|_| is_leader);
+            term.send_if_modified(|old| std::mem::replace(old, rules) != rules);
             let pause = if is_leader {
-                self.work(&config).await
+                Box::pin(self.work(&config)).await
             } else {
                 // Suspicions of an earlier term were not watched in between.
                 self.watchlist.forget();
@@ -152,6 +167,9 @@ impl Controllers {
 
     /// Does everything once; returns when to do it again.
     async fn work(&mut self, config: &ControllersConfiguration) -> Duration {
+        if let Err(error) = Box::pin(self.tend_objects(config)).await {
+            return self.stopped(error.to_string(), LONGEST_PERIOD);
+        }
         let Some(node) = &config.node else {
             self.reporter.report(Health::Ready);
             return LONGEST_PERIOD;
@@ -178,6 +196,21 @@ impl Controllers {
             self.reporter.report(Health::Ready);
             return period;
         };
+        self.stopped(problem, period)
+    }
+
+    /// Looks after finalizers and, once, after the names of policies.
+    async fn tend_objects(&mut self, config: &ControllersConfiguration) -> Result<(), Error> {
+        Box::pin(finalizers::reconcile(&self.client, settings::guards(&self.environment))).await?;
+        if config.migrates_policy_names && !self.has_migrated {
+            Box::pin(policy_names::migrate(&self.client)).await?;
+            self.has_migrated = true;
+        }
+        Ok(())
+    }
+
+    /// Says why a look was not finished; returns when to try again.
+    fn stopped(&self, problem: String, period: Duration) -> Duration {
         error!(problem, "stopped");
         self.reporter.report(Health::NotReady(problem));
         period.min(AFTER_FAILURE)
@@ -224,36 +257,37 @@ fn identity(environment: &Environment) -> (String, String) {
 }
 
 /// Returns a channel that speaks when it is worth to look before it is time: the configuration
-/// changed, or a node is gone.
+/// changed, a node is gone, or a pool or a tier is new or deleted.
 fn news(client: &Client) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
-    let mut configurations =
-        Box::pin(client.watch::<KubeControllersConfiguration>(&Filter::default()));
-    let mut nodes = Box::pin(client.watch::<Node>(&Filter::default()));
+    let mut generation = None;
+    let is_changed = move |event: WatchEvent<KubeControllersConfiguration>| {
+        let WatchEvent::Apply(object) = event else { return false };
+        // The status, which we write ourselves, does not count.
+        let new = object.metadata.generation;
+        std::mem::replace(&mut generation, new) != new
+    };
+    tell(client, &sender, is_changed);
+    tell(client, &sender, |event: WatchEvent<Node>| matches!(event, WatchEvent::Delete(_)));
+    tell(client, &sender, |event: WatchEvent<api::IpPool>| matches!(event, WatchEvent::Apply(_)));
+    tell(client, &sender, |event: WatchEvent<api::Tier>| matches!(event, WatchEvent::Apply(_)));
+    receiver
+}
+
+/// Watches the objects of a kind, and tells of the events that are news.
+fn tell<T: Object>(
+    client: &Client,
+    sender: &mpsc::Sender<()>,
+    mut is_news: impl FnMut(WatchEvent<T>) -> bool + Send + 'static,
+) {
+    let (client, sender) = (client.clone(), sender.clone());
     tokio::spawn(async move {
-        let mut generation = None;
-        loop {
-            let is_news = tokio::select! {
-                event = configurations.next() => match event {
-                    Some(WatchEvent::Apply(object)) => {
-                        // The status, which we write ourselves, does not count.
-                        let new = object.metadata.generation;
-                        std::mem::replace(&mut generation, new) != new
-                    }
-                    Some(_) => false,
-                    None => return,
-                },
-                event = nodes.next() => match event {
-                    Some(WatchEvent::Delete(_)) => true,
-                    Some(_) => false,
-                    None => return,
-                },
-            };
+        let mut events = Box::pin(client.watch::<T>(&Filter::default()));
+        while let Some(event) = events.next().await {
             // A full channel has said it already.
-            if is_news && sender.try_send(()).is_err() && sender.is_closed() {
+            if is_news(event) && sender.try_send(()).is_err() && sender.is_closed() {
                 return;
             }
         }
     });
-    receiver
 }

@@ -1,5 +1,6 @@
 //! What one program does for the whole cluster: it finds lost addresses and gives them back,
-//! clears up after nodes, and makes host endpoints.
+//! clears up after nodes, gives addresses to Services, makes host endpoints, and guards what is
+//! in use from being deleted.
 //!
 //! ```text
 //!  lists ─► ledger::Scene ─► audit::check ─► Watchlist: seen twice, long enough? ─► audit::plan
@@ -16,9 +17,12 @@
 pub mod cli;
 mod daemon;
 mod election;
+mod finalizers;
 mod health;
 mod host_endpoints;
+mod load_balancer;
 mod look;
 mod metrics;
+mod policy_names;
 mod settings;
 pub mod watchlist;

@@ -6,10 +6,12 @@ use datastore::Client;
 use ipam::Key;
 use ipam::audit::{self, Finding, Limits, Plan, Problem, Refused};
 use ledger::{Outcome, Scene, described};
+use model::block::Block;
+use model::pool::IpPool;
 use model::time::Timestamp;
 use tracing::{info, warn};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Tally};
 use crate::watchlist::Watchlist;
 
 /// Why a look changed nothing.
@@ -40,7 +42,7 @@ pub(crate) struct Rules {
     pub(crate) limits: Limits,
 }
 
-/// Reads everything, and repairs what is due.
+/// Looks at everything, and repairs what is due.
 ///
 /// # Errors
 ///
@@ -51,7 +53,9 @@ pub(crate) async fn look(
     metrics: &Metrics,
     (rules, now): (Rules, Timestamp),
 ) -> Result<(), Error> {
-    let scene = match Scene::read(client).await {
+    let mut tally = Tally::default();
+    let mut count = |block: &Block, pools: &[IpPool]| tally.block(block, pools);
+    let scene = match Box::pin(Scene::screened(client, &mut count)).await {
         Ok(scene) => scene,
         Err(error) => {
             watchlist.forget();
@@ -59,7 +63,7 @@ pub(crate) async fn look(
         }
     };
     let findings = audit::check(&scene.snapshot);
-    metrics.tell(&scene.snapshot, &findings);
+    metrics.tell(tally, &scene.snapshot, &findings);
     let Some(grace) = rules.grace else { return Ok(()) };
     if let Some(first) = scene.unreadable.first() {
         watchlist.forget();

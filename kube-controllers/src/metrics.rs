@@ -6,10 +6,11 @@ use ipam::audit::{Allocation, Finding, Problem, Snapshot};
 use ipam::slots;
 use model::block::{Block, Owner};
 use model::net::Cidr;
+use model::pool::IpPool;
 use telemetry::metrics::{Counters, Gauge, Gauges, Labels, Registry};
 
 /// The metrics of address management.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     in_use: Gauges,
     borrowed: Gauges,
@@ -19,6 +20,31 @@ pub(crate) struct Metrics {
     sizes: Gauges,
     reclamations: Counters,
     refused: Gauge,
+    waiting: Gauge,
+}
+
+/// What there is, counted while it comes by.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    blocks: BTreeMap<Place, i64>,
+    in_use: BTreeMap<Place, i64>,
+    borrowed: BTreeMap<Place, i64>,
+}
+
+impl Tally {
+    /// Counts a block and what it gave away.
+    pub(crate) fn block(&mut self, block: &Block, pools: &[IpPool]) {
+        let (pool, owner) = (pool_of(pools, block.cidr), owner_of(block));
+        add(&mut self.blocks, (pool.clone(), owner.clone()));
+        for ordinal in (0_u32..).zip(&block.allocations).map(|(ordinal, _)| ordinal) {
+            let Some(holder) = slots::holder(block, ordinal) else { continue };
+            let node = holder.owner.get("node").cloned().unwrap_or_else(|| owner.clone());
+            if node != owner {
+                add(&mut self.borrowed, (pool.clone(), node.clone()));
+            }
+            add(&mut self.in_use, (pool.clone(), node));
+        }
+    }
 }
 
 /// A pool and a node.
@@ -48,26 +74,15 @@ impl Metrics {
                 "ipam_gc_refused",
                 "Whether the last look released nothing because too much would have gone.",
             ),
+            waiting: registry.gauge(
+                "ipam_load_balancer_services_waiting",
+                "Services of type LoadBalancer that have not got the addresses they want.",
+            ),
         }
     }
 
     /// Tells what a look saw; what is gone is told no more.
-    pub(crate) fn tell(&self, snapshot: &Snapshot, findings: &[Finding]) {
-        let mut blocks: BTreeMap<Place, i64> = BTreeMap::new();
-        let mut in_use: BTreeMap<Place, i64> = BTreeMap::new();
-        let mut borrowed: BTreeMap<Place, i64> = BTreeMap::new();
-        for block in snapshot.blocks.iter().map(|block| &block.value) {
-            let pool = pool_of(snapshot, block.cidr);
-            add(&mut blocks, (pool.clone(), owner_of(block)));
-            for ordinal in (0_u32..).zip(&block.allocations).map(|(ordinal, _)| ordinal) {
-                let Some(holder) = slots::holder(block, ordinal) else { continue };
-                let node = holder.owner.get("node").cloned().unwrap_or_else(|| owner_of(block));
-                if node != owner_of(block) {
-                    add(&mut borrowed, (pool.clone(), node.clone()));
-                }
-                add(&mut in_use, (pool.clone(), node));
-            }
-        }
+    pub(crate) fn tell(&self, tally: Tally, snapshot: &Snapshot, findings: &[Finding]) {
         let mut candidates: BTreeMap<Place, i64> = BTreeMap::new();
         let mut problems: BTreeMap<&'static str, i64> = BTreeMap::new();
         for finding in findings {
@@ -77,9 +92,9 @@ impl Metrics {
                 add(&mut candidates, place_of(snapshot, held));
             }
         }
-        set(&self.blocks, blocks);
-        set(&self.in_use, in_use);
-        set(&self.borrowed, borrowed);
+        set(&self.blocks, tally.blocks);
+        set(&self.in_use, tally.in_use);
+        set(&self.borrowed, tally.borrowed);
         set(&self.candidates, candidates);
         self.problems.clear();
         for (problem, count) in problems {
@@ -109,6 +124,11 @@ impl Metrics {
     pub(crate) fn tell_refusal(&self, count: usize) {
         self.refused.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+
+    /// Tells how many Services wait for addresses.
+    pub(crate) fn tell_waiting_services(&self, count: usize) {
+        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
 }
 
 fn add(counts: &mut BTreeMap<Place, i64>, place: Place) {
@@ -127,8 +147,8 @@ fn labels((pool, node): Place) -> Labels {
     vec![("ippool", pool), ("node", node)]
 }
 
-fn pool_of(snapshot: &Snapshot, cidr: Cidr) -> String {
-    let pool = snapshot.pools.iter().find(|pool| pool.cidr.covers(&cidr));
+fn pool_of(pools: &[IpPool], cidr: Cidr) -> String {
+    let pool = pools.iter().find(|pool| pool.cidr.covers(&cidr));
     pool.map_or_else(|| "no_ippool".to_owned(), |pool| pool.name.clone())
 }
 
@@ -142,5 +162,5 @@ fn owner_of(block: &Block) -> String {
 
 fn place_of(snapshot: &Snapshot, held: &Allocation) -> Place {
     let node = held.owner.get("node").cloned().unwrap_or_else(|| "unknown_node".to_owned());
-    (pool_of(snapshot, held.block), node)
+    (pool_of(&snapshot.pools, held.block), node)
 }

@@ -10,6 +10,8 @@ use api::{
 use ipam::audit::Limits;
 use serde_json::{Value, json};
 
+use crate::finalizers::Guards;
+
 /// The variables that change the configuration, as Calico names them.
 const VARIABLES: [&str; 7] = [
     "AUTO_HOST_ENDPOINTS",
@@ -117,6 +119,15 @@ pub(crate) fn limits(environment: &Environment) -> Limits {
     }
 }
 
+/// Returns which objects are guarded by finalizers: those that `ENABLED_CONTROLLERS` names with
+/// `ippool` and `tier`.
+#[must_use]
+pub(crate) fn guards(environment: &Environment) -> Guards {
+    let enabled = environment.get("ENABLED_CONTROLLERS").map(String::as_str).unwrap_or_default();
+    let is_enabled = |name: &str| enabled.split(',').any(|one| one.trim() == name);
+    Guards { pools: is_enabled("ippool"), tiers: is_enabled("tier") }
+}
+
 /// Turns the truth values of Calico's environment into the words of its objects.
 fn switch(text: &str) -> String {
     match text.to_lowercase().as_str() {
@@ -170,7 +181,17 @@ mod tests {
         assert_eq!(node.reconciler_period, Some(Duration::from_secs(60)));
         assert!(node.creates_host_endpoints);
         assert_eq!(read.load_balancer, None);
+        assert!(read.migrates_policy_names);
         assert!(!read.has_health_checks);
+    }
+
+    #[test]
+    fn finalizers_are_asked_for_by_name() {
+        let of = |list: &str| guards(&environment(&[("ENABLED_CONTROLLERS", list)]));
+        assert_eq!(of("node,loadbalancer"), Guards::default());
+        assert_eq!(of("node, ippool"), Guards { pools: true, tiers: false });
+        assert_eq!(of("ippool,tier"), Guards { pools: true, tiers: true });
+        assert_eq!(guards(&Environment::new()), Guards::default());
     }
 
     #[test]
