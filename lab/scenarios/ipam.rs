@@ -89,22 +89,32 @@ pub(crate) fn live_addresses(dir: &Path, control_plane: Kind) -> Result<(), Erro
 
 /// Pods come and go on four nodes, every third without a DEL, and the API server is restarted
 /// in between: in the end exactly the addresses of live pods are taken.
+///
+/// `CHURN_PODS` pods, 20 if it is not set, come in each of `CHURN_ROUNDS` rounds, 5 if not.
 pub(crate) fn churn(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let (pods, rounds) = (number("CHURN_PODS", 20)?, number("CHURN_ROUNDS", 5)?);
     let mut cluster = up(dir, control_plane, 4)?;
     let controllers = cluster.start_controllers(dir)?;
-    for round in 1..=5 {
-        cluster.add_pods(&format!("round-{round}"), 20)?;
+    for round in 1..=rounds {
+        cluster.add_pods(&format!("round-{round}"), pods)?;
         forget_pods(&mut cluster, |name| name.ends_with(['3', '6', '9']))?;
-        if round == 3 {
+        // A small share stays for the whole time, and one round's pods must wait for the server.
+        if round % 5 == 3 {
             cluster.control_plane.stop_api_server();
             cluster.control_plane.start_api_server()?;
         }
-        cluster.remove_pods(|pod| !pod.pod.name.ends_with('0'))?;
+        let stays = |name: &str| name.ends_with("10");
+        cluster.remove_pods(|pod| !stays(&pod.pod.name))?;
+        eprintln!("round {round} of {rounds}: {} pods stay", cluster.pods.len());
     }
     eventually("only live addresses are taken", WITHIN, || require_exact(&cluster))?;
     let live = taken(&cluster)?;
     require(live.len() == cluster.pods.len(), || format!("taken: {live:?}"))?;
     controllers.require_running()
+}
+
+fn number(variable: &str, default: usize) -> Result<usize, Error> {
+    std::env::var(variable).map_or(Ok(default), |text| text.parse().map_err(Error::wrong))
 }
 
 /// Starts a cluster whose controller is impatient.

@@ -284,6 +284,21 @@ impl ControlPlane {
         self.wait_ready()
     }
 
+    /// Lets the server forget what objects were like before: an older watch cannot be resumed.
+    ///
+    /// The embedded datastore keeps its history for a number of changes and cannot be told; it
+    /// does not resume a watch from before its last start either.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] with what etcd says.
+    pub fn forget_history(&self) -> Result<(), Error> {
+        match &self.servers {
+            Servers::Embedded(_) => Ok(()),
+            Servers::Kubernetes(servers) => servers.compact(),
+        }
+    }
+
     /// Writes an administrator's kubeconfig for a server that is reached at another address.
     ///
     /// # Errors

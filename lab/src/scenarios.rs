@@ -11,6 +11,8 @@ use lab::Error;
 use lab::control_plane::Kind;
 use lab::patience;
 
+#[path = "../scenarios/addresses.rs"]
+mod addresses;
 #[path = "../scenarios/bgp.rs"]
 mod bgp;
 #[path = "../scenarios/bgp_faults.rs"]
@@ -23,6 +25,8 @@ mod churn;
 mod connections;
 #[path = "../scenarios/faults.rs"]
 mod faults;
+#[path = "../scenarios/holes.rs"]
+mod holes;
 #[path = "../scenarios/ipam.rs"]
 mod ipam;
 #[path = "../scenarios/kubelets.rs"]
@@ -58,7 +62,7 @@ type Run = fn(&Path, Kind) -> Result<(), Error>;
 
 /// What proves something about us and the kernel: the real API server adds nothing.
 const EMBEDDED: &[Kind] = &[Kind::Embedded];
-/// What needs kubelets, which need the real API server.
+/// What is about the real API server: its kubelets, its etcd, what it does when it is restarted.
 const KUBERNETES: &[Kind] = &[Kind::Kubernetes];
 /// What proves something about us and Kubernetes.
 const BOTH: &[Kind] = &Kind::ALL;
@@ -77,6 +81,10 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("lost-addresses-are-released", ipam::lost_addresses, BOTH),
     ("live-addresses-are-kept", ipam::live_addresses, BOTH),
     ("churn-leaves-no-address", ipam::churn, BOTH),
+    ("exhaustion-is-told-and-ends", addresses::exhaustion, KUBERNETES),
+    ("changed-block-size-overlaps-nothing", addresses::block_size, KUBERNETES),
+    ("freed-addresses-lead-nowhere", addresses::freed_lead_nowhere, KUBERNETES),
+    ("watch-holes-are-filled", holes::are_filled, KUBERNETES),
     ("pulled-cable-heals", faults::cable_pulled, EMBEDDED),
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
     ("mesh-becomes-reflectors", bgp::mesh_to_reflectors, EMBEDDED),

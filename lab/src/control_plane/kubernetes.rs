@@ -1,10 +1,12 @@
 //! The upstream servers: etcd and kube-apiserver, and where there are machines the controllers
 //! and the scheduler.
 
-use std::net::IpAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use super::{ADMIN_TOKEN, Extent, Identity, Settings, binary, free_port, pki, write_secret};
 use crate::Error;
@@ -100,6 +102,38 @@ impl Servers {
         if let Some(process) = self.api_server.take() {
             process.end(Signal::SIGKILL);
         }
+    }
+
+    /// Compacts etcd at its newest revision, through its JSON gateway.
+    pub(super) fn compact(&self) -> Result<(), Error> {
+        // The key `\0` need not be there: the answer's head has the revision.
+        let answer = self.ask_etcd("range", &json!({"key": "AA=="}))?;
+        let revision = answer.pointer("/header/revision").cloned();
+        let revision = revision.ok_or_else(|| Error::wrong(format!("etcd says {answer}")))?;
+        let answer =
+            self.ask_etcd("compaction", &json!({"revision": revision, "physical": true}))?;
+        let has_done = answer.pointer("/header/revision").is_some();
+        if has_done { Ok(()) } else { Err(Error::wrong(format!("etcd says {answer}"))) }
+    }
+
+    fn ask_etcd(&self, what: &str, body: &Value) -> Result<Value, Error> {
+        let addr = (std::net::Ipv4Addr::LOCALHOST, self.etcd_port);
+        let wrong = |error: std::io::Error| Error::program("etcd", error);
+        let mut stream = TcpStream::connect(addr).map_err(wrong)?;
+        let body = body.to_string();
+        let head = format!(
+            "POST /v3/kv/{what} HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + &body).as_bytes()).map_err(wrong)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(wrong)?;
+        // The body may come in chunks: it is the only JSON object there.
+        let json = answer.find('{').zip(answer.rfind('}'));
+        let json = json.and_then(|(from, to)| answer.get(from..=to));
+        let json = json.ok_or_else(|| Error::wrong(format!("etcd says {answer}")))?;
+        serde_json::from_str(json).map_err(Error::wrong)
     }
 
     /// Returns the processes that run, or should.
