@@ -10,7 +10,7 @@ use telemetry::logging::Level;
 
 use crate::output::Format;
 
-/// Looks at a Calico cluster's addresses and policies, and changes them.
+/// Looks at a Calico cluster's objects, addresses and policies, and changes them.
 #[derive(Debug, Parser)]
 #[command(
     name = "calicoctl",
@@ -47,6 +47,31 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show objects, as tables or as they are written.
+    Get(Get),
+    /// Create the objects of a file.
+    Create(Write),
+    /// Create the objects of a file, or replace those that exist.
+    Apply(Write),
+    /// Replace objects that exist by those of a file.
+    Replace(Write),
+    /// Delete objects by their names, or those of a file.
+    Delete(Delete),
+    /// Change parts of an object.
+    Patch(Patch),
+    /// Set a label of an object, or take it away.
+    Label(Label),
+    /// Say whether the objects of a file are valid; no cluster is needed.
+    Validate(Write),
+    /// Print the objects of a file as `projectcalico.org/v3`; no cluster is needed.
+    Convert {
+        /// Which file.
+        #[command(flatten)]
+        file: Write,
+        /// How to print them.
+        #[arg(short, long, default_value = "yaml")]
+        output: Format,
+    },
     /// Addresses: who has them, what is wrong with them, and how long they will last.
     Ipam {
         /// What of it.
@@ -76,6 +101,143 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Which objects to show, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Get {
+    /// The kind, such as `ippools` or `networkpolicy`.
+    pub kind: String,
+    /// Their names; all if none is given.
+    pub names: Vec<String>,
+    /// ps, wide, yaml, json, name or custom-columns=HEAD,HEAD.
+    #[arg(short, long, default_value = "ps")]
+    pub output: String,
+    /// The namespace.
+    #[arg(short, long, default_value = "default", conflicts_with = "all_namespaces")]
+    pub namespace: String,
+    /// Those of all namespaces.
+    #[arg(short = 'A', short_alias = 'a', long)]
+    pub all_namespaces: bool,
+    /// Leave out what only this cluster knows of them.
+    #[arg(long)]
+    pub export: bool,
+}
+
+/// Which objects to write.
+#[derive(Args, Clone, Debug)]
+pub struct Write {
+    /// A file, a folder, or - for standard input: YAML or JSON.
+    #[arg(short, long, value_name = "FILE")]
+    pub filename: PathBuf,
+    /// Read folders in the folder too.
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Files without objects are no error.
+    #[arg(long)]
+    pub skip_empty: bool,
+    /// With create: leave objects alone that exist.
+    #[arg(long)]
+    pub skip_exists: bool,
+    /// The namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// What to do with an object that exists, and with one that does not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WriteMode {
+    /// It must not exist.
+    Create,
+    /// Either is fine.
+    Apply,
+    /// It must exist.
+    Replace,
+}
+
+impl WriteMode {
+    /// Returns what has been done then.
+    #[must_use]
+    pub const fn past(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Apply => "applied",
+            Self::Replace => "replaced",
+        }
+    }
+}
+
+/// Which objects to delete.
+#[derive(Args, Clone, Debug)]
+pub struct Delete {
+    /// The kind.
+    pub kind: Option<String>,
+    /// The names.
+    pub names: Vec<String>,
+    /// A file, a folder, or - for standard input, instead.
+    #[arg(short, long, value_name = "FILE")]
+    pub filename: Option<PathBuf>,
+    /// Read folders in the folder too.
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Files without objects are no error.
+    #[arg(long)]
+    pub skip_empty: bool,
+    /// Objects that do not exist are no error.
+    #[arg(short, long)]
+    pub skip_not_exists: bool,
+    /// The namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// What to change of an object.
+#[derive(Args, Clone, Debug)]
+pub struct Patch {
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The change, in YAML or JSON.
+    #[arg(short, long)]
+    pub patch: String,
+    /// What the change is.
+    #[arg(short = 't', long = "type", default_value = "strategic")]
+    pub kind_of_patch: PatchType,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// How a change is written down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum PatchType {
+    /// As a part of the object; here the same as `merge`.
+    Strategic,
+    /// As a part of the object (RFC 7396).
+    Merge,
+    /// As a list of operations (RFC 6902).
+    Json,
+}
+
+/// Which label to set, or to take away.
+#[derive(Args, Clone, Debug)]
+pub struct Label {
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// KEY=VALUE, or the key with --remove.
+    pub label: String,
+    /// Set it also if it has another value.
+    #[arg(long, conflicts_with = "remove")]
+    pub overwrite: bool,
+    /// Take it away.
+    #[arg(long)]
+    pub remove: bool,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
 }
 
 /// What to do about policies.

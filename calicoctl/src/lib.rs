@@ -1,4 +1,5 @@
-//! `calicoctl`: what an operator asks of a cluster's addresses and policies, and changes in it.
+//! `calicoctl`: what an operator asks of a cluster's objects, addresses and policies, and changes
+//! in it.
 //!
 //! ```text
 //! arguments ─► config (file, environment) ─► datastore::Client
@@ -21,6 +22,7 @@ pub mod ipam;
 pub mod migrate;
 pub mod output;
 pub mod policy;
+pub mod resources;
 pub mod run;
 pub mod version;
 

@@ -34,9 +34,20 @@ pub trait Report: Serialize {
 pub fn render(report: &impl Report, format: Format) -> Result<String, Error> {
     match format {
         Format::Table => Ok(report.text()),
-        Format::Json => serde_json::to_string_pretty(report)
+        Format::Json | Format::Yaml => render_value(report, format),
+    }
+}
+
+/// Returns anything as programs read it; where a table is asked for, as YAML.
+///
+/// # Errors
+///
+/// [`Error::Unprintable`].
+pub fn render_value(value: &impl Serialize, format: Format) -> Result<String, Error> {
+    match format {
+        Format::Json => serde_json::to_string_pretty(value)
             .map_err(|error| Error::Unprintable(error.to_string())),
-        Format::Yaml => serde_saphyr::to_string(report)
+        Format::Table | Format::Yaml => serde_saphyr::to_string(value)
             .map(|text| text.trim_end().to_owned())
             .map_err(|error| Error::Unprintable(error.to_string())),
     }

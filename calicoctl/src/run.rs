@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser as _};
 use datastore::{Client, Source};
 use telemetry::logging;
 
-use crate::arguments::{Arguments, Command, Datastore, Global};
-use crate::{Error, config, ipam, migrate, output, policy, version};
+use crate::arguments::{Arguments, Command, Datastore, Global, WriteMode};
+use crate::{Error, config, ipam, migrate, output, policy, resources, version};
 
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,6 +60,21 @@ async fn run(Arguments { global, command }: Arguments) -> Result<Verdict, Error>
             let client = connect_to_write(&global).await?;
             output::print(migrate::run(&client, task).await?)?;
         }
+        Command::Get(what) => Box::pin(resources::get(&global, &what)).await?,
+        Command::Create(what) => {
+            Box::pin(resources::write(&global, &what, WriteMode::Create)).await?;
+        }
+        Command::Apply(what) => {
+            Box::pin(resources::write(&global, &what, WriteMode::Apply)).await?;
+        }
+        Command::Replace(what) => {
+            Box::pin(resources::write(&global, &what, WriteMode::Replace)).await?;
+        }
+        Command::Delete(what) => Box::pin(resources::delete(&global, &what)).await?,
+        Command::Patch(what) => Box::pin(resources::patch(&global, &what)).await?,
+        Command::Label(what) => Box::pin(resources::label(&global, &what)).await?,
+        Command::Validate(what) => resources::validate(&what)?,
+        Command::Convert { file, output } => resources::convert(&file, output)?,
         Command::Ipam { task } => return ipam::run(&global, task).await,
         Command::Policy { task } => return Box::pin(policy::run(&global, task)).await,
     }
