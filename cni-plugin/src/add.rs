@@ -1,6 +1,7 @@
 //! ADD: attach a container to the network.
 //!
 //! ```text
+//! wait until the configuration's readiness gates are open
 //! read: ClusterInformation, Pod, Namespace [, Node]   ║ look for an earlier ADD's pair
 //! delegate: addresses                                 ║ make the veth pair
 //! plan
@@ -21,13 +22,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::call::Call;
 use crate::cleanup::{Cleanup, Undo};
-use crate::delegate;
 use crate::plan::{self, Plan};
 use crate::ready::{self, Waited};
 use crate::site::Site;
 use crate::store::{Facts, Holding, Store, holding};
-use crate::wire::{Ends, Found, Pair};
+use crate::wire::{self, Ends, Found, Pair};
 use crate::wishes::{Wishes, needs_pod_cidrs};
+use crate::{delegate, gates};
 
 /// Attaches the container.
 ///
@@ -87,6 +88,7 @@ impl<'a> Add<'a> {
 
     async fn attach(&self, cleanup: &Cleanup) -> Result<Success, Error> {
         let (call, if_name) = (self.call, &self.call.attachment.if_name);
+        gates::wait(&call.config.readiness_gates).await?;
         let node = needs_pod_cidrs(call.config.raw().expose()).then_some(&self.site.node);
         let namespace = call.pod().map(|pod| pod.name.namespace.as_str());
         let read = self.store.read(call.pod(), namespace, node);
@@ -107,7 +109,7 @@ impl<'a> Add<'a> {
         match found? {
             Found::Nothing => {}
             Found::StaleHostSide => {
-                crate::wire::delete_on_host(&call.host_name).await?;
+                wire::delete_on_host(&call.host_name).await?;
             }
             Found::Pair(pair) => {
                 if let Some(success) = self.reuse(&pair).await? {
@@ -126,7 +128,8 @@ impl<'a> Add<'a> {
         let wire = async {
             // Lets the request go out before the kernel gets to work.
             tokio::task::yield_now().await;
-            self.ends.apply(&plan, &pair).await
+            self.ends.apply(&plan, &pair).await?;
+            self.ends.limit(&pair, call.config.runtime.bandwidth).await
         };
         let (written, wired) = tokio::join!(self.write(&plan, cleanup), wire);
         call.trace.end_phase("wire_and_write");
@@ -162,7 +165,7 @@ impl<'a> Add<'a> {
                 "pod {} is not in the datastore (yet): the runtime should try again",
                 pod.name
             );
-            return Err(Error::new(ErrorCode::TryAgainLater, message));
+            return Err(Error::new(ErrorCode::UnknownPod, message));
         }
         let pod = facts.pod.as_ref().and_then(|pod| pod.metadata.annotations.clone());
         let namespace = facts.namespace.as_ref();
@@ -230,7 +233,9 @@ impl<'a> Add<'a> {
     async fn make_pair(&self, wishes: &Wishes, cleanup: &Cleanup) -> Result<Pair, Error> {
         cleanup.begin(Undo::Pair);
         let (host_name, if_name) = (&self.call.host_name, &self.call.attachment.if_name);
-        self.ends.make_pair(host_name, if_name, wishes.mac, self.site.mtu).await
+        // What the pod says of itself goes before what the runtime says of all.
+        let mac = wishes.mac.or(self.call.config.runtime.mac);
+        self.ends.make_pair(host_name, if_name, mac, self.site.mtu).await
     }
 
     async fn write(&self, plan: &Plan, cleanup: &Cleanup) -> Result<(), Error> {
@@ -278,7 +283,8 @@ impl<'a> Add<'a> {
     /// Deletes the container's side, which was not there before: the host's side may
     /// be another container's, if its name was taken.
     async fn undo_pair(&self) -> Result<(), Error> {
-        self.ends.delete_in_container(&self.call.attachment.if_name).await.map(drop)
+        self.ends.delete_in_container(&self.call.attachment.if_name).await?;
+        wire::delete_limit(&self.call.host_name).await
     }
 
     async fn undo_annotations(&self) -> Result<(), Error> {

@@ -34,8 +34,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::InvalidEnvironment`] if `FELIX_INTERFACEPREFIX` is wrong,
-    /// [`ErrorCode::UnsupportedField`] if the configuration asks for what we do not do.
+    /// [`ErrorCode::InvalidEnvironment`] if `FELIX_INTERFACEPREFIX` is wrong.
     pub(crate) fn new(
         environment: &'a Environment,
         attachment: &'a Attachment,
@@ -43,7 +42,6 @@ impl<'a> Call<'a> {
         config: &'a NetworkConfig,
         trace: &'a Trace,
     ) -> Result<Self, Error> {
-        refuse_unsupported(config)?;
         let prefixes = std::env::var("FELIX_INTERFACEPREFIX").unwrap_or_default();
         let host_name = host_name(attachment, first_prefix(&prefixes))?;
         Ok(Self { attachment, netns, path: &environment.path, config, host_name, trace })
@@ -100,15 +98,6 @@ fn host_name(attachment: &Attachment, prefix: &str) -> Result<IfName, Error> {
 fn first_prefix(prefixes: &str) -> &str {
     let first = prefixes.split(',').next().unwrap_or_default().trim();
     if first.is_empty() { DEFAULT_PREFIX } else { first }
-}
-
-/// Refuses what would otherwise be ignored in silence.
-fn refuse_unsupported(config: &NetworkConfig) -> Result<(), Error> {
-    if config.readiness_gates.is_empty() {
-        return Ok(());
-    }
-    let message = "network configuration has `readiness_gates`, which is not supported: remove it";
-    Err(Error::new(ErrorCode::UnsupportedField, message))
 }
 
 #[cfg(test)]

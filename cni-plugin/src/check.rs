@@ -1,7 +1,11 @@
 //! CHECK: does the result of an ADD still hold?
 
-use cni::result::Success;
+use std::net::IpAddr;
+
+use cni::result::{Interface, Ip, Success};
 use cni::{Error, ErrorCode};
+use kernel::netlink::Link;
+use model::net::Cidr;
 
 use crate::call::Call;
 use crate::delegate;
@@ -34,12 +38,12 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
         let message = format!("veth {} with peer {if_name} is gone", call.host_name);
         return Err(failed(&Error::new(ErrorCode::CheckFailed, message)));
     };
-    let (addrs, mac) = expected(previous, call);
-    let plan = Plan::new(call.config, &call.host_name, if_name, addrs)?;
+    let expected = Expected::of(previous, call);
+    let plan = Plan::new(call.config, &call.host_name, if_name, expected.addrs)?;
     let mut differences = ends.differences(&plan, &pair).await?;
-    if mac.is_some_and(|mac| pair.container.mac.map(|mac| mac.to_string()) != Some(mac)) {
-        differences.push(format!("{if_name} has another MAC address"));
-    }
+    differences.extend(differing(expected.container, &pair.container));
+    differences.extend(differing(expected.host, &pair.host));
+    differences.extend(ends.lost_routes(&expected.routes).await?);
     call.trace.end_phase("compare");
     if !differences.is_empty() {
         return Err(failed(&Error::new(ErrorCode::CheckFailed, differences.join("; "))));
@@ -49,15 +53,45 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     delegate::tell(name, &call.delegate("CHECK"), &config).await
 }
 
-/// Returns the addresses and the Ethernet address that the ADD gave to this interface.
-fn expected(previous: &Success, call: &Call<'_>) -> (Vec<std::net::IpAddr>, Option<String>) {
-    let is_ours = |interface: &cni::result::Interface| {
-        !interface.sandbox.is_empty() && interface.name == call.attachment.if_name.as_str()
-    };
-    let index = previous.interfaces.iter().position(is_ours);
-    let ips = previous.ips.iter().filter(|ip| ip.interface.is_none() || ip.interface == index);
-    let mac = index.and_then(|index| previous.interfaces.get(index)).map(|found| found.mac.clone());
-    (ips.map(|ip| ip.address.addr()).collect(), mac.filter(|mac| !mac.is_empty()))
+/// What the ADD said of this interface, as far as it is in the previous result.
+struct Expected<'a> {
+    addrs: Vec<IpAddr>,
+    routes: Vec<Cidr>,
+    container: Option<&'a Interface>,
+    host: Option<&'a Interface>,
+}
+
+impl<'a> Expected<'a> {
+    fn of(previous: &'a Success, call: &Call<'_>) -> Self {
+        let is_ours = |interface: &Interface| {
+            !interface.sandbox.is_empty() && interface.name == call.attachment.if_name.as_str()
+        };
+        let is_host = |interface: &&Interface| {
+            interface.sandbox.is_empty() && interface.name == call.host_name.as_str()
+        };
+        let index = previous.interfaces.iter().position(is_ours);
+        let is_its = |ip: &&Ip| ip.interface.is_none() || ip.interface == index;
+        Self {
+            addrs: previous.ips.iter().filter(is_its).map(|ip| ip.address.addr()).collect(),
+            routes: previous.routes.iter().map(|route| route.dst).collect(),
+            container: index.and_then(|index| previous.interfaces.get(index)),
+            host: previous.interfaces.iter().find(is_host),
+        }
+    }
+}
+
+/// Says how a link differs from what the result says of it; older versions do not tell the MTU.
+fn differing(expected: Option<&Interface>, link: &Link) -> Vec<String> {
+    let Some(expected) = expected else { return Vec::new() };
+    let mut differences = Vec::new();
+    let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    if !expected.mac.is_empty() && !expected.mac.eq_ignore_ascii_case(&mac) {
+        differences.push(format!("{} has MAC address {mac} and not {}", link.name, expected.mac));
+    }
+    if let Some(mtu) = expected.mtu.filter(|mtu| *mtu != link.mtu.0) {
+        differences.push(format!("{} has MTU {} and not {mtu}", link.name, link.mtu.0));
+    }
+    differences
 }
 
 fn failed(error: &Error) -> Error {

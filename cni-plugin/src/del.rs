@@ -31,11 +31,13 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     let by_name = if has_ends { LinkByName::Leave } else { LinkByName::Delete };
     let (pod, link) = tokio::join!(release_pod(call, by_name), delete_link(call, ends));
     call.trace.end_phase("datastore_and_link");
-    let link = link.map(|was_there| {
-        if was_there {
+    let link = match link {
+        Ok(true) => {
             forget_connections(call);
+            wire::delete_limit(&call.host_name).await
         }
-    });
+        link => link.map(drop),
+    };
     call.trace.end_phase("connections");
     let (pod, is_locked) = match pod {
         Ok(Pods::Released) => (Ok(()), false),
@@ -83,6 +85,7 @@ async fn release_pod(call: &Call<'_>, by_name: LinkByName) -> Result<Pods, Error
         let now = wire::host_side(&call.host_name).await?;
         if now.is_some_and(|now| now.index == link.index) {
             wire::delete_on_host(&call.host_name).await?;
+            wire::delete_limit(&call.host_name).await?;
         }
     }
     if let (true, Err(error)) = (facts.is_locked(), facts.require_ready()) {

@@ -27,6 +27,7 @@ mod check;
 mod cleanup;
 mod del;
 mod delegate;
+mod gates;
 mod gc;
 mod plan;
 mod ready;
@@ -109,6 +110,9 @@ fn dispatch(
     }
     let config = NetworkConfig::parse(stdin)?;
     plugin_log::init(&config.logging);
+    for ignored in config.ignored() {
+        tracing::warn!("{ignored}");
+    }
     let call = |attachment, netns| Call::new(environment, attachment, netns, &config, trace);
     match &environment.request {
         Request::Add(attachment, netns) => {

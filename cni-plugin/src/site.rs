@@ -26,7 +26,8 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TryAgainLater`] if the node daemon has not written them yet.
+    /// [`ErrorCode::NodeNotSetUp`] and [`ErrorCode::MtuFile`] if the node daemon has not written
+    /// them yet.
     pub(crate) fn read(config: &NetworkConfig) -> Result<Self, Error> {
         let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
         let mtu = match config.mtu {
@@ -34,7 +35,7 @@ impl Site {
             None => match read_mtu(Path::new(MTU_FILE))? {
                 None if config.is_mtu_file_required => {
                     let absent = io::Error::from(ErrorKind::NotFound);
-                    return Err(not_ready("MTU", Path::new(MTU_FILE), &absent));
+                    return Err(not_ready(ErrorCode::MtuFile, "MTU", Path::new(MTU_FILE), &absent));
                 }
                 mtu => mtu,
             },
@@ -48,7 +49,7 @@ fn read_mtu(file: &Path) -> Result<Option<Mtu>, Error> {
     let text = match fs::read_to_string(file) {
         Ok(text) => text.trim().to_owned(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(not_ready("MTU", file, &error)),
+        Err(error) => return Err(not_ready(ErrorCode::MtuFile, "MTU", file, &error)),
     };
     // Below 68 bytes a link cannot carry IPv4 (RFC 791).
     let mtu = text.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
@@ -57,7 +58,7 @@ fn read_mtu(file: &Path) -> Result<Option<Mtu>, Error> {
             "the MTU file {} holds `{text}`: calico-node must write a number from 68 to 65535",
             file.display()
         );
-        Error::new(ErrorCode::InvalidConfig, message)
+        Error::new(ErrorCode::MtuFile, message)
     })
 }
 
@@ -69,6 +70,6 @@ mod tests {
     fn the_mtu_file_may_be_absent_but_not_wrong() {
         assert_eq!(read_mtu(Path::new("/nonexistent/mtu")), Ok(None));
         let wrong = read_mtu(Path::new("/proc/sys/kernel/ostype")).unwrap_err();
-        assert_eq!(wrong.code, ErrorCode::InvalidConfig);
+        assert_eq!(wrong.code, ErrorCode::MtuFile);
     }
 }

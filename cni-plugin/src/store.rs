@@ -3,7 +3,7 @@
 use api::ClusterInformation;
 use cni::environment::PodRef;
 use cni::{Error, ErrorCode, NetworkConfig};
-use datastore::{Client, Options, Source};
+use datastore::{Client, Options};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use model::id::NodeName;
 use serde_json::json;
@@ -43,35 +43,18 @@ impl<'a> Store<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::UnsupportedField`] or [`ErrorCode::Datastore`].
+    /// [`ErrorCode::Kubeconfig`].
     pub(crate) fn connect(config: &NetworkConfig, trace: &'a Trace) -> Result<Self, Error> {
-        let kubernetes = &config.kubernetes;
-        let source = kubernetes.kubeconfig.clone().map_or(Source::Infer, Source::Kubeconfig);
-        let overrides = [
-            ("k8s_api_root", kubernetes.api_root.is_some()),
-            ("k8s_auth_token", kubernetes.token.is_some()),
-        ];
-        for (key, is_set) in overrides {
-            if is_set && source == Source::Infer {
-                let message = format!(
-                    "network configuration has `{key}` without `kubernetes.kubeconfig`: \
-                     write the server and the credentials into a kubeconfig"
-                );
-                return Err(Error::new(ErrorCode::UnsupportedField, message));
-            }
-            if is_set {
-                tracing::warn!(key, "ignored: the kubeconfig says it");
-            }
-        }
+        let source = (&config.kubernetes).into();
         let options = Options { source, user_agent: user_agent(), ..Options::default() };
-        Ok(Self { client: Client::connect(&options).map_err(|error| failed(&error))?, trace })
+        Ok(Self { client: Client::connect(&options).map_err(|error| Error::from(&error))?, trace })
     }
 
     /// Reads `ClusterInformation` and what is named, all at once.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Datastore`], or [`ErrorCode::TryAgainLater`] if that may help.
+    /// [`Error`] with the code of its cause.
     pub(crate) async fn read(
         &self,
         pod: Option<&PodRef>,
@@ -101,7 +84,7 @@ impl<'a> Store<'a> {
         // Boxed, because requests are large and callers hold several.
         let read = Box::pin(async { tokio::try_join!(cluster, pod_read, namespace, node) }).await;
         self.trace.set_requests(client.requests());
-        let (cluster, pod, namespace, node) = read.map_err(|error| failed(&error))?;
+        let (cluster, pod, namespace, node) = read.map_err(|error| Error::from(&error))?;
         Ok(Facts { cluster, pod, namespace, node })
     }
 
@@ -149,7 +132,7 @@ impl<'a> Store<'a> {
         let (namespace, name) = name_of(pod);
         let patched = self.client.patch_status::<Pod>(Some(namespace), name, patch).await;
         self.trace.set_requests(self.client.requests());
-        patched.map(drop).map_err(|error| failed(&error))
+        patched.map(drop).map_err(|error| Error::from(&error))
     }
 
     /// Reads the pod again, after somebody else has changed it.
@@ -161,7 +144,7 @@ impl<'a> Store<'a> {
         let (namespace, name) = name_of(pod);
         let read = self.client.get_in::<Pod>(namespace, name).await;
         self.trace.set_requests(self.client.requests());
-        read.map_err(|error| failed(&error))
+        read.map_err(|error| Error::from(&error))
     }
 }
 
@@ -170,22 +153,24 @@ impl Facts {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TryAgainLater`] with who must act.
+    /// [`ErrorCode::NotSetUp`] or [`ErrorCode::Locked`] with who must act.
     pub(crate) fn require_ready(&self) -> Result<(), Error> {
-        let message = match &self.cluster {
-            None => {
+        let (code, message) = match &self.cluster {
+            None => (
+                ErrorCode::NotSetUp,
                 "Calico is currently not ready to process requests: there is no \
                  ClusterInformation `default`; calico-node makes it when it starts, so check \
-                 that it runs"
-            }
-            Some(cluster) if cluster.spec.datastore_ready != Some(true) => {
+                 that it runs",
+            ),
+            Some(cluster) if cluster.spec.datastore_ready != Some(true) => (
+                ErrorCode::Locked,
                 "Calico is currently not ready to process requests: datastoreReady of \
                  ClusterInformation `default` is not true; whoever locked the datastore must \
-                 run `calicoctl datastore migrate unlock`"
-            }
+                 run `calicoctl datastore migrate unlock`",
+            ),
             Some(_) => return Ok(()),
         };
-        Err(Error::new(ErrorCode::TryAgainLater, message))
+        Err(Error::new(code, message))
     }
 
     /// Is the datastore locked, so that nothing may be written?
@@ -212,17 +197,4 @@ fn name_of(pod: &Pod) -> (&str, &str) {
 
 fn user_agent() -> String {
     concat!("calico-cni/", env!("CARGO_PKG_VERSION")).to_owned()
-}
-
-/// Returns the error for the runtime; it says itself who must act.
-fn failed(error: &datastore::Error) -> Error {
-    let is_later = error.is_retryable() || error.is_contention();
-    let code = if is_later { ErrorCode::TryAgainLater } else { ErrorCode::Datastore };
-    let details = if matches!(error, datastore::Error::Unauthorized { .. }) {
-        "calico-node renews the token in the file that `kubernetes.kubeconfig` names: check that \
-         it runs on this node and that the clocks agree"
-    } else {
-        ""
-    };
-    Error::new(code, error.to_string()).with_details(details)
 }

@@ -3,8 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use cni::config::{Bandwidth, Rate};
 use cni::{Error, ErrorCode};
-use kernel::netlink::{Link, NextHop, RouteEntry, RouteFilter, Target, VethSpec};
+use kernel::netlink::{
+    Link, Neighbour, NextHop, RateLimit, RouteEntry, RouteFilter, Target, VethSpec, ifb_name,
+};
 use kernel::{Netlink, Netns, sysctl};
 use model::desired::RouteProtocol;
 use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
@@ -148,6 +151,25 @@ impl Ends {
         Ok(())
     }
 
+    /// Limits how fast the container may receive and send, if it is limited.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Kernel`].
+    pub(crate) async fn limit(&self, pair: &Pair, bandwidth: Bandwidth) -> Result<(), Error> {
+        let limit = |rate: Rate| RateLimit::of_bits(rate.rate, rate.burst);
+        let host = &pair.host;
+        if let Some(rate) = bandwidth.ingress {
+            let limited = self.host.limit_sending(host.index, limit(rate)).await;
+            limited.map_err(|error| refused(&error))?;
+        }
+        if let (Some(rate), Some(ifb)) = (bandwidth.egress, ifb_name(&host.name)) {
+            let limited = self.host.limit_receiving(host.index, &ifb, limit(rate)).await;
+            limited.map_err(|error| refused(&error))?;
+        }
+        Ok(())
+    }
+
     /// Returns the routes that the container should have.
     async fn container_routes(&self, plan: &Plan, pair: &Pair) -> Result<Vec<RouteEntry>, Error> {
         let link = pair.container.index;
@@ -225,6 +247,7 @@ impl Ends {
             }
         }
         self.compare_routes(plan, pair, &mut differences).await?;
+        self.compare_neighbours(plan, pair, &mut differences).await?;
         differences.extend(differing(&plan.host_settings()));
         differences.extend(self.inside(|| differing(&plan.container_settings()))?);
         Ok(differences)
@@ -257,6 +280,53 @@ impl Ends {
         Ok(())
     }
 
+    /// Looks for neighbours that lead packets astray: of the container's addresses on the host,
+    /// and of the gateway inside the container. None is well, since they are found by asking.
+    async fn compare_neighbours(
+        &self,
+        plan: &Plan,
+        pair: &Pair,
+        differences: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let read = tokio::try_join!(self.host.neighbours(), self.container.neighbours());
+        let (host, container) = read.map_err(|error| refused(&error))?;
+        let astray = |found: &Neighbour, link: &Link, addr: IpAddr, mac: Option<MacAddr>| {
+            found.link == link.index && found.addr == addr && Some(found.mac) != mac
+        };
+        for addr in &plan.addrs {
+            let wrong =
+                host.iter().find(|found| astray(found, &pair.host, *addr, pair.container.mac));
+            if let Some(wrong) = wrong {
+                let (name, mac) = (&pair.host.name, wrong.mac);
+                differences.push(format!("{name} takes {mac} for the neighbour {addr}"));
+            }
+        }
+        let gateway = IpAddr::V4(GATEWAY_V4);
+        let wrong =
+            container.iter().find(|found| astray(found, &pair.container, gateway, pair.host.mac));
+        if let Some(wrong) = wrong {
+            let (name, mac) = (&pair.container.name, wrong.mac);
+            differences.push(format!("{name} takes {mac} for the neighbour {gateway}"));
+        }
+        Ok(())
+    }
+
+    /// Says which of `routes` the container does not have any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Kernel`] if it cannot be found out.
+    pub(crate) async fn lost_routes(&self, routes: &[Cidr]) -> Result<Vec<String>, Error> {
+        if routes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = RouteFilter::of_protocols([]);
+        let found = self.container.routes(&all).await.map_err(|error| refused(&error))?;
+        let is_lost = |dst: &&Cidr| !found.iter().any(|route| route.dst == **dst);
+        let lost = routes.iter().filter(is_lost);
+        Ok(lost.map(|dst| format!("the container lacks route {dst}")).collect())
+    }
+
     fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T, Error> {
         self.netns.run(f).map_err(|error| {
             Error::new(
@@ -276,6 +346,17 @@ impl Ends {
 pub(crate) async fn delete_on_host(host_name: &IfName) -> Result<bool, Error> {
     let host = Netlink::open().map_err(|error| refused(&error))?;
     host.delete_link(host_name).await.map_err(|error| refused(&error))
+}
+
+/// Deletes the link through which a container's side sends if it is limited, if there is one:
+/// unlike the pair it does not go with the namespace.
+///
+/// # Errors
+///
+/// [`ErrorCode::Kernel`].
+pub(crate) async fn delete_limit(host_name: &IfName) -> Result<(), Error> {
+    let Some(ifb) = ifb_name(host_name) else { return Ok(()) };
+    delete_on_host(&ifb).await.map(drop)
 }
 
 /// Returns the host's side called `host_name`, if there is one.

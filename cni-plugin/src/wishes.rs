@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api::annotations::{
     FLOATING_IPS, HW_ADDR, IP_ADDRS, IP_ADDRS_NO_IPAM, IP_FAMILIES, IPV4_POOLS, IPV6_POOLS,
 };
-use cni::config::FeatureControl;
+use cni::config::{FeatureControl, unicast_mac};
 use cni::{Error, ErrorCode};
 use model::id::NodeName;
 use model::net::{Family, MacAddr};
@@ -237,10 +237,9 @@ fn families(list: &[String]) -> Result<Vec<Family>, Error> {
 
 fn mac(pod: &Annotations) -> Result<Option<MacAddr>, Error> {
     let Some(text) = get(pod, HW_ADDR) else { return Ok(None) };
-    let mac: Option<MacAddr> = text.to_lowercase().replace('-', ":").parse().ok();
-    // The kernel gives no link a group address (IEEE 802: lowest bit of the first byte).
-    let mac = mac.filter(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6]);
-    mac.map(Some).ok_or_else(|| wrong(HW_ADDR, text, "use an address such as 02:00:00:00:00:01"))
+    unicast_mac(text)
+        .map(Some)
+        .ok_or_else(|| wrong(HW_ADDR, text, "use an address such as 02:00:00:00:00:01"))
 }
 
 fn wrong(name: &str, value: &str, remedy: &str) -> Error {

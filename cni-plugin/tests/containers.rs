@@ -172,6 +172,7 @@ impl World {
             "cniVersion": "1.0.0", "name": "net", "type": "calico", "log_level": "debug", "mtu": 1440,
             "nodename_file": self.directory.path().join("nodename"),
             "log_file_path": self.directory.path().join("cni.log"),
+            "endpoint_status_dir": self.directory.path().join("run/endpoint-status"),
             "ipam": {"type": "fake-ipam"},
             "kubernetes": {"kubeconfig": self.kubeconfig()},
         })

@@ -20,17 +20,21 @@ pub enum Error {
     #[error("{0}")]
     InvalidObject(#[from] api::Invalid),
     /// The cluster is not set up, or locked for a migration.
-    #[error(
-        "Calico is currently not ready to process requests: {0}; wait until calico-node has \
-         started, or unlock the datastore (calicoctl datastore migrate unlock)"
-    )]
-    NotReady(&'static str),
+    #[error("Calico is currently not ready to process requests: {0}")]
+    NotReady(NotReady),
     /// The Node object does not exist.
     #[error(
         "node {0} does not exist in the datastore: register it in Kubernetes, or correct \
          `nodename` in the network configuration"
     )]
     NoSuchNode(String),
+    /// The runtime asks for ranges, which only pools decide here.
+    #[error(
+        "network configuration has `runtimeConfig.ipRanges`, which calico-ipam does not follow: \
+         remove the capability `ipRanges`, and name pools by `ipam.ipv4_pools`, `ipam.ipv6_pools` \
+         or the pod's annotations"
+    )]
+    Unsupported,
     /// The request makes no sense.
     #[error("{0}")]
     InvalidRequest(String),
@@ -75,18 +79,37 @@ impl From<ledger::Error> for Error {
     }
 }
 
+/// Why the cluster cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotReady {
+    /// Nobody has set it up.
+    #[error(
+        "ClusterInformation `default` does not exist; calico-node makes it when it starts, so \
+         check that it runs"
+    )]
+    NotSetUp,
+    /// Somebody has locked it.
+    #[error(
+        "ClusterInformation `default` has no datastoreReady: true; whoever locked the datastore \
+         must run `calicoctl datastore migrate unlock`"
+    )]
+    Locked,
+}
+
 impl Error {
     /// Returns the code that the runtime gets.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Datastore(error) if error.is_retryable() => ErrorCode::TryAgainLater,
-            Self::Datastore(_) | Self::InvalidObject(_) | Self::NoSuchNode(_) => {
-                ErrorCode::Datastore
-            }
+            Self::Datastore(error) => error.into(),
+            Self::InvalidObject(_) => ErrorCode::Datastore,
+            Self::NoSuchNode(_) => ErrorCode::UnknownNode,
+            Self::NotReady(NotReady::NotSetUp) => ErrorCode::NotSetUp,
+            Self::NotReady(NotReady::Locked) => ErrorCode::Locked,
+            Self::Unsupported => ErrorCode::UnsupportedField,
             Self::Refused(failure) => code_of(failure),
             Self::Exhausted(_) => ErrorCode::NoFreeAddress,
-            Self::NotReady(_) | Self::TooSlow(_) => ErrorCode::TryAgainLater,
+            Self::TooSlow(_) => ErrorCode::TryAgainLater,
             Self::InvalidRequest(_) => ErrorCode::InvalidConfig,
             Self::Differs(_) => ErrorCode::CheckFailed,
             Self::Marker { .. } | Self::HostLocal { .. } => ErrorCode::Io,
@@ -95,9 +118,11 @@ impl Error {
 }
 
 const fn code_of(failure: &ipam::Failure) -> ErrorCode {
-    use ipam::Failure;
+    use ipam::{Failure, Limit};
     match failure {
-        Failure::NoPool { .. } | Failure::Exhausted { .. } => ErrorCode::NoFreeAddress,
+        Failure::NoPool { .. } => ErrorCode::NoPool,
+        Failure::Exhausted { reason: Limit::PoolsFull, .. } => ErrorCode::NoFreeAddress,
+        Failure::Exhausted { .. } => ErrorCode::NotThisNode,
         Failure::OutsidePools { .. }
         | Failure::Taken { .. }
         | Failure::NotOurs { .. }
@@ -111,6 +136,9 @@ const fn code_of(failure: &ipam::Failure) -> ErrorCode {
 
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
+        if let Error::Datastore(error) = &error {
+            return error.into();
+        }
         Self::new(error.code(), error.to_string())
     }
 }

@@ -7,7 +7,7 @@ use cni::config::Ipam;
 use cni::environment::Attachment;
 use cni::result::Ip;
 use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
-use datastore::{Client, Options, Source};
+use datastore::{Client, Options};
 use ipam::{PoolReference, Selectors};
 use ledger::{Driver, HostLock};
 use model::id::NodeName;
@@ -61,7 +61,7 @@ pub async fn run(
         }
         Request::Status => {
             let checked = Box::pin(check_status(config)).await;
-            checked.map_err(|error| cni::Error { code: ErrorCode::NotAvailable, ..error })?;
+            checked.map_err(|error| error.unavailable(None))?;
             Ok(None)
         }
         Request::Gc => {
@@ -91,10 +91,7 @@ async fn check_status(config: &NetworkConfig) -> Result<(), cni::Error> {
 }
 
 fn connect(config: &NetworkConfig) -> Result<Driver, Error> {
-    let options = match &config.kubernetes.kubeconfig {
-        Some(path) => Options::kubeconfig(path),
-        None => Options { source: Source::Infer, ..Options::default() },
-    };
+    let options = Options { source: (&config.kubernetes).into(), ..Options::default() };
     let client = Client::connect(&options)?;
     Ok(Driver::new(client, HostLock::at(config.ipam_lock_file.clone())))
 }
@@ -116,9 +113,12 @@ fn add_request(
         let text = "network configuration has no `ipam`: add {\"type\": \"calico-ipam\"}";
         return Err(Error::InvalidRequest(text.to_owned()));
     };
+    if config.runtime.has_ranges {
+        return Err(Error::Unsupported);
+    }
     // The configuration's addresses go before CNI_ARGS (CNI conventions, "args in network config").
     let args = &attachment.args.addrs;
-    let given = if config.addrs.is_empty() { args } else { &config.addrs };
+    let given = if config.runtime.addrs.is_empty() { args } else { &config.runtime.addrs };
     let wanted: Vec<Wanted> = if given.is_empty() {
         any_of(ipam)
     } else {

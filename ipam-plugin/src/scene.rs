@@ -18,6 +18,7 @@ use model::pool::IpPool;
 use tracing::warn;
 
 use crate::Error;
+use crate::error::NotReady;
 
 /// The name of each kind's only object.
 const DEFAULT: &str = "default";
@@ -105,9 +106,9 @@ pub async fn check_ready(client: &Client) -> Result<(), Error> {
 
 async fn readiness(client: &Client, age: Age) -> Result<(), Error> {
     match get::<api::ClusterInformation>(client, DEFAULT, age).await? {
-        None => Err(Error::NotReady("ClusterInformation `default` does not exist")),
+        None => Err(Error::NotReady(NotReady::NotSetUp)),
         Some(information) if information.spec.datastore_ready == Some(true) => Ok(()),
-        Some(_) => Err(Error::NotReady("ClusterInformation `default` has no datastoreReady: true")),
+        Some(_) => Err(Error::NotReady(NotReady::Locked)),
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) async fn waits_until_the_datastore_is_open(world: &World) {
     let mut status = world.call("STATUS", "c1", None);
     configure(&mut status, |config| config["cniVersion"] = json!("1.1.0"));
     let answer = add.run();
-    assert_eq!(answer.code(), 11);
+    assert_eq!(answer.code(), 113);
     assert!(answer.message().contains("there is no ClusterInformation"), "{answer:?}");
     assert_eq!(status.run().code(), 50);
     world.open_datastore().await;
@@ -24,15 +24,23 @@ pub(crate) async fn waits_until_the_datastore_is_open(world: &World) {
     world.fake.fails("STATUS");
     assert_eq!(status.run().code(), 50);
     world.fake.works("STATUS");
-    assert_eq!(world.fake.calls(), ["STATUS", "STATUS"]);
+    let run = world.directory.path().join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let behind = r#"{"at": 1, "inSync": false, "since": 1, "reason": "waiting for Pools"}"#;
+    std::fs::write(run.join("node-status.json"), behind).unwrap();
+    let answer = status.run();
+    assert_eq!(answer.code(), 51, "calico-node is away: {answer:?}");
+    assert!(answer.message().contains("calico-node on this node was last heard of"), "{answer:?}");
+    std::fs::remove_file(run.join("node-status.json")).unwrap();
+    assert_eq!(world.fake.calls(), ["STATUS", "STATUS", "STATUS"]);
     let mut test = Command::new(env!("CARGO_BIN_EXE_calico"));
     test.arg("-t").env("KUBECONFIG", world.kubeconfig());
     assert!(test.status().unwrap().success());
     world.set_ready(false).await;
     let answer = add.run();
-    assert_eq!(answer.code(), 11);
+    assert_eq!(answer.code(), 114);
     assert!(answer.message().contains("datastoreReady"), "{answer:?}");
-    assert_eq!(world.call("DEL", "c1", Some(&container)).run().code(), 11);
+    assert_eq!(world.call("DEL", "c1", Some(&container)).run().code(), 114);
     assert_eq!(test.output().unwrap().status.code(), Some(1));
     assert!(world.fake.calls().is_empty());
     assert_eq!(world.node.state(), before);
@@ -95,7 +103,7 @@ const FAILURES: [Failure; 9] = [
             std::fs::write(&path, wrong).unwrap();
             configure(call, |config| config["kubernetes"]["kubeconfig"] = json!(path));
         },
-        11,
+        112,
         &[],
     ),
 ];
@@ -136,7 +144,7 @@ pub(crate) async fn of_the_last_step_leave_nothing_behind(world: &World) {
     configure(&mut call, |config| config["kubernetes"]["kubeconfig"] = reader);
     let before = (world.node.state(), container.state());
     let answer = call.run();
-    assert_eq!(answer.code(), 101, "{answer:?}");
+    assert_eq!(answer.code(), 110, "{answer:?}");
     assert_eq!((world.node.state(), container.state()), before);
     assert_eq!(world.fake.calls(), ["ADD", "DEL"]);
     assert_eq!(world.pod("unwritable").await.metadata.annotations, None);
@@ -183,7 +191,7 @@ pub(crate) async fn of_a_delete_do_not_stop_it(world: &World) {
     configure(&mut del, |config| config["kubernetes"]["kubeconfig"] = reader);
     world.fake.fails("DEL");
     let answer = del.run();
-    assert_eq!(answer.code(), 101, "the first error is reported: {answer:?}");
+    assert_eq!(answer.code(), 110, "the first error is reported: {answer:?}");
     assert_eq!(world.node.state(), before, "the link is gone all the same");
     assert_eq!(world.fake.calls(), ["ADD", "DEL"], "the addresses were asked for all the same");
     assert_eq!(right.run().code(), 102);

@@ -15,7 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs CHECK with `result` as the result of the ADD, and returns the answer.
 fn check(world: &World, container: &Namespace, result: &serde_json::Value) -> crate::Answer {
     let mut call = world.call("CHECK", "c1", Some(container));
-    configure(&mut call, |config| config["prevResult"] = result.clone());
+    configure(&mut call, |config| {
+        config["cniVersion"] = result["cniVersion"].clone();
+        config["prevResult"] = result.clone();
+    });
     call.run()
 }
 
@@ -103,6 +106,28 @@ pub(crate) fn follows_the_configuration(world: &World) {
     world.fake.calls();
 }
 
+pub(crate) async fn follows_the_runtime(world: &World) {
+    let before = world.node.state();
+    let container = Namespace::new("c1");
+    world.fake.gives(&["10.65.0.5/26"]);
+    let mut call = world.call("ADD", "c1", Some(&container));
+    configure(&mut call, |config| {
+        let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000,
+            "egressRate": 16_000_000, "egressBurst": 800_000});
+        config["runtimeConfig"] = json!({"mac": "02:00:00:00:00:07", "bandwidth": bandwidth});
+    });
+    let result = succeeded(call.run());
+    assert_eq!(result["interfaces"][1]["mac"], json!("02:00:00:00:00:07"));
+    let limits = kernel::Netlink::open().unwrap().limits().await.unwrap();
+    let mut rates: Vec<_> = limits.values().map(|limit| limit.rate).collect();
+    rates.sort_unstable();
+    assert_eq!(rates, [1_000_000, 2_000_000]);
+    call.command = "DEL";
+    succeeded(call.run());
+    assert_eq!(world.node.state(), before, "the link that limits goes too");
+    world.fake.calls();
+}
+
 pub(crate) fn works_with_host_local(world: &World) {
     let is_installed = std::path::Path::new("/usr/lib/cni/host-local").exists();
     assert!(is_installed, "host-local is missing: `cargo xtask setup` installs it");
@@ -169,15 +194,30 @@ pub(crate) fn deletes_whatever_there_is(world: &World) {
 pub(crate) fn check_finds_each_difference(world: &World) {
     let container = Namespace::new("c1");
     world.fake.gives(&["10.65.0.5/26"]);
-    let differences: [(&str, &str, &str); 5] = [
+    let differences: [(&str, &str, &str); 9] = [
         ("container", "addr del 10.65.0.5/32 dev eth0", "eth0 lacks 10.65.0.5/32"),
         ("container", "route del default", "the container lacks route 0.0.0.0/0"),
         ("node", "route del 10.65.0.5/32", "the host lacks route 10.65.0.5/32 dev calic1"),
         ("node", "link set calic1 down", "calic1 is down"),
+        ("node", "link set calic1 mtu 1400", "calic1 has MTU 1400 and not 1440"),
+        ("container", "link set eth0 address 02:00:00:00:00:99", "eth0 has MAC address 02:00"),
+        (
+            "container",
+            "neigh replace 169.254.1.1 lladdr 02:00:00:00:00:99 dev eth0",
+            "eth0 takes 02:00:00:00:00:99 for the neighbour 169.254.1.1",
+        ),
+        (
+            "node",
+            "neigh replace 10.65.0.5 lladdr 02:00:00:00:00:99 dev calic1",
+            "calic1 takes 02:00:00:00:00:99 for the neighbour 10.65.0.5",
+        ),
         ("node", "link del calic1", "veth calic1 with peer eth0 is gone"),
     ];
     for (place, change, message) in differences {
-        let result = succeeded(world.call("ADD", "c1", Some(&container)).run());
+        let mut add = world.call("ADD", "c1", Some(&container));
+        // Results of older versions do not tell the MTU.
+        configure(&mut add, |config| config["cniVersion"] = json!("1.1.0"));
+        let result = succeeded(add.run());
         let place = if place == "node" { &world.node } else { &container };
         place.ip(change);
         let answer = check(world, &container, &result);

@@ -12,6 +12,7 @@ pub(crate) async fn run_all(world: &World) {
     lives::attaches_each_mix_of_families(world);
     lives::packets_go_both_ways(world);
     lives::follows_the_configuration(world);
+    lives::follows_the_runtime(world).await;
     lives::works_with_host_local(world);
     lives::adds_twice(world);
     lives::deletes_whatever_there_is(world);

@@ -104,5 +104,5 @@ pub(crate) async fn deletes_when_the_pod_is_gone(world: &World) {
     assert_eq!(world.node.state(), before);
     assert_eq!(world.fake.calls(), ["ADD", "DEL"]);
     let answer = world.call_for_pod("ADD", "web-2", "d1", Some(&container)).run();
-    assert_eq!(answer.code(), 11, "a pod that is not there: {answer:?}");
+    assert_eq!(answer.code(), 120, "a pod that is not there: {answer:?}");
 }

@@ -8,11 +8,10 @@ mod sections;
 
 pub(crate) use fields::Fields;
 pub use sections::{
-    ContainerSettings, FeatureControl, Ipam, Kubernetes, LogLevel, Logging, Nodename,
-    ValidAttachment,
+    Bandwidth, ContainerSettings, FeatureControl, Ipam, Kubernetes, LogLevel, Logging, Nodename,
+    Rate, RuntimeConfig, ValidAttachment, unicast_mac,
 };
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,8 +64,8 @@ pub struct NetworkConfig {
     pub endpoint_status_dir: PathBuf,
     /// `ipam_lock_file`.
     pub ipam_lock_file: PathBuf,
-    /// `args.cni.ips`, or else `runtimeConfig.ips`: addresses that the container should get.
-    pub addrs: Vec<IpAddr>,
+    /// `runtimeConfig`, and `args.cni`.
+    pub runtime: RuntimeConfig,
     /// `cni.dev/valid-attachments`: what GC must leave alone. Absent is not empty.
     pub valid_attachments: Option<Vec<ValidAttachment>>,
     /// `prevResult`, if there is one.
@@ -176,11 +175,30 @@ impl NetworkConfig {
                 .map(|secs| Duration::from_secs(secs.into())),
             endpoint_status_dir: text("endpoint_status_dir", "/var/run/calico/endpoint-status")?,
             ipam_lock_file: text("ipam_lock_file", "/var/run/calico/ipam.lock")?,
-            addrs: sections::requested_addrs(&fields)?,
+            runtime: RuntimeConfig::read(&fields)?,
             valid_attachments: sections::valid_attachments(&fields)?,
             prev_result: previous.map(|value| Success::read(value, version)).transpose()?,
             raw: Secret::new(raw),
         })
+    }
+
+    /// Returns what is accepted, as Calico accepts it, and without effect here.
+    #[must_use]
+    pub fn ignored(&self) -> Vec<String> {
+        let text = |key: &str| self.raw.expose().get(key).and_then(Value::as_str);
+        let mut ignored = Vec::new();
+        if let Some(mode) = text("mode").filter(|mode| !matches!(*mode, "" | "none")) {
+            ignored
+                .push(format!("`mode` = \"{mode}\" has no effect: pools say their encapsulation"));
+        }
+        if self.runtime.has_port_mappings {
+            ignored.push(
+                "`runtimeConfig.portMappings` has no effect here: declare the capability at a \
+                 `portmap` plugin after this one"
+                    .to_owned(),
+            );
+        }
+        ignored
     }
 
     /// Returns the whole configuration, which may hold secrets.
@@ -276,10 +294,7 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), InvalidConfig> {
             return Err(refuse("dataplane_options.type", kind, "remove `dataplane_options`"));
         }
     }
-    match fields.text("mode")? {
-        None | Some("none") => Ok(()),
-        Some(other) => Err(refuse("mode", other, "remove it and set the pool's encapsulation")),
-    }
+    Ok(())
 }
 
 #[cfg(test)]

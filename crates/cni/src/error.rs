@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::version::{UnsupportedVersion, Version};
 
-/// What kind of error it is, as a number that the runtime may act on.
+/// What kind of error it is, as a number that the runtime may act on; for people docs/cni.md.
 ///
 /// | Code | Meaning | What the runtime or a person should do |
 /// |---|---|---|
@@ -29,6 +29,20 @@ use crate::version::{UnsupportedVersion, Version};
 /// | 105 | a signal ended the call; everything was undone | repeat the call |
 /// | 106 | no address is free | add a pool or free addresses |
 /// | 107 | the requested address is taken or outside every pool | request another |
+/// | 108 | the kubeconfig is missing, unreadable or wrong | look at the named file |
+/// | 109 | the API server does not accept our credentials | have calico-node renew the token; compare the clocks |
+/// | 110 | the API server does not permit what we ask | correct the ClusterRole |
+/// | 111 | the API server does not know Calico's kinds | apply the custom resource definitions |
+/// | 112 | no connection to the API server | look at it and the way to it |
+/// | 113 | the cluster was never set up: no ClusterInformation | start calico-node |
+/// | 114 | the datastore is locked | unlock it |
+/// | 115 | this node was never set up: no file with its name | start calico-node on it |
+/// | 116 | the MTU file is missing or wrong | start calico-node, or set `mtu` |
+/// | 117 | no Node object has this node's name | correct the name |
+/// | 118 | no IP pool may be used for the pod | enable, or add, a pool |
+/// | 119 | this node may not take the addresses that are free | relax the IPAMConfig, or add a pool |
+/// | 120 | the pod is not in the datastore | nothing, if it was deleted |
+/// | 121 | a certificate is not valid at this time | compare the clocks, renew it |
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ErrorCode {
     /// 1.
@@ -69,12 +83,40 @@ pub enum ErrorCode {
     NoFreeAddress,
     /// 107.
     AddressUnavailable,
+    /// 108.
+    Kubeconfig,
+    /// 109.
+    Credentials,
+    /// 110.
+    Forbidden,
+    /// 111.
+    UnknownKind,
+    /// 112.
+    Unreachable,
+    /// 113.
+    NotSetUp,
+    /// 114.
+    Locked,
+    /// 115.
+    NodeNotSetUp,
+    /// 116.
+    MtuFile,
+    /// 117.
+    UnknownNode,
+    /// 118.
+    NoPool,
+    /// 119.
+    NotThisNode,
+    /// 120.
+    UnknownPod,
+    /// 121.
+    Certificate,
     /// A number that another plugin chose.
     Other(u32),
 }
 
 impl ErrorCode {
-    const NAMED: [Self; 19] = [
+    const NAMED: [Self; 33] = [
         Self::IncompatibleVersion,
         Self::UnsupportedField,
         Self::UnknownContainer,
@@ -94,6 +136,20 @@ impl ErrorCode {
         Self::Interrupted,
         Self::NoFreeAddress,
         Self::AddressUnavailable,
+        Self::Kubeconfig,
+        Self::Credentials,
+        Self::Forbidden,
+        Self::UnknownKind,
+        Self::Unreachable,
+        Self::NotSetUp,
+        Self::Locked,
+        Self::NodeNotSetUp,
+        Self::MtuFile,
+        Self::UnknownNode,
+        Self::NoPool,
+        Self::NotThisNode,
+        Self::UnknownPod,
+        Self::Certificate,
     ];
 
     /// Returns the number.
@@ -119,6 +175,20 @@ impl ErrorCode {
             Self::Interrupted => 105,
             Self::NoFreeAddress => 106,
             Self::AddressUnavailable => 107,
+            Self::Kubeconfig => 108,
+            Self::Credentials => 109,
+            Self::Forbidden => 110,
+            Self::UnknownKind => 111,
+            Self::Unreachable => 112,
+            Self::NotSetUp => 113,
+            Self::Locked => 114,
+            Self::NodeNotSetUp => 115,
+            Self::MtuFile => 116,
+            Self::UnknownNode => 117,
+            Self::NoPool => 118,
+            Self::NotThisNode => 119,
+            Self::UnknownPod => 120,
+            Self::Certificate => 121,
             Self::Other(number) => number,
         }
     }
@@ -153,6 +223,29 @@ impl Error {
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
         self.details = details.into();
         self
+    }
+
+    /// Returns this as STATUS says it: no ADD would be served, and existing containers may suffer
+    /// too if there is `trouble`. The details end with the code of the cause, as `code 112`.
+    #[must_use]
+    pub fn unavailable(self, trouble: Option<String>) -> Self {
+        let code = match (&trouble, self.code) {
+            (Some(_), _) | (None, ErrorCode::NotAvailableLimited) => ErrorCode::NotAvailableLimited,
+            (None, _) => ErrorCode::NotAvailable,
+        };
+        let is_cause =
+            !matches!(self.code, ErrorCode::NotAvailable | ErrorCode::NotAvailableLimited);
+        let cause = is_cause.then(|| format!("code {}", self.code.number()));
+        let told = [trouble, Some(self.details), cause];
+        let told: Vec<_> = told.into_iter().flatten().filter(|text| !text.is_empty()).collect();
+        Self { code, message: self.message, details: told.join("; ") }
+    }
+
+    /// Returns the code of what STATUS found, if this is what it said.
+    #[must_use]
+    pub fn cause(&self) -> Option<ErrorCode> {
+        let number = self.details.rsplit("; ").next()?.strip_prefix("code ")?;
+        number.parse().ok().map(|number: u32| number.into())
     }
 
     /// Returns what goes to standard output; `version` is that of the configuration,
@@ -205,6 +298,23 @@ mod tests {
         }
         assert_eq!(ErrorCode::from(11), ErrorCode::TryAgainLater);
         assert_eq!(ErrorCode::from(999), ErrorCode::Other(999));
+    }
+
+    #[test]
+    fn status_tells_the_code_of_the_cause() {
+        let error = Error::new(ErrorCode::UnknownNode, "no node").with_details("why");
+        let told = error.unavailable(None);
+        assert_eq!(
+            told,
+            Error::new(ErrorCode::NotAvailable, "no node").with_details("why; code 117")
+        );
+        assert_eq!(told.cause(), Some(ErrorCode::UnknownNode));
+        // One plugin hands on what another says.
+        assert_eq!(told.clone().unavailable(None), told);
+        let suffering = told.unavailable(Some("calico-node is away".to_owned()));
+        assert_eq!(suffering.code, ErrorCode::NotAvailableLimited);
+        assert_eq!(suffering.details, "calico-node is away; why; code 117");
+        assert_eq!(Error::new(ErrorCode::Io, "x").cause(), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What this node is called in the datastore; both plugins decide it by the same rules.
 //!
 //! The node daemon writes the name into a file and so says that it is ready: until then
-//! a call is answered with [`ErrorCode::TryAgainLater`]. The files are read by the caller.
+//! a call is answered with [`ErrorCode::NodeNotSetUp`]. The files are read by the caller.
 
 use std::io;
 use std::path::Path;
@@ -22,7 +22,7 @@ const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 ///
 /// # Errors
 ///
-/// [`ErrorCode::TryAgainLater`] if the file cannot be read, [`ErrorCode::InvalidConfig`] if
+/// [`ErrorCode::NodeNotSetUp`] if the file cannot be read, [`ErrorCode::InvalidConfig`] if
 /// the name cannot be a node's.
 pub fn decide(
     config: &Nodename,
@@ -31,7 +31,9 @@ pub fn decide(
     let from_file = match read(&config.file) {
         Ok(text) => Some(text).filter(|text| !text.trim().is_empty()),
         Err(error) if config.is_file_optional && error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(not_ready("node name", &config.file, &error)),
+        Err(error) => {
+            return Err(not_ready(ErrorCode::NodeNotSetUp, "node name", &config.file, &error));
+        }
     };
     let named = config.configured.clone().or(from_file).or_else(|| config.hostname.clone());
     let name = match named {
@@ -45,13 +47,13 @@ pub fn decide(
 
 /// Returns the error for a file with the node's `what` that the node daemon should have written.
 #[must_use]
-pub fn not_ready(what: &str, file: &Path, error: &io::Error) -> Error {
+pub fn not_ready(code: ErrorCode, what: &str, file: &Path, error: &io::Error) -> Error {
     let message = format!(
         "the {what} file {} cannot be read: check that the calico/node container is running \
          and has mounted /var/lib/calico/",
         file.display()
     );
-    Error::new(ErrorCode::TryAgainLater, message).with_details(error.to_string())
+    Error::new(code, message).with_details(error.to_string())
 }
 
 fn wrong(config: &Nodename, problem: &str) -> Error {
@@ -117,7 +119,7 @@ mod tests {
         assert_eq!(decide(&config, files(None)).unwrap().as_str(), "a");
         config.is_file_optional = false;
         let error = decide(&config, files(None)).unwrap_err();
-        assert_eq!(error.code, ErrorCode::TryAgainLater);
+        assert_eq!(error.code, ErrorCode::NodeNotSetUp);
         assert_eq!(
             error.message,
             "the node name file /var/lib/calico/nodename cannot be read: check that the \
@@ -130,7 +132,7 @@ mod tests {
     fn a_file_that_exists_but_cannot_be_read_is_never_done_without() {
         let read = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
         let error = decide(&config(Some("a"), None), read).unwrap_err();
-        assert_eq!(error.code, ErrorCode::TryAgainLater);
+        assert_eq!(error.code, ErrorCode::NodeNotSetUp);
     }
 
     #[test]

@@ -25,6 +25,7 @@
 
 mod any;
 mod client;
+mod cni;
 mod config;
 mod credential;
 mod error;

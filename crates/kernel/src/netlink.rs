@@ -9,6 +9,7 @@ mod link;
 mod neigh;
 mod route;
 mod rule;
+mod shape;
 mod transport;
 
 pub use addr::{AddrScope, LinkAddr};
@@ -20,6 +21,7 @@ pub use route::{
     default_metric,
 };
 pub use rule::{MarkMatch, Rule};
+pub use shape::{RateLimit, ifb_name};
 
 use std::sync::Arc;
 

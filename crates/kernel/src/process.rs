@@ -1,6 +1,6 @@
 //! Child processes with limits: so much output, so much time.
 //!
-//! For CNI delegates, which answer on standard output. Only the child itself is
+//! For CNI plugins and the like, which answer on standard output. Only the child itself is
 //! ever killed, by its own number.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use tokio::process::{Child, Command};
 pub struct Program<'a> {
     /// The program's file.
     pub path: &'a Path,
+    /// Its arguments, without its own name.
+    pub arguments: &'a [&'a str],
     /// Its whole environment; nothing of ours is passed on.
     pub environment: &'a BTreeMap<OsString, OsString>,
     /// What it reads from standard input.
@@ -104,6 +106,7 @@ impl Program<'_> {
     pub async fn run(&self) -> Result<Output, Error> {
         let path = || self.path.to_owned();
         let mut child = Command::new(self.path)
+            .args(self.arguments)
             .env_clear()
             .envs(self.environment)
             .stdin(Stdio::piped())
@@ -169,7 +172,16 @@ mod tests {
     async fn run(program: &str, stdin: &[u8], timeout: Duration) -> Result<Output, Error> {
         let environment = BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]);
         let path = Path::new(program);
-        Program { path, environment: &environment, stdin, output_limit: 1000, timeout }.run().await
+        Program {
+            path,
+            arguments: &[],
+            environment: &environment,
+            stdin,
+            output_limit: 1000,
+            timeout,
+        }
+        .run()
+        .await
     }
 
     /// Long enough for any machine; only a fault makes a test wait for it.

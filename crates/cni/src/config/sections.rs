@@ -4,12 +4,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use model::net::MacAddr;
+use serde_json::{Map, Value, json};
 
 use super::{Fields, InvalidConfig, plugin_type_of};
 use crate::secret::Secret;
 
 type Object = Map<String, Value>;
+
+/// Where Calico looks for the server if a configuration has credentials only.
+const DEFAULT_API_ROOT: &str = "https://10.100.0.1:443";
 
 /// `ipam`: which plugin gives out addresses, and which.
 #[derive(Clone, Debug)]
@@ -63,12 +67,16 @@ impl Ipam {
 pub struct Kubernetes {
     /// `kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
-    /// `k8s_api_root`: the server's URL, which overrides the kubeconfig's.
+    /// `k8s_api_root`: the server's URL, if there is no kubeconfig.
     pub api_root: Option<String>,
     /// `node_name`.
     pub node_name: Option<String>,
-    /// `policy.k8s_auth_token`: a bearer token, which overrides the kubeconfig's.
+    /// `policy.k8s_auth_token`: a bearer token, if there is no kubeconfig.
     pub token: Option<Secret<String>>,
+    /// `policy.k8s_certificate_authority`: a file.
+    pub authority: Option<String>,
+    /// `policy.k8s_client_certificate` and `policy.k8s_client_key`: files.
+    pub certificate: Option<(String, String)>,
 }
 
 impl Kubernetes {
@@ -85,21 +93,130 @@ impl Kubernetes {
             api_root: owned(fields.text("k8s_api_root")?.or(of_policy("k8s_api_root")?)),
             node_name: owned(fields.text("node_name")?),
             token: owned(of_policy("k8s_auth_token")?).map(Secret::new),
+            authority: owned(of_policy("k8s_certificate_authority")?),
+            certificate: owned(of_policy("k8s_client_certificate")?)
+                .zip(owned(of_policy("k8s_client_key")?)),
         })
+    }
+
+    /// Does the configuration itself say where the server is or who we are there?
+    #[must_use]
+    pub const fn is_written_out(&self) -> bool {
+        self.api_root.is_some() || self.token.is_some()
+    }
+
+    /// Returns what the configuration itself says, as a kubeconfig.
+    #[must_use]
+    pub fn to_kubeconfig(&self) -> Secret<String> {
+        let (certificate, key) = self.certificate.clone().unzip();
+        let token = self.token.as_ref().map(Secret::expose);
+        let text = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "calico",
+            "clusters": [{"name": "calico", "cluster": {
+                "server": self.api_root.as_deref().unwrap_or(DEFAULT_API_ROOT),
+                "certificate-authority": self.authority,
+            }}],
+            "users": [{"name": "calico", "user": {
+                "token": token, "client-certificate": certificate, "client-key": key,
+            }}],
+            "contexts": [{"name": "calico", "context": {"cluster": "calico", "user": "calico"}}],
+        });
+        Secret::new(text.to_string())
     }
 }
 
 pub(super) fn is_kubernetes(policy: Option<&Fields<'_>>) -> Result<bool, InvalidConfig> {
-    let Some(policy) = policy else { return Ok(false) };
-    match policy.text("type")? {
-        None => Ok(false),
-        Some("k8s") => Ok(true),
-        Some(other) => Err(InvalidConfig::Unsupported {
-            path: "policy.type".to_owned(),
-            value: format!("\"{other}\""),
-            remedy: "use \"k8s\" for pods or remove `policy`".to_owned(),
-        }),
+    let kind = policy.map(|policy| policy.text("type")).transpose()?.flatten();
+    Ok(kind == Some("k8s"))
+}
+
+/// What the runtime says besides, by the capabilities that the configuration declares
+/// (CNI conventions, "Dynamic Plugin specific fields").
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RuntimeConfig {
+    /// `args.cni.ips`, or else `runtimeConfig.ips`: addresses that the container should get.
+    pub addrs: Vec<IpAddr>,
+    /// `runtimeConfig.mac`: the Ethernet address that the container should get.
+    pub mac: Option<MacAddr>,
+    /// `runtimeConfig.ipRanges` says something; it is for IPAM plugins that know ranges.
+    pub has_ranges: bool,
+    /// `runtimeConfig.portMappings` says something; it is for a `portmap` later in the chain.
+    pub has_port_mappings: bool,
+    /// `runtimeConfig.bandwidth`.
+    pub bandwidth: Bandwidth,
+}
+
+/// How fast a container may receive and send.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bandwidth {
+    /// What comes to the container.
+    pub ingress: Option<Rate>,
+    /// What comes from it.
+    pub egress: Option<Rate>,
+}
+
+/// A rate, and how much may go at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rate {
+    /// In bits per second.
+    pub rate: u64,
+    /// In bits.
+    pub burst: u64,
+}
+
+impl RuntimeConfig {
+    pub(super) fn read(fields: &Fields<'_>) -> Result<Self, InvalidConfig> {
+        let addrs = requested_addrs(fields)?;
+        let Some(object) = fields.object("runtimeConfig")? else {
+            return Ok(Self { addrs, ..Self::default() });
+        };
+        let fields = Fields::new("runtimeConfig", object);
+        let mac = fields.text("mac")?.map(|text| {
+            unicast_mac(text)
+                .ok_or_else(|| fields.wrong("mac", "use an address such as 02:00:00:00:00:01"))
+        });
+        let is_full =
+            |key| fields.value(key).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        Ok(Self {
+            addrs,
+            mac: mac.transpose()?,
+            has_ranges: is_full("ipRanges"),
+            has_port_mappings: is_full("portMappings"),
+            bandwidth: Bandwidth::read(fields.object("bandwidth")?)?,
+        })
     }
+}
+
+impl Bandwidth {
+    fn read(object: Option<&Object>) -> Result<Self, InvalidConfig> {
+        let empty = Object::new();
+        let fields = Fields::new("runtimeConfig.bandwidth", object.unwrap_or(&empty));
+        let number = |key| match fields.value(key) {
+            None => Ok(0),
+            Some(value) => value
+                .as_u64()
+                .ok_or_else(|| fields.wrong(key, "use a whole number of bits, not negative")),
+        };
+        let rate = |rate, burst| -> Result<Option<Rate>, InvalidConfig> {
+            let rate = Rate { rate: number(rate)?, burst: number(burst)? };
+            // Runtimes write zeros for what nobody asks for.
+            Ok(Some(rate).filter(|rate| rate.rate > 0))
+        };
+        Ok(Self {
+            ingress: rate("ingressRate", "ingressBurst")?,
+            egress: rate("egressRate", "egressBurst")?,
+        })
+    }
+}
+
+/// Reads an Ethernet address that an interface may have: the kernel gives no link a group
+/// address (IEEE 802: lowest bit of the first byte).
+#[must_use]
+pub fn unicast_mac(text: &str) -> Option<MacAddr> {
+    let mac: MacAddr = text.to_lowercase().replace('-', ":").parse().ok()?;
+    (mac.0[0] & 1 == 0 && mac.0 != [0; 6]).then_some(mac)
 }
 
 /// `nodename…`: what this node is called; the first that says it counts.
@@ -245,7 +362,7 @@ pub(super) fn valid_attachments(
 
 /// Reads the addresses that were asked for; `args` wins over `runtimeConfig`
 /// (CNI conventions).
-pub(super) fn requested_addrs(fields: &Fields<'_>) -> Result<Vec<IpAddr>, InvalidConfig> {
+fn requested_addrs(fields: &Fields<'_>) -> Result<Vec<IpAddr>, InvalidConfig> {
     let args = fields.object("args")?;
     let args = args.map(|args| Fields::new("args", args).object("cni")).transpose()?.flatten();
     let sources = [("args.cni", args), ("runtimeConfig", fields.object("runtimeConfig")?)];

@@ -1,5 +1,7 @@
 //! Configurations that are read, and those that are refused.
 
+use std::net::IpAddr;
+
 use serde_json::json;
 
 use super::*;
@@ -58,9 +60,44 @@ fn unknown_keys_reach_the_delegate() {
 #[test]
 fn arguments_win_over_the_runtimes_values() {
     let keys = r#""args":{"cni":{"ips":["10.0.0.5"]}},"runtimeConfig":{"ips":["10.0.0.6/24"]}"#;
-    let addrs = |keys| parse(keys).unwrap().addrs;
+    let addrs = |keys| parse(keys).unwrap().runtime.addrs;
     assert_eq!(addrs(keys), ["10.0.0.5".parse::<IpAddr>().unwrap()]);
     assert_eq!(addrs(&keys[36..]), ["10.0.0.6".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn the_runtimes_values_are_read() {
+    let keys = r#""runtimeConfig":{"mac":"02-00-00-00-00-0A","ipRanges":[[{"subnet":"10.0.0.0/8"}]],
+        "portMappings":[],"bandwidth":{"ingressRate":1000,"ingressBurst":8000,"egressRate":0}}"#;
+    let runtime = parse(keys).unwrap().runtime;
+    assert_eq!(runtime.mac, Some("02:00:00:00:00:0a".parse().unwrap()));
+    assert!(runtime.has_ranges && !runtime.has_port_mappings);
+    let ingress = Some(Rate { rate: 1000, burst: 8000 });
+    assert_eq!(runtime.bandwidth, Bandwidth { ingress, egress: None });
+}
+
+#[test]
+fn every_key_that_calico_takes_is_taken() {
+    golden::check("config/accepted.txt", |keys| match parse(keys) {
+        Ok(config) => format!("ok {}", config.ignored().join("; ")).trim_end().to_owned(),
+        Err(error) => format!("{} {error}", error.code().number()),
+    });
+}
+
+#[test]
+fn a_configuration_may_do_without_a_kubeconfig() {
+    let policy = format!(
+        r#""policy":{{"k8s_api_root":"https://10.0.0.1","k8s_auth_token":"{CANARY}","k8s_certificate_authority":"/ca"}}"#
+    );
+    let kubernetes = parse(&policy).unwrap().kubernetes;
+    assert!(kubernetes.is_written_out());
+    let text = kubernetes.to_kubeconfig();
+    assert!(!format!("{text:?}").contains(CANARY));
+    let config: Value = serde_json::from_str(text.expose()).unwrap();
+    let cluster = json!({"server": "https://10.0.0.1", "certificate-authority": "/ca"});
+    assert_eq!(config["clusters"][0]["cluster"], cluster);
+    assert_eq!(config["users"][0]["user"]["token"], CANARY);
+    assert!(!parse("").unwrap().kubernetes.is_written_out());
 }
 
 #[test]

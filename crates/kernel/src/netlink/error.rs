@@ -153,6 +153,12 @@ impl Error {
         self.errno() == Some(Errno::EEXIST)
     }
 
+    /// Did the kernel take the request for nonsense? It says so also of what is not there.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.errno() == Some(Errno::EINVAL)
+    }
+
     /// Is the object, or the link it needs, not there?
     #[must_use]
     pub fn is_missing(&self) -> bool {

@@ -18,5 +18,6 @@ mod nftables;
 mod route_table;
 mod routes;
 mod sandbox;
+mod shape;
 mod socket;
 mod tunnels;
