@@ -72,6 +72,17 @@ pub(crate) enum Command {
         #[command(subcommand)]
         task: WireguardTask,
     },
+    /// Remove all that calico-node has made on this node, and restore what it found.
+    ///
+    /// The CNI configuration and plugins are removed by those who installed them.
+    Uninstall {
+        /// Only say what would be removed.
+        #[arg(long)]
+        check: bool,
+        /// Also while pods are attached, which lose their network.
+        #[arg(long)]
+        with_pods: bool,
+    },
     /// Explain what becomes of a connection, and by which rule.
     ///
     /// At both ends and for every address family: the tiers and policies that

@@ -14,7 +14,7 @@ use crate::arguments::{
 };
 use crate::counters::Counters;
 use crate::why::Question;
-use crate::{admin, cni, daemon, health};
+use crate::{admin, cni, daemon, health, uninstall};
 
 /// Does what `arguments` ask for; the program's name comes first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -33,6 +33,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::InstallCni { remove: false }) => in_runtime(cni::install::run()),
         Some(Command::InstallCni { remove: true }) => ended(cni::install::remove()),
         Some(Command::Wireguard { task: WireguardTask::Rotate }) => rotate_keys(),
+        Some(Command::Uninstall { check, with_pods }) => uninstall(check, with_pods),
         Some(Command::Why { from, to, traffic }) => why(&Question { from, to, traffic }),
         None if !probes.is_empty() => probe(&probes),
         None if arguments.shutdown => in_runtime(daemon::announce_shutdown()),
@@ -84,6 +85,11 @@ fn probe(probes: &[Probe]) -> ExitCode {
 #[expect(clippy::print_stdout, reason = "the explanation is this command's result")]
 fn why(question: &Question) -> ExitCode {
     in_runtime(async { daemon::explain(question).await.map(|text| println!("{text}")) })
+}
+
+#[expect(clippy::print_stdout, reason = "what was removed is this command's result")]
+fn uninstall(check: bool, with_pods: bool) -> ExitCode {
+    in_runtime(async { uninstall::run(check, with_pods).await.map(|text| println!("{text}")) })
 }
 
 #[expect(clippy::print_stdout, reason = "the table is this command's result")]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::kernel::netlink::{RouteFilter, Target};
 use calc::Problem;
 use config::value::{Backend, LogSeverity, Switch};
 use config::{FelixConfig, Sources, StartupConfig};
@@ -28,9 +29,12 @@ use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::felix::wireguard::{self, run::Rotation};
+use crate::handover::{self, InForce};
 use crate::startup::{self, Availability, StartedNode};
 use crate::why::Question;
-use crate::{admin, bgp, bird_socket, cni, health, metrics, news, node_status};
+use crate::{
+    admin, as_found, bgp, bird_socket, cni, health, limits, metrics, news, node_status, sync_file,
+};
 
 /// Felix's own settings file.
 const FELIX_FILE: &str = "/etc/calico/felix.cfg";
@@ -96,7 +100,8 @@ pub async fn run() -> Result<(), DaemonError> {
     let (status_sender, status) = watch::channel(Status::default());
     let (policy_status_sender, policy_status) = watch::channel(policy::run::Status::default());
     let (problem_sender, problems) = watch::channel(Vec::new());
-    parts.follow(&client, &started, (&status, &policy_status), speaker.as_ref());
+    let doors = (&client, &netlink);
+    parts.follow(doors, &started, (&status, &policy_status), speaker.as_ref());
     let (wireguard, rotations) = parts.encrypt(&client, &started);
     parts.tell(&client, &started, (&status, &problems, rotations), speaker.as_ref());
     let (bgp_commands, bgp_events, bgp_task) = taken_apart(speaker);
@@ -271,10 +276,7 @@ fn enable_forwarding(felix: &FelixConfig) {
     }
     let v6 = felix.interfaces.ipv6_support.then_some("net/ipv6/conf/all/forwarding");
     for name in std::iter::once("net/ipv4/ip_forward").chain(v6) {
-        if ::kernel::sysctl::read(name).is_ok_and(|value| value == "1") {
-            continue;
-        }
-        if let Err(error) = ::kernel::sysctl::write(name, "1") {
+        if let Err(error) = as_found::set(Path::new(as_found::FILE), name, "1") {
             tracing::error!(%error, "this node does not forward packets of pods; set {name} to 1");
         }
     }
@@ -339,10 +341,14 @@ async fn start_bgp(
         .routes
         .values()
         .any(|route| matches!(route.target, RouteTarget::Via(_) | RouteTarget::Tunnel(..)));
+    // What Calico's BIRD has left forwards as ours would: to its peers it is the same restart.
+    let birds = RouteFilter::of_protocols([takeover::routes::BIRD]);
+    let birds = netlink.routes(&birds).await?;
+    let is_of_bird = birds.iter().any(|route| matches!(route.target, Target::Via(_)));
     let (commands, receiver) = mpsc::channel(16);
     let config = bgp::Config {
         identifier: started.router_id,
-        is_restarting,
+        is_restarting: is_restarting || is_of_bird,
         seed: getrandom::u64().unwrap_or_default(),
     };
     Ok((commands, bgp::spawn(config, receiver)))
@@ -413,10 +419,10 @@ impl Parts {
         self.tasks.spawn(policy::report::Writer { client, owner, reports }.run());
     }
 
-    /// Starts what follows the status of routes and BGP.
+    /// Starts what follows the status of routes and BGP, and what needs no more than the doors.
     fn follow(
         &mut self,
-        client: &Client,
+        (client, netlink): (&Client, &::kernel::Netlink),
         started: &StartedNode,
         (status, policy): (&watch::Receiver<Status>, &watch::Receiver<policy::run::Status>),
         speaker: Option<&RunningSpeaker>,
@@ -425,9 +431,19 @@ impl Parts {
         self.tasks.spawn(health::of_felix(aggregator.clone(), status.clone()));
         self.tasks.spawn(metrics::of_felix(registry.clone(), status.clone()));
         self.tasks.spawn(health::of_policy(aggregator.clone(), policy.clone()));
+        let prefix = started.felix.reporting.endpoint_status_path.clone();
+        self.tasks.spawn(sync_file::run(prefix, status.clone(), policy.clone()));
         self.tasks.spawn(metrics::of_policy(registry.clone(), policy.clone()));
         let name = started.kubernetes_name.clone();
         self.tasks.spawn(health::announce_up(client.clone(), name, status.clone()));
+        let in_force = InForce {
+            routes: status.clone(),
+            policy: policy.clone(),
+            bgp: speaker.map(|(_, handle)| handle.status.clone()),
+        };
+        self.tasks.spawn(handover::run(client.clone(), netlink.clone(), in_force));
+        let (node, prefix) = (started.name.clone(), interface_prefix(&started.felix));
+        self.tasks.spawn(limits::run(client.clone(), netlink.clone(), node, prefix));
         if let Some((_, handle)) = speaker {
             let status = &handle.status;
             self.tasks.spawn(health::of_bgp(aggregator.clone(), status.clone()));

@@ -8,6 +8,7 @@
 
 mod admin;
 mod arguments;
+mod as_found;
 pub mod bgp;
 mod bird_socket;
 pub mod cli;
@@ -15,10 +16,14 @@ mod cni;
 mod counters;
 pub mod daemon;
 mod felix;
+mod handover;
 mod health;
+mod limits;
 mod metrics;
 mod news;
 mod node_status;
 mod schedule;
 pub mod startup;
+mod sync_file;
+mod uninstall;
 mod why;

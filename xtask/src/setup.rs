@@ -41,6 +41,12 @@ const TESTS: &[Tool] = &[
         package: "nftables",
         purpose: "reads back what ours wrote into the kernel",
     },
+    Tool {
+        program: "iptables-legacy-save",
+        package: "iptables",
+        purpose: "plants what Calico and others have in iptables",
+    },
+    Tool { program: "ipset", package: "ipset", purpose: "plants Calico's sets" },
     Tool { program: "ping", package: "iputils-ping", purpose: "asks pods whether they are there" },
     Tool { program: "socat", package: "socat", purpose: "sends frames as a pod that means harm" },
 ];

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("kernel", Layer::Door),
     ("telemetry", Layer::Door),
     ("ledger", Layer::Driver),
+    ("takeover", Layer::Driver),
     ("calicoctl", Layer::Program),
     ("cni-plugin", Layer::Program),
     ("datastore-daemon", Layer::Program),
