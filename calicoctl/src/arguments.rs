@@ -84,6 +84,16 @@ pub enum Command {
         #[command(subcommand)]
         task: Policy,
     },
+    /// What keeps pods of this node from starting or reaching each other; run it on the node, as root.
+    Check(CheckNode),
+    /// What becomes of this node, on which Calico works, when calico-node of this project takes over.
+    Adopt(Adopt),
+    /// This node: run it there, as root.
+    Node {
+        /// What of it.
+        #[command(subcommand)]
+        task: Node,
+    },
     /// The datastore as a whole.
     Datastore {
         /// What of it.
@@ -238,6 +248,58 @@ pub struct Label {
     /// The namespace.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
+}
+
+/// Arguments of `adopt`.
+#[derive(Args, Debug)]
+pub struct Adopt {
+    /// Only look: calico-node does the rest when it starts.
+    #[arg(long, required_unless_present = "remove", conflicts_with = "remove")]
+    pub check: bool,
+    /// Remove what Calico has left in iptables and ipsets, for a calico-node whose image has no
+    /// programs for that; it must be in sync.
+    #[arg(long)]
+    pub remove: bool,
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
+}
+
+/// What to do about this node.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// The BGP sessions of this node.
+    Status {
+        /// How to print it.
+        #[arg(short, long, default_value = "table")]
+        output: Format,
+    },
+    /// Collect what somebody who helps wants to see, without secrets, in an archive.
+    Diags {
+        /// Where Calico's logs are.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/var/log/calico")]
+        log_dir: PathBuf,
+    },
+    /// Whether this kernel has what a node needs.
+    Checksystem {
+        /// The configuration of the kernel, instead of that in /boot.
+        #[arg(short = 'f', long, value_name = "FILE")]
+        kernel_config: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub struct CheckNode {
+    /// Where the container runtime looks for networks.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/etc/cni/net.d")]
+    pub config_dir: PathBuf,
+    /// Where it looks for CNI plugins.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/opt/cni/bin")]
+    pub plugin_dir: PathBuf,
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Format,
 }
 
 /// What to do about policies.
@@ -489,6 +551,14 @@ mod tests {
             "calicoctl ipam forecast --since=earlier.json -o yaml",
             "calicoctl -l panic --context=a ipam show",
             "calicoctl datastore migrate lock",
+            "calicoctl adopt --check",
+            "calicoctl adopt --remove -o json",
+            "calicoctl node status",
+            "calicoctl node diags --log-dir=/var/log/calico",
+            "calicoctl node checksystem --kernel-config=/boot/config",
+            "calicoctl node checksystem -f /boot/config",
+            "calicoctl check",
+            "calicoctl check --config-dir=/etc/cni/net.d --plugin-dir=/opt/cni/bin -o json",
             "calicoctl policy status",
             "calicoctl policy status np/shop/web -o json",
             "calicoctl completion bash",
@@ -503,6 +573,8 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for line in [
             "calicoctl",
+            "calicoctl adopt",
+            "calicoctl adopt --check --remove",
             "calicoctl ipam show --ip=1.2.3",
             "calicoctl ipam show --ip=1.2.3.4 --show-blocks",
             "calicoctl ipam release",

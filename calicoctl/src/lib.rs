@@ -15,11 +15,14 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod adopt;
 pub mod arguments;
+pub mod check;
 pub mod config;
 mod error;
 pub mod ipam;
 pub mod migrate;
+pub mod node;
 pub mod output;
 pub mod policy;
 pub mod resources;

@@ -27,6 +27,8 @@ pub const NAMESPACE: &str = "lab";
 const DAEMON: &str = "calico-node";
 /// The program that works for the whole cluster.
 const CONTROLLERS: &str = "calico-kube-controllers";
+/// Programs that few scenarios need; where one is missing, they say so when they start it.
+const SELDOM: [&str; 2] = [CONTROLLERS, "calicoctl"];
 /// The plugin for published ports, of containernetworking-plugins.
 const PORTMAP: &str = "/usr/lib/cni/portmap";
 /// How long daemons may take until they are ready, on a busy machine.
@@ -381,10 +383,11 @@ fn install_programs(dir: &Path) -> Result<PathBuf, Error> {
         }
         std::fs::copy(&path, bin_dir.join(program)).map_err(Error::file(&path))?;
     }
-    // Few scenarios need it; where it is missing, they say so when they start it.
-    let path = from.join(CONTROLLERS);
-    if path.exists() {
-        std::fs::copy(&path, bin_dir.join(CONTROLLERS)).map_err(Error::file(&path))?;
+    for program in SELDOM {
+        let path = from.join(program);
+        if path.exists() {
+            std::fs::copy(&path, bin_dir.join(program)).map_err(Error::file(&path))?;
+        }
     }
     Ok(bin_dir)
 }

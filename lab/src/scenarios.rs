@@ -31,6 +31,8 @@ mod holes;
 mod ipam;
 #[path = "../scenarios/kubelets.rs"]
 mod kubelets;
+#[path = "../scenarios/node_faults.rs"]
+mod node_faults;
 #[path = "../scenarios/objects.rs"]
 mod objects;
 #[path = "../scenarios/peers.rs"]
@@ -49,6 +51,8 @@ mod policy_status;
 mod policy_strangers;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
+#[path = "../scenarios/takeover.rs"]
+mod takeover;
 #[path = "../scenarios/wireguard.rs"]
 mod wireguard;
 
@@ -78,6 +82,9 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("del-leaves-nothing", churn::nothing_is_left, BOTH),
     ("pods-talk-without-api-server", faults::api_server_stopped, BOTH),
     ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
+    ("planted-faults-are-named", node_faults::are_named, BOTH),
+    ("calico-is-replaced-and-comes-back", takeover::of_calico, EMBEDDED),
+    ("uninstall-leaves-the-node-as-found", takeover::uninstalled, EMBEDDED),
     ("lost-addresses-are-released", ipam::lost_addresses, BOTH),
     ("live-addresses-are-kept", ipam::live_addresses, BOTH),
     ("churn-leaves-no-address", ipam::churn, BOTH),

@@ -190,6 +190,7 @@ mod tests {
             is_loopback: false,
             kind: Some(kind.to_owned()),
             peer: None,
+            vxlan: None,
         }
     }
 

@@ -170,6 +170,7 @@ mod tests {
             is_loopback: false,
             kind: None,
             peer: None,
+            vxlan: None,
         };
         let all = ["eth0", "cali123", "bw-i123", "vxlan.calico", "tunl0", "vxlan.other", "docker0"];
         let plan = plan(all.map(link).into(), [Family::V4].into());
