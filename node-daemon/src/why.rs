@@ -135,11 +135,9 @@ async fn inputs(client: &Client, node: NodeName) -> Result<Inputs, Error> {
     all.read(border::policies::<api::GlobalNetworkPolicy>(PolicyKind::Global)).await?;
     all.read(border::policies::<NetworkPolicy>(PolicyKind::Kubernetes)).await?;
     let cluster_policies = border::policies::<ClusterNetworkPolicy>(PolicyKind::KubernetesCluster);
-    match all.read(cluster_policies).await {
-        // A cluster may be without the kind.
-        Ok(()) | Err(Error::UnknownKind { .. }) => {}
-        Err(error) => return Err(error),
-    }
+    all.read_if_known(cluster_policies).await?;
+    all.read_if_known(border::workload_endpoint).await?;
+    all.read_if_known(border::profile).await?;
     all.read(border::namespace).await?;
     all.read(border::service_account).await?;
     all.read(border::tier).await?;
@@ -156,6 +154,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Reads a kind that a cluster may be without.
+    async fn read_if_known<T: Object>(
+        &mut self,
+        read: impl Fn(&ObjectKey, Option<&T>) -> Heard,
+    ) -> Result<(), Error> {
+        match self.read(read).await {
+            Ok(()) | Err(Error::UnknownKind { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn read<T: Object>(
         &mut self,
         read: impl Fn(&ObjectKey, Option<&T>) -> Heard,

@@ -1,13 +1,13 @@
 //! The definitions of all kinds (`apiextensions.k8s.io/v1`), made from their types.
 //!
-//! `manifests/crds` holds them as files; a test compares the two.
+//! `manifests/crds` and `manifests/docker/crds` hold them as files; a test compares the two.
 
 use serde_json::{Value, json};
 
 use crate::Kind;
 use crate::wire::object;
 
-/// Returns the `CustomResourceDefinition` of every kind, in the order of their plurals.
+/// Returns the `CustomResourceDefinition` of every kind of Calico's, in the order of their plurals.
 #[must_use]
 pub fn definitions() -> Vec<Value> {
     let mut all = vec![
@@ -36,6 +36,12 @@ pub fn definitions() -> Vec<Value> {
     ];
     all.sort_by_key(|definition| definition.pointer("/metadata/name").map(Value::to_string));
     all
+}
+
+/// Returns those of the kinds for workloads that are no pods, which clusters may be without (ADR 7).
+#[must_use]
+pub fn definitions_for_docker() -> Vec<Value> {
+    vec![definition::<crate::ProfileSpec>(), definition::<crate::WorkloadEndpointSpec>()]
 }
 
 /// Returns the definition of one kind.

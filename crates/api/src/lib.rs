@@ -27,11 +27,13 @@ mod object;
 mod policy;
 pub mod policy_report;
 mod pool;
+mod profile;
 pub mod qos;
 mod tier;
 mod time;
 pub mod v3;
 mod wire;
+mod workload_endpoint;
 
 pub use bgp::{
     BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterSpec, BgpPeer, BgpPeerSpec,
@@ -70,6 +72,10 @@ pub use policy::{
     StagedNetworkPolicySpec,
 };
 pub use pool::{IpPool, IpPoolSpec};
+pub use profile::{Profile, ProfileSpec, is_reserved_profile, profile};
 pub use tier::{Tier, TierSpec};
 pub use time::{go_time, span as duration};
 pub use wire::Decimal;
+pub use workload_endpoint::{
+    LIBNETWORK, WorkloadEndpoint, WorkloadEndpointSpec, WorkloadPortSpec, workload_id,
+};

@@ -287,6 +287,14 @@ fn rules_of(
     rules.iter().enumerate().map(&mut read).collect()
 }
 
+/// Reads the rules of a direction of a profile; one that cannot be read denies everything.
+pub(crate) fn profile_rules(field: &str, rules: Option<&[RuleSpec]>) -> (Vec<Rule>, Vec<Fault>) {
+    let mut salvage = Salvage::default();
+    let rules = rules_of(field, rules.unwrap_or_default(), (None, Stage::Normal), &mut salvage);
+    let rules = salvage.rules(rules);
+    (rules, salvage.into_faults())
+}
+
 /// Returns the whole selector of the endpoints that a policy applies to.
 fn applies_to(parts: &Parts<'_>, namespace: Option<&str>, salvage: &mut Salvage) -> Selector {
     let own = salvage.condition(parse_some("selector", parts.selector));

@@ -24,10 +24,19 @@ fn manifests() -> PathBuf {
 
 #[test]
 fn crds_are_those_of_the_types() {
-    let directory = manifests().join("crds");
     let definitions = api::crd::definitions();
+    assert_eq!(definitions.len(), 22);
+    compare(&manifests().join("crds"), &definitions);
+}
+
+#[test]
+fn crds_for_docker_are_those_of_the_types() {
+    compare(&manifests().join("docker/crds"), &api::crd::definitions_for_docker());
+}
+
+fn compare(directory: &Path, definitions: &[Value]) {
     let mut names = Vec::new();
-    for definition in &definitions {
+    for definition in definitions {
         let name = definition["metadata"]["name"].as_str().unwrap();
         let path = directory.join(format!("{name}.yaml"));
         let actual = format!("{HEADER}{}", serde_saphyr::to_string(definition).unwrap());
@@ -40,8 +49,7 @@ fn crds_are_those_of_the_types() {
         assert_eq!(&read, definition, "{} is read as it was written", path.display());
         names.push(format!("{name}.yaml"));
     }
-    assert_eq!(names.len(), 22);
-    let files = fs::read_dir(&directory).unwrap();
+    let files = fs::read_dir(directory).unwrap();
     let mut files: Vec<_> =
         files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
@@ -63,7 +71,8 @@ fn every_object_in_a_spec_keeps_unknown_fields() {
             check(items, &format!("{path}[]"));
         }
     }
-    for definition in api::crd::definitions() {
+    let calicos = api::crd::definitions().into_iter();
+    for definition in calicos.chain(api::crd::definitions_for_docker()) {
         let name = definition["metadata"]["name"].as_str().unwrap();
         let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         check(&schema["properties"]["spec"], &format!("{name} spec"));

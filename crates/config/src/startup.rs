@@ -67,6 +67,9 @@ group! {
         hostname: Option<String> = None, Variable("HOSTNAME"), Used;
         /// The name of the Kubernetes Node, where it differs from NODENAME.
         kubernetes_node: Option<NodeName> = None, Variable("CALICO_K8S_NODE_REF"), Used;
+        /// Whether the Node is made if there is none: for hosts without a kubelet, such as those
+        /// of Docker.
+        is_created: bool = false, Variable("CALICO_CREATE_NODE"), Used;
         /// The node's IPv4 address; not set keeps the one it has, and detects one if it has none.
         ipv4: Option<AddressSource> = None, Variable("IP"), Used;
         /// The node's IPv6 address; not set keeps the one it has.

@@ -23,6 +23,10 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// The longest wait, so that a node is current within ten seconds after an outage.
 const LAST_DELAY: Duration = Duration::from_secs(8);
 
+/// The longest wait for a kind that the server does not know: nobody waits for one that may never
+/// come, and a thousand nodes ask for it.
+const UNKNOWN_DELAY: Duration = Duration::from_secs(120);
+
 /// How long the server keeps one watch open before it is resumed. The watcher gives up on one
 /// that is silent for longer than this.
 const WATCH_SECONDS: u32 = 290;
@@ -141,7 +145,9 @@ impl<T: Object> Watch<T> {
             tracing::debug!(%error, "listing again");
             return None;
         }
-        let delay = error.retry_after().unwrap_or_default().max(backoff(self.failures));
+        let is_unknown = matches!(error, Error::UnknownKind { .. });
+        let longest = if is_unknown { UNKNOWN_DELAY } else { LAST_DELAY };
+        let delay = error.retry_after().unwrap_or_default().max(backoff(self.failures, longest));
         self.delay = Some(delay);
         Some(WatchEvent::Failed(error))
     }
@@ -204,9 +210,9 @@ impl Gate {
 }
 
 /// Returns the wait after so many failures in a row: doubling, half of it at random.
-fn backoff(failures: u32) -> Duration {
+fn backoff(failures: u32, last: Duration) -> Duration {
     let doublings = failures.saturating_sub(1).min(10);
-    let longest = FIRST_DELAY.saturating_mul(1_u32 << doublings).min(LAST_DELAY);
+    let longest = FIRST_DELAY.saturating_mul(1_u32 << doublings).min(last);
     let half = longest.mul_f64(0.5);
     half.saturating_add(half.mul_f64(random_fraction()))
 }
@@ -225,8 +231,9 @@ mod tests {
         for (failures, longest) in [(1, 200), (2, 400), (3, 800), (6, 6400), (7, 8000), (99, 8000)]
         {
             let longest = Duration::from_millis(longest);
-            let delay = backoff(failures);
+            let delay = backoff(failures, LAST_DELAY);
             assert!(delay >= longest / 2 && delay <= longest, "{failures}: {delay:?}");
         }
+        assert!(backoff(99, UNKNOWN_DELAY) >= UNKNOWN_DELAY / 2);
     }
 }

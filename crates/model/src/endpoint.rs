@@ -1,4 +1,4 @@
-//! Workload endpoints: the attachments of pods.
+//! Workload endpoints: the attachments of pods, and of containers without Kubernetes.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,11 @@ use crate::Labels;
 use crate::id::{NamespacedName, NodeName};
 use crate::net::{Cidr, IfName, MacAddr};
 
-/// A pod's attachment to the network, from the Kubernetes Pod.
+/// A pod's attachment to the network, from the Kubernetes Pod; or that of a container which is
+/// no pod's, from an object of its own.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WorkloadEndpoint {
-    /// The pod.
+    /// The pod; of what is no pod, the object, with a name that no pod can have.
     pub pod: NamespacedName,
     /// Where it runs.
     pub node: NodeName,
@@ -25,7 +26,8 @@ pub struct WorkloadEndpoint {
     pub container_id: Option<String>,
     /// Its labels, with those that Calico adds.
     pub labels: Labels,
-    /// The profiles that apply to it, first one first: `kns.<namespace>`, `ksa.<namespace>.<account>`.
+    /// The profiles that apply to it, first one first: `kns.<namespace>`,
+    /// `ksa.<namespace>.<account>`; of a container, that of its network.
     pub profiles: Vec<String>,
     /// Its named ports.
     pub ports: Vec<NamedPort>,

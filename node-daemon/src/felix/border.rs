@@ -9,6 +9,7 @@ use datastore::ObjectKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use model::desired::Password;
+use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
 use model::peer::BgpConfiguration;
 use model::policy::{PolicyId, PolicyKind};
@@ -101,6 +102,34 @@ pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> 
         policy: Some(PolicyEvent::Change(for_policy)),
         ..Heard::routes(Change::Endpoint(name_of(key), endpoint))
     }
+}
+
+/// What is no pod is routed and judged like one.
+pub(crate) fn workload_endpoint(key: &ObjectKey, object: Option<&api::WorkloadEndpoint>) -> Heard {
+    let endpoint: Option<WorkloadEndpoint> = object.and_then(|object| accepted(object.try_into()));
+    let endpoint = endpoint.map(Arc::new);
+    let id = api::workload_id(key.namespace.as_deref().unwrap_or_default(), &key.name);
+    let for_policy = calc::policy::Change::Workload(id.clone(), endpoint.clone());
+    Heard {
+        policy: Some(PolicyEvent::Change(for_policy)),
+        ..Heard::routes(Change::Endpoint(id, endpoint))
+    }
+}
+
+/// Profiles that Calico makes of namespaces and accounts are nobody else's to write.
+pub(crate) fn profile(key: &ObjectKey, object: Option<&api::Profile>) -> Heard {
+    if api::is_reserved_profile(&key.name) {
+        tracing::warn!(profile = %key.name, "object ignored: its name is kept for Kubernetes");
+        return Heard::default();
+    }
+    let read = |object: &api::Profile| {
+        let (profile, faults) = api::profile(object);
+        for fault in faults {
+            tracing::warn!(error = %fault, "profile is not read as a whole: what is left denies");
+        }
+        Arc::new(profile)
+    };
+    Heard::policy(calc::policy::Change::Profile(key.name.clone(), object.map(read)))
 }
 
 /// The object named `default` is the cluster's, `node.<name>` that of one node.

@@ -105,13 +105,17 @@ pub(crate) enum Kind {
     Services,
     /// Secrets that passwords of peers lie in.
     Secrets,
+    /// `WorkloadEndpoint`: what is attached and is no pod.
+    WorkloadEndpoints,
+    /// `Profile`: what those endpoints inherit.
+    Profiles,
 }
 
 impl Kind {
     /// What must be in sync before routes are changed.
     ///
     /// Besides, what [`Demand`] asks for must be known once.
-    pub(crate) const ROUTES: [Self; 9] = [
+    pub(crate) const ROUTES: [Self; 10] = [
         Self::Nodes,
         Self::Pools,
         Self::Affinities,
@@ -121,10 +125,11 @@ impl Kind {
         Self::BgpFilters,
         Self::FelixConfigurations,
         Self::EndpointSlices,
+        Self::WorkloadEndpoints,
     ];
 
     /// What must be in sync before policy is changed.
-    pub(crate) const POLICY: [Self; 19] = [
+    pub(crate) const POLICY: [Self; 21] = [
         Self::Nodes,
         Self::Pools,
         Self::BgpConfigurations,
@@ -144,6 +149,8 @@ impl Kind {
         Self::GlobalNetworkSets,
         Self::HostEndpoints,
         Self::EndpointSlices,
+        Self::WorkloadEndpoints,
+        Self::Profiles,
     ];
 
     /// The kinds of policies.
@@ -174,7 +181,16 @@ impl Kind {
                 | Self::StagedPolicies
                 | Self::StagedGlobalPolicies
                 | Self::StagedKubernetesPolicies
+                | Self::WorkloadEndpoints
+                | Self::Profiles
         )
+    }
+
+    /// Is it a kind that clusters without Docker have neither definitions nor rights for (ADR 7)?
+    ///
+    /// Who may not see such endpoints lets none of their packets pass.
+    pub(crate) const fn is_of_docker(self) -> bool {
+        matches!(self, Self::WorkloadEndpoints | Self::Profiles)
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) fn all(
     watches.start(Kind::GlobalNetworkSets, &everything, global_sets);
     watches.start(Kind::HostEndpoints, &everything, border::host_endpoint);
     watches.start(Kind::EndpointSlices, &everything, border::endpoint_slice);
+    watches.start(Kind::WorkloadEndpoints, &everything, border::workload_endpoint);
+    watches.start(Kind::Profiles, &everything, border::profile);
     watches.tasks
 }
 
@@ -151,13 +153,18 @@ impl Listeners {
 
 /// Does the server say that there is nothing of the kind, as it does not know it?
 fn is_none<T>(kind: Kind, event: &WatchEvent<T>) -> bool {
-    let is_unknown = matches!(event, WatchEvent::Failed(datastore::Error::UnknownKind { .. }));
-    is_unknown && kind.is_optional()
+    let WatchEvent::Failed(error) = event else { return false };
+    let is_unknown = matches!(error, datastore::Error::UnknownKind { .. });
+    let is_forbidden = matches!(error, datastore::Error::Forbidden { .. });
+    (is_unknown && kind.is_optional()) || (is_forbidden && kind.is_of_docker())
 }
 
 /// Logs what is wrong with the server or an object; what is known stays in force meanwhile.
 pub(super) fn report<T>(kind: Kind, event: &WatchEvent<T>) {
     match event {
+        WatchEvent::Failed(_) if is_none(kind, event) => {
+            tracing::debug!(?kind, "the cluster is without this kind");
+        }
         WatchEvent::Failed(error) => {
             tracing::warn!(?kind, %error, "watch failed and will be retried");
         }

@@ -4,6 +4,9 @@ use api::{
     CALICO_VERSION, ClusterInformation, ClusterInformationSpec, FelixConfiguration,
     FelixConfigurationSpec, Tier, TierSpec,
 };
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use model::id::NodeName;
 use model::net::Cidr;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -77,6 +80,18 @@ pub(crate) fn tiers() -> [Tier; 3] {
         tier("default", 1_000_000.0, "Deny"),
         tier("kube-baseline", 10_000_000.0, "Pass"),
     ]
+}
+
+/// Returns the Node of a machine without a kubelet, with the labels that a kubelet would give it.
+pub(crate) fn node(name: &NodeName) -> Node {
+    let labels = [("kubernetes.io/hostname", name.as_str()), ("kubernetes.io/os", "linux")];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let metadata = ObjectMeta {
+        name: Some(name.to_string()),
+        labels: Some(labels.into()),
+        ..ObjectMeta::default()
+    };
+    Node { metadata, ..Node::default() }
 }
 
 /// Returns Felix's settings for all nodes, as Calico creates them.

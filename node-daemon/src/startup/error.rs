@@ -24,7 +24,7 @@ pub enum StartupError {
     /// Kubernetes knows no node of this name.
     #[error(
         "Kubernetes has no Node {name}; start the kubelet, or set NODENAME to the name that \
-         `kubectl get nodes` shows"
+         `kubectl get nodes` shows, or CALICO_CREATE_NODE=true where there is no kubelet"
     )]
     NoNode {
         /// The name.

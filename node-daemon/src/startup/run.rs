@@ -90,7 +90,11 @@ async fn attempt(inputs: &Inputs<'_>, name: &NodeName) -> Result<StartedNode, St
         Stored::read(inputs.client, kubernetes_name.as_str()),
         Host::read(inputs.netlink)
     );
-    let (stored, host) = (stored?, host?);
+    let (mut stored, host) = (stored?, host?);
+    if stored.node.is_none() && startup.node.is_created {
+        let made = create_or_take(inputs.client, cluster::node(kubernetes_name)).await?;
+        stored.node = Some(made);
+    }
     let object = stored.node.as_ref();
     let object = object.ok_or_else(|| StartupError::NoNode { name: kubernetes_name.clone() })?;
 

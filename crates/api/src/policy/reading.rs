@@ -131,6 +131,11 @@ impl Salvage {
         if self.closed.is_some() { Vec::new() } else { rules }
     }
 
+    /// Returns what is wrong.
+    pub(crate) fn into_faults(self) -> Vec<Fault> {
+        self.faults
+    }
+
     /// Returns the policy with what is wrong with it; `whose` says of which object that is.
     pub(crate) fn reading(self, policy: Policy, whose: impl Fn(Fault) -> Invalid) -> Reading {
         Reading { policy, faults: self.faults.into_iter().map(whose).collect() }
