@@ -14,6 +14,7 @@
 //!
 //! The benchmark `policy` has a cluster of the same kind with thousands of pods and policies.
 //! The benchmark `ipam` measures the library of calico-ipam against a control plane alone.
+//! The benchmark `docker` runs containers in a lab of its own.
 //! The benchmark `datastore` (starts, writes, watches, lists) runs on the control planes alone.
 //!
 //! Nothing of a benchmark is left when it ends, however it ends.
@@ -25,6 +26,7 @@ mod cni;
 mod cpu;
 mod daemon;
 mod datastore;
+mod docker;
 mod ipam;
 mod isolation;
 mod load;
@@ -59,6 +61,28 @@ enum Benchmark {
     Bgp(bgp::Arguments),
     /// What policy costs: at the start, at changes, and in new connections.
     Policy(ProgramArguments),
+    /// Containers of Docker on our network, and on Docker's own.
+    Docker {
+        /// Measure less, to see whether it works.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The inside of the lab that the benchmark `docker` makes; it runs this itself.
+    #[command(hide = true)]
+    Inside {
+        dir: PathBuf,
+        /// `docker-rounds`.
+        what: String,
+        rounds: usize,
+    },
+    /// The inside of a node of that lab.
+    #[command(hide = true)]
+    Agent {
+        name: String,
+        dir: PathBuf,
+        #[arg(long)]
+        kind: lab::agent::Kind,
+    },
     /// Speaks BGP as a file says; the benchmark `bgp` runs this itself.
     #[command(hide = true)]
     Speaker {
@@ -127,6 +151,11 @@ fn main() -> ExitCode {
             ipam::run(arguments.only.unwrap_or(Kind::Kubernetes), extent)
         }
         Benchmark::Datastore(arguments) => arguments.run(),
+        Benchmark::Docker { quick } => docker::run(quick),
+        Benchmark::Inside { dir, rounds, .. } => docker::measure(&dir, rounds),
+        Benchmark::Agent { name, dir, kind } => {
+            lab::agent::run(&name, &dir, kind).map(|()| ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("benchmarks: {error}");

@@ -190,6 +190,10 @@ impl Agent {
             Traffic::Serve { container, ports } => {
                 self.runtime.serve(&container, &ports).map(|()| Answer::Done)
             }
+            Traffic::Silence { container } => {
+                self.runtime.silence(&container);
+                Ok(Answer::Done)
+            }
             Traffic::Try { trials, within_ms } => {
                 let within = Duration::from_millis(within_ms);
                 self.runtime.attempt(&trials, within).map(Answer::Tried)

@@ -28,7 +28,7 @@ const DAEMON: &str = "calico-node";
 /// The program that works for the whole cluster.
 const CONTROLLERS: &str = "calico-kube-controllers";
 /// Programs that few scenarios need; where one is missing, they say so when they start it.
-const SELDOM: [&str; 2] = [CONTROLLERS, "calicoctl"];
+const SELDOM: [&str; 3] = [CONTROLLERS, "calicoctl", "calico-docker"];
 /// The plugin for published ports, of containernetworking-plugins.
 const PORTMAP: &str = "/usr/lib/cni/portmap";
 /// How long daemons may take until they are ready, on a busy machine.
@@ -184,6 +184,15 @@ impl Cluster {
     ///
     /// [`Error`] if it cannot be started.
     pub fn start_daemon(&self, node: &Node) -> Result<(), Error> {
+        self.start_daemon_with(node, &[])
+    }
+
+    /// Starts calico-node with more settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it cannot be started.
+    pub fn start_daemon_with(&self, node: &Node, more: &[(&str, &str)]) -> Result<(), Error> {
         let kubeconfig = self.control_plane.kubeconfig(Identity::Node);
         let mut env: BTreeMap<&str, &str> = BTreeMap::from([
             ("NODENAME", node.name.as_str()),
@@ -210,8 +219,9 @@ impl Cluster {
                 ("FELIX_IPV6SUPPORT", "true"),
             ]);
         }
+        let env = env.into_iter().chain(more.iter().copied());
         let mut env: BTreeMap<String, String> =
-            env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            env.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         env.insert("KUBECONFIG".to_owned(), kubeconfig.to_string_lossy().into_owned());
         node.start_program(DAEMON, &[&self.program(DAEMON)], &env)
     }

@@ -78,6 +78,8 @@ pub enum Identity {
     CniPlugin,
     /// The service account of `calico-kube-controllers`.
     KubeControllers,
+    /// The service account of `calico-docker`.
+    Docker,
 }
 
 /// A running control plane; dropping it stops it.
@@ -154,6 +156,7 @@ impl Identity {
             Self::Node => "calico-node",
             Self::CniPlugin => "calico-cni-plugin",
             Self::KubeControllers => "calico-kube-controllers",
+            Self::Docker => "calico-docker",
         }
     }
 }
@@ -198,6 +201,19 @@ impl ControlPlane {
             self.settings.write_kubeconfig(identity.name(), &token)?;
         }
         Ok(())
+    }
+
+    /// Applies what hosts with Docker need besides, and makes the plugin's kubeconfig.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of the first object that is refused.
+    pub fn install_docker(&self) -> Result<(), Error> {
+        let api = self.api()?;
+        api.apply_file(&root().join("manifests/docker"))?;
+        api.wait_established()?;
+        let token = api.create_token("kube-system", Identity::Docker.name())?;
+        self.settings.write_kubeconfig(Identity::Docker.name(), &token)
     }
 
     /// Returns the API, as administrator.

@@ -1,6 +1,7 @@
 //! The demonstration: a cluster comes up, pods get addresses, everyone reaches everyone.
 
 pub mod bgp;
+pub mod docker;
 pub mod ipam;
 pub mod policy;
 
@@ -43,6 +44,8 @@ pub enum Subject {
     Ipam,
     /// A rack with switches, route reflectors, and a Service reached over several paths.
     Bgp,
+    /// Containers of Docker on two hosts without Kubernetes.
+    Docker,
 }
 
 /// What becomes of the lab when all has been shown.

@@ -27,6 +27,7 @@ mod cgroups;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
+pub mod docker;
 mod error;
 mod fabric;
 pub mod frames;

@@ -134,7 +134,7 @@ struct ClusterArguments {
 struct DemoArguments {
     #[command(flatten)]
     on: On,
-    /// What to show; those of policy, ipam and bgp have their own nodes and pods.
+    /// What to show; those of policy, ipam, bgp and docker have their own nodes and pods.
     #[arg(long, default_value = "reachability")]
     scenario: Subject,
     /// How many nodes.
@@ -213,6 +213,9 @@ fn run_inside(dir: &Path, task: &InsideTask) -> Result<u8, Error> {
                 }
                 Subject::Ipam => demo::ipam::run(&mut inside, show.control_plane, show.afterwards),
                 Subject::Bgp => demo::bgp::run(&mut inside, show.control_plane, show.afterwards),
+                Subject::Docker => {
+                    demo::docker::run(&mut inside, show.control_plane, show.afterwards)
+                }
             }
             .map(|()| 0)
         }

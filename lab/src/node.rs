@@ -234,6 +234,15 @@ impl Node {
         self.traffic(Traffic::Serve { container, ports }).map(drop)
     }
 
+    /// Has a pod answer no more, as it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::call`].
+    pub fn silence(&self, container: &str) -> Result<(), Error> {
+        self.traffic(Traffic::Silence { container: container.to_owned() }).map(drop)
+    }
+
     /// Makes a pod's network namespace before it is attached.
     ///
     /// # Errors

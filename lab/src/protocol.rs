@@ -84,6 +84,11 @@ pub enum Traffic {
         /// The ports.
         ports: Vec<u16>,
     },
+    /// Have a pod answer no more, as it is gone.
+    Silence {
+        /// The container id of the pod.
+        container: String,
+    },
     /// Knock all the time from a pod at another, which should not answer.
     StartKnocking {
         /// The container id of the pod.

@@ -47,6 +47,29 @@ pub fn desired(cluster: &Cluster, node: &Node) -> Result<BTreeSet<Line>, Error> 
             lines.insert(format!("{} dev {veth}", host_cidr(addr)));
         }
     }
+    lines.extend(to_containers(cluster, node)?);
+    Ok(lines)
+}
+
+/// Returns the routes to the containers of a host; most clusters do not know any.
+fn to_containers(cluster: &Cluster, node: &Node) -> Result<Vec<Line>, Error> {
+    let path = "/apis/crd.projectcalico.org/v1/workloadendpoints";
+    let answer = cluster.api.send(crate::rest::Request::get(path))?;
+    if answer.status == 404 {
+        return Ok(Vec::new());
+    }
+    let list = answer.success()?;
+    let mut lines = Vec::new();
+    for object in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+        let text = |field: &str| object.pointer(field).and_then(Value::as_str).unwrap_or_default();
+        if text("/spec/node") != node.name {
+            continue;
+        }
+        let nets = object.pointer("/spec/ipNetworks").and_then(Value::as_array);
+        for net in nets.into_iter().flatten().filter_map(Value::as_str) {
+            lines.push(format!("{net} dev {}", text("/spec/interfaceName")));
+        }
+    }
     Ok(lines)
 }
 

@@ -23,6 +23,8 @@ mod bgp_troubles;
 mod churn;
 #[path = "../scenarios/connections.rs"]
 mod connections;
+#[path = "../scenarios/docker.rs"]
+mod docker;
 #[path = "../scenarios/faults.rs"]
 mod faults;
 #[path = "../scenarios/holes.rs"]
@@ -120,6 +122,11 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("freed-addresses-have-no-connections", connections::freed_are_forgotten, EMBEDDED),
     ("first-packets-are-under-policy", policy_faults::first_packets, EMBEDDED),
     ("a-clusters-life", kubelets::a_clusters_life, KUBERNETES),
+    ("containers-reach-each-other", docker::reach, EMBEDDED),
+    ("containers-outlive-every-program", docker::kills, EMBEDDED),
+    ("containers-leave-no-address", docker::churn, EMBEDDED),
+    ("networks-of-docker", docker::networks, EMBEDDED),
+    ("docker-without-a-datastore", docker::datastore_down, EMBEDDED),
 ];
 
 /// Those that need what many kernels lack: `cargo xtask` boots one for them.

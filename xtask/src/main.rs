@@ -30,7 +30,8 @@ struct Arguments {
 enum Task {
     /// Bring up nodes and pods on this machine and show that every pod reaches every other.
     Demo {
-        /// Arguments of the demo: `--scenario policy`, `ipam` or `bgp`, `--nodes N --pods M`,
+        /// Arguments of the demo: `--scenario policy`, `ipam`, `bgp` or `docker`,
+        /// `--nodes N --pods M`,
         /// `--datastore embedded|kubernetes --keep`;
         /// `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -89,6 +90,8 @@ enum Benchmark {
     Policy,
     /// Our BGP speaker beside BIRD, FRR and GoBGP.
     Bgp,
+    /// Containers of Docker on our network beside Docker's own bridge.
+    Docker,
 }
 
 impl Benchmark {
@@ -99,6 +102,7 @@ impl Benchmark {
             Self::Ipam => "ipam",
             Self::Policy => "policy",
             Self::Bgp => "bgp",
+            Self::Docker => "docker",
         }
     }
 
@@ -108,6 +112,13 @@ impl Benchmark {
             Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
             Self::Datastore | Self::Ipam => &["datastore-daemon"],
             Self::Policy => &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"],
+            Self::Docker => &[
+                "cni-plugin",
+                "ipam-plugin",
+                "libnetwork-plugin",
+                "node-daemon",
+                "datastore-daemon",
+            ],
             // The benchmark has the speaker and calico-node's shell around it in itself.
             Self::Bgp => &[],
         }
@@ -128,6 +139,9 @@ fn run(task: Task) -> Result<(), Failure> {
     let house = House::new();
     match task {
         Task::Demo { arguments } => {
+            if arguments.iter().any(|word| word == "docker" || word == "--scenario=docker") {
+                setup::for_docker()?;
+            }
             setup::for_demo(&house, ControlPlane::of(&arguments))?;
             house.lab().arg("demo").args(arguments).run()
         }
@@ -140,6 +154,10 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Bench { name, arguments } => {
             match name {
                 Benchmark::Bgp => setup::for_bgp_bench(&house)?,
+                Benchmark::Docker => {
+                    setup::for_docker()?;
+                    setup::for_bench(&house, name.programs())?;
+                }
                 Benchmark::Cni | Benchmark::Datastore | Benchmark::Ipam | Benchmark::Policy => {
                     setup::for_bench(&house, name.programs())?;
                 }

@@ -79,6 +79,13 @@ const MACHINES: &[Tool] = &[
 const IMAGE: &[Tool] =
     &[Tool { program: "musl-gcc", package: "musl-tools", purpose: "compiles for musl" }];
 
+/// What hosts with Docker are made of.
+const DOCKER: &[Tool] = &[
+    Tool { program: "dockerd", package: "docker.io", purpose: "runs containers, in labs" },
+    Tool { program: "iptables", package: "iptables", purpose: "publishes ports of containers" },
+    Tool { program: "/bin/busybox", package: "busybox-static", purpose: "is their only image" },
+];
+
 /// What the benchmark `bgp` compares with.
 const SPEAKERS: &[Tool] = &[
     Tool { program: "bird", package: "bird2", purpose: "injects routes, counts them, is measured" },
@@ -92,6 +99,7 @@ const NODE: &[&str] = &[
     "cni-plugin",
     "ipam-plugin",
     "kube-controllers",
+    "libnetwork-plugin",
     "node-daemon",
     "datastore-daemon",
     "calicoctl",
@@ -138,6 +146,11 @@ pub(crate) fn for_cluster(house: &House, arguments: &[String]) -> Result<(), Fai
     for_lab(house, ControlPlane::Kubernetes, NODE)
 }
 
+/// Installs what hosts with Docker are made of.
+pub(crate) fn for_docker() -> Result<(), Failure> {
+    install(DOCKER)
+}
+
 fn for_lab(house: &House, wanted: ControlPlane, programs: &[&str]) -> Result<(), Failure> {
     install(LAB)?;
     if wanted == ControlPlane::Kubernetes {
@@ -152,6 +165,7 @@ pub(crate) fn for_tests(house: &House) -> Result<(), Failure> {
     install(LAB)?;
     install(TESTS)?;
     install(MACHINES)?;
+    install(DOCKER)?;
     control_plane(house)?;
     second_kernel::set_up(house)?;
     plugins(house)?;

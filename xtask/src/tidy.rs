@@ -37,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("datastore-daemon", Layer::Program),
     ("ipam-plugin", Layer::Program),
     ("kube-controllers", Layer::Program),
+    ("libnetwork-plugin", Layer::Program),
     ("node-daemon", Layer::Program),
     ("container-image", Layer::Beside),
     ("lab", Layer::Beside),

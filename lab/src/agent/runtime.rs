@@ -79,8 +79,7 @@ impl Runtime {
         let started = Instant::now();
         list.del(pod, &result)?;
         let took = micros(started.elapsed());
-        lock(&self.servers).remove(&pod.container);
-        lock(&self.sctp_servers).remove(&pod.container);
+        self.silence(&pod.container);
         // A second DEL finds neither, as the specification allows.
         drop(std::fs::remove_file(cache_path(pod)));
         Netns::remove(&pod.container)?;
@@ -134,6 +133,12 @@ impl Runtime {
         let sctp = sctp::Server::start(&netns, ports)?;
         lock(&self.sctp_servers).insert(container.to_owned(), sctp);
         Ok(())
+    }
+
+    /// Has a pod answer no more.
+    pub(super) fn silence(&self, container: &str) {
+        lock(&self.servers).remove(container);
+        lock(&self.sctp_servers).remove(container);
     }
 
     /// Makes the attempts of several pods at once, and returns what came through for each.

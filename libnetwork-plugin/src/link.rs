@@ -1,0 +1,138 @@
+//! The veth pair of an endpoint: our side on the host, the other for Docker to move.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use kernel::netlink::{RouteEntry, RouteFilter, Target, VethSpec};
+use kernel::{Netlink, Netns, sysctl};
+use model::desired::RouteProtocol;
+use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
+
+use crate::endpoint::PairNames;
+use crate::error::Error;
+
+/// The IPv4 gateway of a container's first network: no interface has it, since our side answers
+/// ARP for every address (`proxy_arp`).
+pub(crate) const GATEWAY_V4: &str = "169.254.1.1";
+/// The IPv6 gateway: the link-local address that follows from our side's Ethernet address.
+pub(crate) const GATEWAY_V6: &str = "fe80::ecee:eeff:feee:eeee";
+
+/// Makes the pair anew; the host's side is up and has its routes afterwards.
+///
+/// # Errors
+///
+/// [`Error`], with nothing left behind.
+pub(crate) async fn make(
+    netlink: &Netlink,
+    names: &PairNames,
+    (addrs, mac, mtu): (&[IpAddr], Option<MacAddr>, Option<Mtu>),
+) -> Result<(), Error> {
+    // What an earlier try has left; Docker knows nothing of it, or would not ask again.
+    netlink.delete_link(&names.host).await?;
+    let netns = Netns::current()?;
+    let spec = VethSpec {
+        host_name: &names.host,
+        host_mac: MacAddr::WORKLOAD_HOST_SIDE,
+        peer_name: &names.container,
+        peer_mac: mac,
+        peer_netns: &netns,
+        mtu,
+    };
+    netlink.add_veth(&spec).await?;
+    let finished = finish(netlink, names, addrs).await;
+    if finished.is_err() {
+        netlink.delete_link(&names.host).await?;
+    }
+    finished
+}
+
+async fn finish(netlink: &Netlink, names: &PairNames, addrs: &[IpAddr]) -> Result<(), Error> {
+    let host = netlink.require_link(&names.host).await?;
+    let families: BTreeSet<Family> = addrs.iter().map(|addr| Family::of(*addr)).collect();
+    for (name, value, is_needed) in settings(&names.host, &families) {
+        match sysctl::write(&name, value) {
+            Ok(()) => {}
+            Err(sysctl::Error::Missing { .. }) if !is_needed => {}
+            Err(error) if !is_needed => tracing::warn!(%error, "going on without it"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for addr in addrs {
+        let dst = Cidr::host(*addr);
+        let route = RouteEntry::new(dst, Target::Link(host.index), RouteProtocol::BOOT);
+        match netlink.add_route(&route).await {
+            Ok(()) => {}
+            Err(error) if error.is_exists() => {
+                require_ours(netlink, dst, &route.target, &names.host).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Another interface that has the address must not lose it to us.
+async fn require_ours(
+    netlink: &Netlink,
+    dst: Cidr,
+    target: &Target,
+    host: &IfName,
+) -> Result<(), Error> {
+    let routes = netlink.routes(&RouteFilter::of_protocols([])).await?;
+    match routes.iter().find(|route| route.dst == dst && route.target != *target) {
+        None => Ok(()),
+        Some(other) => Err(Error::wrong(format!(
+            "route {other} is in the way of {host}'s address: its owner must remove it"
+        ))),
+    }
+}
+
+/// Returns the parameters of the host's side, their values, and whether traffic depends on them:
+/// those of the CNI plugin.
+fn settings(if_name: &IfName, families: &BTreeSet<Family>) -> Vec<(String, &'static str, bool)> {
+    let v4 = |name: &str| format!("net/ipv4/conf/{if_name}/{name}");
+    let v6 = |name: &str| format!("net/ipv6/conf/{if_name}/{name}");
+    // A container must not be able to change the host's own IPv6 routes (CVE-2020-13597).
+    let mut settings = vec![(v6("accept_ra"), "0", false), (v6("accept_redirects"), "0", false)];
+    if families.contains(&Family::V4) {
+        settings.push((v4("route_localnet"), "1", true));
+        settings.push((format!("net/ipv4/neigh/{if_name}/proxy_delay"), "0", false));
+        settings.push((v4("proxy_arp"), "1", true));
+        settings.push((v4("forwarding"), "1", true));
+    }
+    if families.contains(&Family::V6) {
+        settings.push((v6("accept_dad"), "0", true));
+        // The gateway's address follows from the Ethernet address, whatever the default is.
+        settings.push((v6("addr_gen_mode"), "0", true));
+        settings.push((v6("disable_ipv6"), "0", true));
+        settings.push((v6("proxy_ndp"), "1", true));
+        settings.push((v6("forwarding"), "1", true));
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ipv6_gateway_follows_from_our_ethernet_address() {
+        // RFC 4291 §2.5.1, appendix A: the seventh bit is turned, ff:fe put in the middle.
+        let MacAddr(mac) = MacAddr::WORKLOAD_HOST_SIDE;
+        let bytes = [mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]];
+        let prefix = u128::from(0xfe80_u16) << 112;
+        let expected = std::net::Ipv6Addr::from(prefix | u128::from(u64::from_be_bytes(bytes)));
+        assert_eq!(GATEWAY_V6.parse(), Ok(expected));
+    }
+
+    #[test]
+    fn only_the_families_in_use_are_set_up() {
+        let names = |families: &[Family]| -> Vec<String> {
+            let families = families.iter().copied().collect();
+            settings(&"cali1".parse().unwrap(), &families).into_iter().map(|it| it.0).collect()
+        };
+        assert!(names(&[Family::V4]).contains(&"net/ipv4/conf/cali1/proxy_arp".to_owned()));
+        assert!(!names(&[Family::V4]).iter().any(|name| name.ends_with("proxy_ndp")));
+        assert!(names(&[Family::V6]).contains(&"net/ipv6/conf/cali1/proxy_ndp".to_owned()));
+    }
+}
