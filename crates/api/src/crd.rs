@@ -38,7 +38,7 @@ pub fn definitions() -> Vec<Value> {
     all
 }
 
-/// Returns those of the kinds for workloads that are no pods, which clusters may be without (ADR 7).
+/// Returns those of the kinds for workloads that are no pods, which clusters may be without (ADR 10).
 #[must_use]
 pub fn definitions_for_docker() -> Vec<Value> {
     vec![definition::<crate::ProfileSpec>(), definition::<crate::WorkloadEndpointSpec>()]

@@ -1,7 +1,7 @@
 //! `Profile`: what the endpoints of a network of Docker inherit.
 //!
 //! In Kubernetes, Calico makes profiles of namespaces and service accounts and keeps none. Those
-//! of networks are objects of their own (ADR 7), with the fields of `projectcalico.org/v3`.
+//! of networks are objects of their own (ADR 10), with the fields of `projectcalico.org/v3`.
 
 use std::collections::BTreeMap;
 

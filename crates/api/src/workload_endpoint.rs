@@ -1,7 +1,7 @@
 //! `WorkloadEndpoint`: the attachment of a workload that is no pod, such as a container of Docker.
 //!
 //! In Kubernetes, Calico makes workload endpoints of pods and keeps none. What is no pod has an
-//! object of its own (ADR 7), with the fields of `projectcalico.org/v3`.
+//! object of its own (ADR 10), with the fields of `projectcalico.org/v3`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -51,6 +51,8 @@ wire! {
         mac: Option<String> = "mac",
         /// Its ports that have names, or that the host publishes.
         ports: Option<Vec<WorkloadPortSpec>> = "ports",
+        /// Networks that it may send from beside its addresses.
+        allowed_sources: Option<Vec<String>> = "allowSpoofedSourcePrefixes",
     }
 
     /// A port of a workload.
@@ -98,6 +100,9 @@ fn read(object: &WorkloadEndpoint) -> Result<Model, Fault> {
         spec.ports.iter().flatten().enumerate().map(|(index, wire)| {
             port(wire).map_err(|fault| fault.under(format!("ports[{index}]")))
         });
+    let sources = spec.allowed_sources.iter().flatten().enumerate();
+    let sources =
+        sources.map(|(index, text)| parse(&format!("allowSpoofedSourcePrefixes[{index}]"), text));
     let ports: Vec<Option<NamedPort>> = ports.collect::<Result<_, _>>()?;
     let mac: Option<MacAddr> = parse_some("mac", spec.mac.as_deref())?;
     Ok(Model {
@@ -110,6 +115,7 @@ fn read(object: &WorkloadEndpoint) -> Result<Model, Fault> {
         labels: labels(object, namespace),
         profiles: spec.profiles.clone().unwrap_or_default(),
         ports: ports.into_iter().flatten().collect(),
+        allowed_sources: sources.collect::<Result<_, _>>()?,
     })
 }
 

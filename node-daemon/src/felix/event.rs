@@ -186,7 +186,7 @@ impl Kind {
         )
     }
 
-    /// Is it a kind that clusters without Docker have neither definitions nor rights for (ADR 7)?
+    /// Is it a kind that clusters without Docker have neither definitions nor rights for (ADR 10)?
     ///
     /// Who may not see such endpoints lets none of their packets pass.
     pub(crate) const fn is_of_docker(self) -> bool {
