@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn a_clusters_life(dir: &Path, _: Kind) -> Result<(), Error> {
     let plan = Plan { machines: 2, proxy: ProxyMode::Iptables };
     let cluster = Kubernetes::up(dir, plan, &mut |step| eprintln!("{step}"))?;
-    cluster.apply(&kubernetes::manifest("calico.yaml"))?;
+    cluster.apply(&kubernetes::installation())?;
     cluster.wait_ready()?;
     eprintln!("every node is ready");
     // All that they can say, for what must not be said; install-cni has the plugins told too.
@@ -108,7 +108,7 @@ impl Life {
 
     /// The kustomizations are what the API server takes; nothing of them is made.
     fn variants(&self) -> Result<(), Error> {
-        for name in ["base", "vxlan", "policy-only"] {
+        for name in ["base", "unencapsulated", "vxlan", "policy-only"] {
             let path = kubernetes::manifest(name);
             self.kubectl_says(&format!("apply --dry-run=server -k {}", path.display()))?;
         }
@@ -176,7 +176,7 @@ impl Life {
                 Err(Error::wrong(said))
             }
         })?;
-        self.cluster.apply(&kubernetes::manifest("calico.yaml"))?;
+        self.cluster.apply(&kubernetes::installation())?;
         self.kubectl_says("wait --namespace lab --for condition=Ready --timeout=120s pod/late")
             .map(drop)
     }

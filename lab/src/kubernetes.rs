@@ -158,6 +158,13 @@ pub fn manifest(name: &str) -> PathBuf {
     root().join("manifests").join(name)
 }
 
+/// Returns what is applied to install our network: without IP-in-IP, whose module the kernels of
+/// machines that build and test often lack.
+#[must_use]
+pub fn installation() -> PathBuf {
+    manifest("unencapsulated")
+}
+
 /// Whether a node's condition `Ready` is true.
 fn is_ready(node: &core::Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());

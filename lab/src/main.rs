@@ -250,9 +250,9 @@ fn kubernetes_up(inside: &mut Inside, arguments: ClusterArguments) -> Result<(),
     let plan = Plan { machines: arguments.kubelets, proxy: arguments.proxy };
     let cluster = Kubernetes::up(&inside.dir, plan, &mut |step| say(step))?;
     if !arguments.bare {
-        cluster.apply(&kubernetes::manifest("calico.yaml"))?;
+        cluster.apply(&kubernetes::installation())?;
         cluster.wait_ready()?;
-        say("manifests/calico.yaml is applied, and every node is ready");
+        say("manifests/unencapsulated is applied, and every node is ready");
     }
     let outside = inside.forward(cluster.endpoint())?;
     let path = cluster.control_plane.write_outside_kubeconfig(outside)?;
