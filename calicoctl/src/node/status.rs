@@ -161,7 +161,7 @@ mod tests {
             Sessions::of(&answer, &now).text(),
             "Calico process is running.\n\nIPv4 BGP status\n\
              +--------------+-------------------+-------+------------+---------------------------+\n\
-             | PEER ADDRESS |     PEER TYPE     | STATE |   SINCE    |           INFO            |\n\
+             | PEER ADDRESS |     PEER TYPE     | STATE |    SINCE   |            INFO           |\n\
              +--------------+-------------------+-------+------------+---------------------------+\n\
              | 172.17.8.102 | node-to-node mesh | up    | 23:30:04   | Established               |\n\
              | 10.0.0.1     | node specific     | start | 2026-06-23 | Active connection refused |\n\
