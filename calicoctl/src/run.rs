@@ -9,9 +9,7 @@ use datastore::{Client, Source};
 use telemetry::logging;
 
 use crate::arguments::{Arguments, Command, Datastore, Global, WriteMode};
-use crate::{
-    Error, adopt, check, config, ipam, migrate, node, output, policy, resources, version,
-};
+use crate::{Error, adopt, check, config, ipam, migrate, node, output, policy, resources, version};
 
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

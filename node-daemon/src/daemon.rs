@@ -27,6 +27,7 @@ use crate::felix::policy;
 use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
+use crate::felix::tunnel_addrs::TunnelAddrs;
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::felix::wireguard::{self, run::Rotation};
 use crate::handover::{self, InForce};
@@ -109,7 +110,8 @@ pub async fn run() -> Result<(), DaemonError> {
     let (reports, told) = watch::channel(None);
     parts.report(&client, &started, told);
     let policy_task = start_policy(&started, policy_events, (policy_status_sender, reports))?;
-    let (tunnel_needs, _) = watch::channel(None);
+    let (tunnel_needs, needs) = watch::channel(None);
+    parts.tasks.spawn(TunnelAddrs::new(&client, &started).run(needs));
     let felix = Felix {
         engine: engine(&started, bgp_commands.is_some()),
         netlink,

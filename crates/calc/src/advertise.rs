@@ -13,8 +13,8 @@ use crate::Cluster;
 
 pub(crate) use service::ranges as service_ranges;
 
-/// Returns this node's blocks, the addresses of its pods that lie in other nodes' blocks, and
-/// the addresses of Services.
+/// Returns this node's blocks, the addresses of its pods and tunnels that lie in other nodes'
+/// blocks, and the addresses of Services.
 ///
 /// Blocks are announced whole, so a pod's coming and going changes nothing for
 /// the peers. A borrowed address needs a route of its own, since the block's
@@ -23,12 +23,12 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
     let blocks: BTreeSet<Cidr> =
         cluster.own_blocks().filter(|block| is_exported(cluster, block.addr())).collect();
     let is_borrowed = |addr: &IpAddr| !blocks.iter().any(|block| block.contains(*addr));
-    let borrowed: Vec<Cidr> = cluster
-        .endpoints
-        .values()
-        .flat_map(|endpoint| &endpoint.addrs)
-        .filter(|addr| is_exported(cluster, **addr) && is_borrowed(addr))
-        .map(|addr| Cidr::host(*addr))
+    let pods = cluster.endpoints.values().flat_map(|endpoint| endpoint.addrs.iter().copied());
+    let tunnels = cluster.node().into_iter().flat_map(|node| node.tunnel_addrs.iter());
+    let borrowed: Vec<Cidr> = pods
+        .chain(tunnels)
+        .filter(|addr| is_exported(cluster, *addr) && is_borrowed(addr))
+        .map(Cidr::host)
         .collect();
     let of_services = service::announced(cluster).into_iter().map(|cidr| (cidr, true));
     let of_pods = blocks.into_iter().chain(borrowed).map(|cidr| (cidr, false));

@@ -219,6 +219,20 @@ fn add_routes(overlay: &mut Overlay, cluster: &Cluster, this: &Node, pools: &[&I
             routes.entry(Cidr::host(addr)).or_insert(route);
         }
     }
+    // IPv6 takes no gateway whose address is routed out of another link, as it is while a pool
+    // changes its mode: what is to be a gateway has a route of its own.
+    let gateway = |route: &Route| match &route.target {
+        RouteTarget::Tunnel(device, addr @ IpAddr::V6(_)) => {
+            let target = RouteTarget::Link(device.clone());
+            Some((Cidr::host(*addr), Route { target, protocol: route.protocol }))
+        }
+        RouteTarget::Tunnel(..)
+        | RouteTarget::Link(_)
+        | RouteTarget::Blackhole
+        | RouteTarget::Via(_) => None,
+    };
+    let gateways: Vec<(Cidr, Route)> = routes.values().filter_map(gateway).collect();
+    routes.extend(gateways);
     overlay.routes = routes;
 }
 

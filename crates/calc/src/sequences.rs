@@ -128,6 +128,19 @@ fn a_pool_that_stays_out_of_bgp_announces_nothing_but_keeps_its_routes() {
 }
 
 #[test]
+fn a_tunnels_address_in_another_nodes_block_is_announced() {
+    let Change::Node(name, Some(mut this)) = node(0, true) else { unreachable!() };
+    this.tunnel_addrs.vxlan_v4 = Some("10.244.0.5".parse().unwrap());
+    this.tunnel_addrs.ipip = Some("10.244.1.5".parse().unwrap());
+    let blocks = [0, 1].map(|node| affinity(node, node, AffinityState::Confirmed));
+    let this = Change::Node(name, Some(this));
+    let (desired, _) = after([this, pool(false)].into_iter().chain(blocks));
+    let announced: Vec<String> =
+        desired.advertisements.originated.keys().map(ToString::to_string).collect();
+    assert_eq!(announced, ["10.244.0.0/26", "10.244.1.5/32"]);
+}
+
+#[test]
 fn two_pods_with_one_address_are_reported_and_one_keeps_it() {
     let (desired, problems) = after([endpoint("a", "10.244.0.5"), endpoint("b", "10.244.0.5")]);
     assert_eq!(words(&desired.routes), ["10.244.0.5/32 dev calia scope link proto 3"]);

@@ -30,7 +30,7 @@ use model::net::{Cidr, IfName};
 use model::time::Timestamp;
 use reconcile::{Backoff, Table};
 
-use super::event::{Applied, Demand, Effect, Event, KernelState, Kind, RouteSettings};
+use super::event::{Applied, Demand, Effect, Event, KernelState, Kind, RouteChange, RouteSettings};
 use tunnels::Tunnels;
 use wireguard::Wireguard;
 
@@ -141,7 +141,8 @@ impl Engine {
         let desired = self.desired_routes();
         let wanted = self.with_kept(desired, now);
         self.routes.want_all(wanted);
-        let changes = self.routes.due(now);
+        let mut changes = self.routes.due(now);
+        changes.sort_by_key(order);
         let routes = (!changes.is_empty()).then_some(Effect::Routes(changes));
         // Routes come first: peers must not send packets that would find none.
         plan.before.into_iter().chain(routes).chain(plan.after).chain(effects).collect()
@@ -373,7 +374,8 @@ impl Engine {
             .map(|(dst, route)| (*dst, route.clone()))
             .collect();
         let is_unknown = |dst: &Cidr| {
-            unwanted.get(dst).is_some_and(|route| matches!(route.target, RouteTarget::Link(_)))
+            let is_workloads = |route: &Route| matches!(&route.target, RouteTarget::Link(name) if !TunnelDevice::is_ours(name));
+            unwanted.get(dst).is_some_and(is_workloads)
         };
         self.unknown_since.retain(|dst, _| is_unknown(dst));
         for dst in unwanted.keys().filter(|dst| is_unknown(dst)) {
@@ -386,6 +388,7 @@ impl Engine {
     /// May this unwanted route of ours go now?
     fn may_go(&self, dst: Cidr, route: &Route, now: Timestamp) -> bool {
         match route.target {
+            RouteTarget::Link(ref name) if TunnelDevice::is_ours(name) => true,
             RouteTarget::Link(_) => {
                 self.unknown_since.get(&dst).is_some_and(|since| since.until(now) >= ADD_GRACE)
             }
@@ -396,6 +399,15 @@ impl Engine {
             }
             RouteTarget::Blackhole => true,
         }
+    }
+}
+
+/// Deletes come first, and what is to be a gateway before what leads there.
+const fn order(change: &RouteChange) -> u8 {
+    match change {
+        RouteChange::Delete(..) => 0,
+        RouteChange::Upsert(_, Route { target: RouteTarget::Link(_), .. }) => 1,
+        RouteChange::Upsert(..) => 2,
     }
 }
 

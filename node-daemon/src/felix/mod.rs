@@ -13,5 +13,6 @@ pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod table;
+pub(crate) mod tunnel_addrs;
 pub(crate) mod watch;
 pub(crate) mod wireguard;

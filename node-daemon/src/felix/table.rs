@@ -171,7 +171,8 @@ fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option
             let name = links.by_index.get(index)?;
             let is_workload = name.as_str().starts_with(&ownership.interface_prefix);
             let is_device_route = entry.protocol == ownership.device_route_protocol;
-            let is_ours = is_workload && (is_device_route || is_calico(entry));
+            let is_tunnel = TunnelDevice::is_ours(name) && is_calico(entry);
+            let is_ours = is_tunnel || (is_workload && (is_device_route || is_calico(entry)));
             is_ours.then(|| RouteTarget::Link(name.clone()))?
         }
         Target::Via(hops) if is_calico(entry) && RouteEntry::tunnel_of(hops).is_some() => {

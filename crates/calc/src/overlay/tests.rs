@@ -83,6 +83,7 @@ fn pod(addr: &str, node: Option<u8>) -> Change {
         node: name(node),
         if_name: "cali1".parse().unwrap(),
         addrs: vec![addr.parse().unwrap()],
+        allowed_sources: Vec::new(),
         mac: None,
         container_id: None,
         labels: BTreeMap::new(),
@@ -191,6 +192,7 @@ fn vxlan_is_for_both_families() {
         [
             "fd00::8/125 via 2001:db8::2 proto 80",
             "fd00::10/125 via fd00::10 dev vxlan-v6.calico onlink proto 80",
+            "fd00::10/128 dev vxlan-v6.calico scope link proto 80",
         ]
     );
 }
@@ -262,8 +264,8 @@ fn oracle(cluster: &Cluster, addr: IpAddr) -> Option<RouteTarget> {
         Owner::Host(node) => node.clone(),
         Owner::Virtual(_) => unreachable!(),
     });
-    let holders = [by_tunnel, by_pod, by_block].into_iter().flatten();
-    holders.filter_map(|holder| expected(cluster, &holder, addr)).next()
+    let mut holders = [by_tunnel, by_pod, by_block].into_iter().flatten();
+    holders.find_map(|holder| expected(cluster, &holder, addr))
 }
 
 fn expected(cluster: &Cluster, holder: &NodeName, addr: IpAddr) -> Option<RouteTarget> {

@@ -54,6 +54,7 @@ fn pod(cluster: &mut Cluster, on: u8, addr: &str) {
         node: name(on),
         if_name: "cali1".parse().unwrap(),
         addrs: vec![addr.parse().unwrap()],
+        allowed_sources: Vec::new(),
         mac: None,
         container_id: None,
         labels: BTreeMap::new(),

@@ -73,11 +73,18 @@ impl TunnelDevice {
     /// The name of the device for VXLAN and IPv6 pools.
     pub const VXLAN_V6: &'static str = "vxlan-v6.calico";
 
+    const NAMES: [&'static str; 3] = [Self::IPIP, Self::VXLAN_V4, Self::VXLAN_V6];
+
     /// Returns the names of all devices that are ours.
     #[must_use]
     pub fn names() -> Vec<IfName> {
-        let names = [Self::IPIP, Self::VXLAN_V4, Self::VXLAN_V6];
-        names.iter().filter_map(|name| name.parse().ok()).collect()
+        Self::NAMES.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Is a device of this name ours?
+    #[must_use]
+    pub fn is_ours(name: &IfName) -> bool {
+        Self::NAMES.contains(&name.as_str())
     }
 }
 

@@ -13,7 +13,6 @@ use model::node::{Node, TunnelAddrs};
 use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
 use selector::Selector;
 
-use super::super::event::RouteChange;
 use super::*;
 
 const NOW: Timestamp = Timestamp::ZERO;

@@ -119,8 +119,8 @@ impl Tunnels {
     /// Returns the routes that are ready to be used.
     pub(super) fn routes(&self) -> impl Iterator<Item = (&Cidr, &Route)> {
         self.overlay.routes.iter().filter(|(_, route)| match &route.target {
-            RouteTarget::Tunnel(device, _) => self.is_there(device),
-            RouteTarget::Link(_) | RouteTarget::Blackhole | RouteTarget::Via(_) => true,
+            RouteTarget::Tunnel(device, _) | RouteTarget::Link(device) => self.is_there(device),
+            RouteTarget::Blackhole | RouteTarget::Via(_) => true,
         })
     }
 

@@ -79,7 +79,9 @@ impl Simulated {
                 engine.handle(Event::DevicesApplied(results), now);
             }
             Effect::Entries(changes) => {
-                changes.iter().for_each(|change| self.entry(change));
+                for change in &changes {
+                    self.entry(change);
+                }
                 let results = changes.into_iter().map(|change| (change, Ok(()))).collect();
                 engine.handle(Event::EntriesApplied(results), now);
             }
