@@ -110,7 +110,6 @@ fn read(object: &WorkloadEndpoint) -> Result<Model, Fault> {
         node: parse("node", node)?,
         if_name: parse("interfaceName", if_name)?,
         addrs: addrs.collect::<Result<_, _>>()?,
-        allowed_sources: Vec::new(),
         mac,
         container_id: spec.container_id.clone().filter(|id| !id.is_empty()),
         labels: labels(object, namespace),

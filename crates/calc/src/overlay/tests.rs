@@ -89,7 +89,6 @@ fn pod(addr: &str, node: Option<u8>) -> Change {
         labels: BTreeMap::new(),
         profiles: Vec::new(),
         ports: Vec::new(),
-        allowed_sources: Vec::new(),
     });
     Change::Endpoint(pod, endpoint.map(Arc::new))
 }

@@ -60,7 +60,6 @@ fn pod(cluster: &mut Cluster, on: u8, addr: &str) {
         labels: BTreeMap::new(),
         profiles: Vec::new(),
         ports: Vec::new(),
-        allowed_sources: Vec::new(),
     };
     cluster.apply(Change::Endpoint(pod, Some(Arc::new(endpoint))));
 }
