@@ -134,6 +134,11 @@ fn forget_pods(cluster: &mut Cluster, is_chosen: impl Fn(&str) -> bool) -> Resul
         std::mem::take(&mut cluster.pods).into_iter().partition(|pod| is_chosen(&pod.pod.name));
     cluster.pods = rest;
     for pod in chosen {
+        // Its link goes with the reset: a route to an address that is given away again would
+        // be in the way.
+        let link = api::names::host_veth_name(&pod.pod.namespace, &pod.pod.name, "cali");
+        let link = link.ok_or_else(|| Error::wrong(format!("{} has no link", pod.pod.name)))?;
+        cluster.node(&pod.node)?.run(&["ip", "link", "delete", &link.to_string()])?;
         let object = cluster.api.get_in::<core::Pod>(&pod.pod.namespace, &pod.pod.name)?;
         object.map_or(Ok(()), |object| cluster.api.delete(&object))?;
     }

@@ -146,13 +146,20 @@ fn answer(request: &http::Request<Incoming>, size: Size) -> http::Result<Respons
         Some(found) => (200, found.page(from, limit)),
         None => match single(path, size) {
             Some(object) => (200, object),
-            None => {
-                (404, "{\"kind\": \"Status\", \"code\": 404, \"reason\": \"NotFound\"}".to_owned())
-            }
+            None => (404, absent(last)),
         },
     };
     let response = Response::builder().status(status).header("content-type", "application/json");
     response.body(Full::new(Bytes::from(body)))
+}
+
+/// Says that there is no such object, as an API server does.
+fn absent(name: &str) -> String {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+        "message": format!("{name} not found"), "details": {"name": name, "kind": "object"},
+    });
+    status.to_string()
 }
 
 /// A list that is made up page by page.
