@@ -54,13 +54,13 @@ const CASES: &[Case] = &[
     (
         ADD,
         r#"{"cniVersion":"1.0.0","name":"net","type":"calico","nodename_file":"/nonexistent/nodename","ipam":{"type":"calico-ipam"}}"#,
-        11,
+        115,
         "the node name file /nonexistent/nodename cannot be read: check that the calico/node",
     ),
     (
         ADD,
         config!(r#","kubernetes":{"kubeconfig":"/nonexistent/kc"},"ipam":{"type":"calico-ipam"}"#),
-        101,
+        108,
         "cannot use the datastore configuration /nonexistent/kc",
     ),
     (
