@@ -41,6 +41,8 @@ pub enum Fabric {
     Bridge,
     /// A router, with a subnet per node.
     Routed,
+    /// A router, with a subnet per rack of two nodes, for both families.
+    Racks,
 }
 
 /// Which addresses pods get.
@@ -135,7 +137,12 @@ impl Cluster {
         Ok(this)
     }
 
-    fn add_node(&self, dir: &Path, number: u8) -> Result<Node, Error> {
+    /// Makes one more node, with everything installed and nothing started.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with the step that failed.
+    pub fn add_node(&self, dir: &Path, number: u8) -> Result<Node, Error> {
         let name = format!("node-{number}");
         let mut node = Node::start(&name, &dir.join("nodes").join(&name))?;
         fabric::connect(self.plan.fabric, &mut node, number)?;

@@ -1,4 +1,4 @@
-//! What joins the nodes: one bridge, or a router with a subnet per node.
+//! What joins the nodes: one bridge, or a router with a subnet per node or per rack.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,20 +20,25 @@ pub(crate) fn make(fabric: Fabric) -> Result<(), Error> {
     ip(&["link", "set", BRIDGE, "up"])?;
     let len = match fabric {
         Fabric::Bridge => 24,
-        Fabric::Routed => 32,
+        Fabric::Routed | Fabric::Racks => 32,
     };
     ip(&["address", "add", &format!("{SERVER}/{len}"), "dev", BRIDGE])?;
     if fabric == Fabric::Bridge {
         ip(&["address", "add", &format!("{SERVER_V6}/64"), "dev", BRIDGE, "nodad"])?;
     } else {
-        let path = std::path::Path::new("/proc/sys/net/ipv4/ip_forward");
-        std::fs::write(path, "1").map_err(Error::file(path))?;
+        for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            let path = std::path::Path::new("/proc/sys").join(name);
+            std::fs::write(&path, "1").map_err(Error::file(&path))?;
+        }
     }
     Ok(())
 }
 
 /// Plugs a node in, gives it addresses and a way to everywhere; `number` counts from one.
 pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(), Error> {
+    if fabric == Fabric::Racks {
+        return connect_to_rack(node, number);
+    }
     let (port, pid) = (port(&node.name), node.pid().to_string());
     let peer = ["peer", "name", "eth0", "netns", &pid];
     ip(&[&["link", "add", &port, "type", "veth"], &peer[..]].concat())?;
@@ -42,7 +47,7 @@ pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(),
             ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
             Ipv4Addr::new(192, 0, 2, number.saturating_add(10))
         }
-        Fabric::Routed => {
+        Fabric::Routed | Fabric::Racks => {
             // One of the subnets of 198.18.0.0/15, for benchmarks of network devices (RFC 2544).
             let router = Ipv4Addr::new(198, 18, number, 1);
             ip(&["address", "add", &format!("{router}/24"), "dev", &port])?;
@@ -62,7 +67,7 @@ pub(crate) fn connect(fabric: Fabric, node: &mut Node, number: u8) -> Result<(),
     node.run(&["ip", "link", "set", "eth0", "up"])?;
     let gateway = match fabric {
         Fabric::Bridge => SERVER,
-        Fabric::Routed => Ipv4Addr::new(198, 18, number, 1),
+        Fabric::Routed | Fabric::Racks => Ipv4Addr::new(198, 18, number, 1),
     };
     node.run(&["ip", "route", "add", "default", "via", &gateway.to_string()])?;
     Ok(())
@@ -105,6 +110,33 @@ pub(crate) fn introduce(nodes: &[Node]) -> Result<(), Error> {
         node.run(&["sh", "-c", script, "sh", &lines.collect::<String>()])?;
     }
     Ok(())
+}
+
+/// Plugs a node into the switch of its rack, two nodes to each; a router joins the racks.
+fn connect_to_rack(node: &mut Node, number: u8) -> Result<(), Error> {
+    let rack = number.saturating_add(1) / 2;
+    let (switch, router) = (format!("rack-{rack}"), format!("198.18.{rack}.1"));
+    let router_v6 = format!("2001:db8:{rack}::1");
+    // The first of a rack brings its switch.
+    if !number.is_multiple_of(2) {
+        ip(&["link", "add", &switch, "type", "bridge", "mcast_snooping", "0"])?;
+        ip(&["address", "add", &format!("{router}/24"), "dev", &switch])?;
+        ip(&["address", "add", &format!("{router_v6}/64"), "dev", &switch, "nodad"])?;
+        ip(&["link", "set", &switch, "up"])?;
+    }
+    let (port, pid) = (port(&node.name), node.pid().to_string());
+    let peer = ["peer", "name", "eth0", "netns", &pid];
+    ip(&[&["link", "add", &port, "type", "veth"], &peer[..]].concat())?;
+    ip(&["link", "set", &port, "master", &switch, "up"])?;
+    let host = number.saturating_add(10);
+    let v4 = Ipv4Addr::new(198, 18, rack, host);
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, rack.into(), 0, 0, 0, 0, host.into());
+    node.addrs = vec![v4.into(), v6.into()];
+    node.run(&["ip", "address", "add", &format!("{v4}/24"), "dev", "eth0"])?;
+    node.run(&["ip", "address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"])?;
+    node.run(&["ip", "link", "set", "eth0", "up"])?;
+    node.run(&["ip", "route", "add", "default", "via", &router])?;
+    node.run(&["ip", "-6", "route", "add", "default", "via", &router_v6]).map(drop)
 }
 
 /// Returns the name of the fabric's end of a node's cable.

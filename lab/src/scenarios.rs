@@ -55,6 +55,8 @@ mod policy_strangers;
 mod reachable;
 #[path = "../scenarios/takeover.rs"]
 mod takeover;
+#[path = "../scenarios/tunnels.rs"]
+mod tunnels;
 #[path = "../scenarios/wireguard.rs"]
 mod wireguard;
 
@@ -103,6 +105,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("services-are-reached-through-the-rack", peers::rack, EMBEDDED),
     ("bgp-troubles-are-told", bgp_troubles::are_told, BOTH),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
+    ("vxlan-changes-modes-under-packets", tunnels::vxlan_modes, EMBEDDED),
+    ("vxlan-needs-no-bgp", tunnels::vxlan_without_bgp, EMBEDDED),
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),
     ("cluster-policy-by-packets", policy::cluster_matrix, BOTH),
