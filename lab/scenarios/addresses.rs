@@ -36,13 +36,13 @@ pub(crate) fn exhaustion(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     cluster.add_pods("pod", 16)?;
     let full =
         "pool small 10.244.128.0/28: 0 of 16 addresses free; all blocks are full: delete pods";
-    refused(&cluster, "node-1", full)?;
+    refused(&cluster, "node-1", 106, full)?;
     // STATUS believes for a minute that there is none, unless its own node gives one back.
     cluster.remove_pods(|pod| ["pod-1", "pod-2"].contains(&pod.pod.name.as_str()))?;
     accepted(&cluster, "node-1")?;
     cluster.add_pod(&pod("next", "node-1"))?;
     cluster.add_pod(&pod("borrower", "node-1"))?;
-    refused(&cluster, "node-2", full)?;
+    refused(&cluster, "node-2", 106, full)?;
     cluster.remove_pods(|_| true)?;
 
     // Now every node is for itself, and may have one block.
@@ -56,7 +56,7 @@ pub(crate) fn exhaustion(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let capped = "pool strict 10.244.129.0/28: 8 of 16 addresses free; \
                   limit of 1 blocks reached, node node-1 has 1 and all are full: \
                   raise maxBlocksPerHost in IPAMConfig `default`";
-    refused(&cluster, "node-1", capped)?;
+    refused(&cluster, "node-1", 119, capped)?;
     cluster.remove_pods(|pod| pod.pod.name == "strict-1")?;
     accepted(&cluster, "node-1")?;
     cluster.add_pod(&pod("again", "node-1"))?;
@@ -67,7 +67,7 @@ pub(crate) fn exhaustion(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     cluster.remove_pods(|pod| pod.pod.name == "strict-2")?;
     let strict = "pool strict 10.244.129.0/28: 1 of 16 addresses free; node node-1 may not borrow \
                   from other nodes' blocks and no block is unclaimed: set strictAffinity to false";
-    refused(&cluster, "node-1", strict)?;
+    refused(&cluster, "node-1", 119, strict)?;
     cluster.add_pod(&pod("last", "node-2"))?;
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
@@ -167,8 +167,9 @@ fn pod(name: &str, node: &str) -> NewPod {
     }
 }
 
-/// Requires that a pod gets no address, and the runtime no permission to try, for this reason.
-fn refused(cluster: &Cluster, node: &str, reason: &str) -> Result<(), Error> {
+/// Requires that a pod gets no address, and the runtime no permission to try, for this reason and
+/// with the code of its kind (docs/cni.md).
+fn refused(cluster: &Cluster, node: &str, code: u32, reason: &str) -> Result<(), Error> {
     let made = cluster.create_pod(&pod("refused", node))?;
     let said = match cluster.attach_pod(made.clone(), node) {
         Ok(pod) => return Err(Error::wrong(format!("it got {:?}", pod.addrs()))),
@@ -177,7 +178,7 @@ fn refused(cluster: &Cluster, node: &str, reason: &str) -> Result<(), Error> {
     cluster.node(node)?.del(&made)?;
     let object = cluster.api.get_in::<core::Pod>(&made.namespace, &made.name)?;
     object.map_or(Ok(()), |object| cluster.api.delete(&object))?;
-    let is_told = said.contains(reason) && said.contains("106");
+    let is_told = said.contains(reason) && said.contains(&format!("code {code}:"));
     require(is_told, || format!("ADD says: {said}, not: {reason}"))?;
     let status = status(cluster.node(node)?)?;
     let code = status.get("code").and_then(Value::as_u64);
