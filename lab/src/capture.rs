@@ -35,7 +35,7 @@ impl Capture {
     pub fn start(dir: &Path, name: &str, filter: &str) -> Result<Self, Error> {
         let log = dir.join(format!("{name}.capture"));
         let command = ["tcpdump", "-i", "any", "-n", "-l", "--immediate-mode", "-Z", "root"];
-        let command = command.into_iter().chain(["-B", "32768", "-s", "128", filter]);
+        let command = command.into_iter().chain(["-B", "131072", "-s", "128", filter]);
         let process = Program::new("tcpdump", &log, command).start()?;
         let this = Self { process, log };
         eventually("tcpdump to listen", READY_WITHIN, || {
