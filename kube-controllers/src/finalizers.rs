@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_finalizer_is_set_while_it_is_wanted_and_goes_when_it_is_not() {
         let metadata = |is_deleted: bool, has: bool| ObjectMeta {
-            deletion_timestamp: is_deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: is_deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             finalizers: Some(if has { vec!["other".to_owned(), POOL.to_owned()] } else { vec![] }),
             ..ObjectMeta::default()
         };

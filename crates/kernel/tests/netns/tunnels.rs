@@ -140,7 +140,7 @@ async fn a_device_keeps_its_entries_while_it_changes<W: World>() {
     tunnels.upsert(&name, &bare).await.unwrap();
     let found = state(&tunnels).await;
     assert_eq!(found.devices, [(name.clone(), bare)].into());
-    assert_eq!(found.entries, entries[1..].to_vec().into_iter().collect(), "no neighbours");
+    assert_eq!(found.entries, entries[1..].iter().cloned().collect(), "no neighbours");
     let anew = with_vni(other, 4097);
     tunnels.upsert(&name, &anew).await.unwrap();
     let found = state(&tunnels).await;
