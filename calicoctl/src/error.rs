@@ -67,9 +67,10 @@ impl From<ledger::Error> for Error {
         match error {
             ledger::Error::Datastore(error) => Self::Datastore(error),
             ledger::Error::Invalid(error) => Self::InvalidObject(error),
-            error @ (ledger::Error::Refused(_) | ledger::Error::TooSlow { .. }) => {
-                Self::Refused(error.to_string())
-            }
+            error @ (ledger::Error::Refused(_)
+            | ledger::Error::NotReady(_)
+            | ledger::Error::NoSuchNode(_)
+            | ledger::Error::TooSlow { .. }) => Self::Refused(error.to_string()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cni::result::Ip;
 use cni::{Error, ErrorCode, NetworkConfig, Success};
+use model::desired::Setting;
 use model::net::{Cidr, Family, IfName, InterfaceAddr};
 
 /// The gateway of every container's IPv4: no interface has it, since the host's
@@ -24,26 +25,6 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<Cidr>,
     /// May the container forward packets?
     pub(crate) forwards: bool,
-}
-
-/// A kernel parameter and the value that it should have.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Setting {
-    /// The path below /proc/sys.
-    pub(crate) name: String,
-    /// The value.
-    pub(crate) value: &'static str,
-    /// What to do if it cannot be set.
-    pub(crate) need: Need,
-}
-
-/// How badly a [`Setting`] is needed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Need {
-    /// The container's traffic depends on it.
-    Must,
-    /// It hardens or tunes; a kernel without it will do.
-    Should,
 }
 
 impl Plan {
@@ -86,7 +67,7 @@ impl Plan {
 
     /// Returns the parameters of the host's side, to be set before the link comes up.
     pub(crate) fn host_settings(&self) -> Vec<Setting> {
-        host_settings(&self.host_name, &self.families())
+        Setting::of_host_side(&self.host_name, &self.families())
     }
 
     /// Returns the parameters inside the container's namespace.
@@ -94,45 +75,17 @@ impl Plan {
         let forwards = if self.forwards { "1" } else { "0" };
         let mut settings = Vec::new();
         if self.families().contains(&Family::V4) {
-            settings.push(must("net/ipv4/ip_forward".to_owned(), forwards));
+            settings.push(Setting::must("net/ipv4/ip_forward".to_owned(), forwards));
         }
         if self.families().contains(&Family::V6) {
             for scope in ["all", "default", "lo", self.if_name.as_str()] {
-                settings.push(must(format!("net/ipv6/conf/{scope}/disable_ipv6"), "0"));
+                settings.push(Setting::must(format!("net/ipv6/conf/{scope}/disable_ipv6"), "0"));
             }
-            settings.push(must(format!("net/ipv6/conf/{}/accept_dad", self.if_name), "0"));
-            settings.push(must("net/ipv6/conf/all/forwarding".to_owned(), forwards));
+            settings.push(Setting::must(format!("net/ipv6/conf/{}/accept_dad", self.if_name), "0"));
+            settings.push(Setting::must("net/ipv6/conf/all/forwarding".to_owned(), forwards));
         }
         settings
     }
-}
-
-fn host_settings(if_name: &IfName, families: &BTreeSet<Family>) -> Vec<Setting> {
-    let v4 = |name: &str| format!("net/ipv4/conf/{if_name}/{name}");
-    let v6 = |name: &str| format!("net/ipv6/conf/{if_name}/{name}");
-    // A container must not be able to change the host's own IPv6 routes (CVE-2020-13597).
-    let mut settings = vec![should(v6("accept_ra"), "0"), should(v6("accept_redirects"), "0")];
-    if families.contains(&Family::V4) {
-        settings.push(must(v4("route_localnet"), "1"));
-        settings.push(should(format!("net/ipv4/neigh/{if_name}/proxy_delay"), "0"));
-        settings.push(must(v4("proxy_arp"), "1"));
-        settings.push(must(v4("forwarding"), "1"));
-    }
-    if families.contains(&Family::V6) {
-        settings.push(must(v6("accept_dad"), "0"));
-        settings.push(must(v6("disable_ipv6"), "0"));
-        settings.push(must(v6("proxy_ndp"), "1"));
-        settings.push(must(v6("forwarding"), "1"));
-    }
-    settings
-}
-
-const fn must(name: String, value: &'static str) -> Setting {
-    Setting { name, value, need: Need::Must }
-}
-
-const fn should(name: String, value: &'static str) -> Setting {
-    Setting { name, value, need: Need::Should }
 }
 
 fn check_addrs(addrs: &[IpAddr]) -> Result<(), Error> {
@@ -233,17 +186,6 @@ mod tests {
             settings.iter().map(|each| format!("{}={}", each.name, each.value)).collect()
         };
         let v4 = plan("", &["10.0.0.5"]).unwrap();
-        assert_eq!(
-            text(v4.host_settings()),
-            [
-                "net/ipv6/conf/cali1/accept_ra=0",
-                "net/ipv6/conf/cali1/accept_redirects=0",
-                "net/ipv4/conf/cali1/route_localnet=1",
-                "net/ipv4/neigh/cali1/proxy_delay=0",
-                "net/ipv4/conf/cali1/proxy_arp=1",
-                "net/ipv4/conf/cali1/forwarding=1",
-            ]
-        );
         assert_eq!(text(v4.container_settings()), ["net/ipv4/ip_forward=0"]);
         let forwards = r#","container_settings":{"allow_ip_forwarding":true}"#;
         let v6 = plan(forwards, &["fd00::5"]).unwrap();

@@ -9,10 +9,10 @@ use kernel::netlink::{
     Link, Neighbour, NextHop, RateLimit, RouteEntry, RouteFilter, Target, VethSpec, ifb_name,
 };
 use kernel::{Netlink, Netns, sysctl};
-use model::desired::RouteProtocol;
+use model::desired::{Need, RouteProtocol, Setting};
 use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
 
-use crate::plan::{GATEWAY_V4, Need, Plan, Setting};
+use crate::plan::{GATEWAY_V4, Plan};
 
 /// How long the host's side may take to get its link-local address.
 const LINK_LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -378,18 +378,9 @@ fn host_route(addr: IpAddr, link: &Link) -> RouteEntry {
 }
 
 fn set_all(settings: &[Setting]) -> Result<(), Error> {
-    for setting in settings {
-        // Some parameters make the kernel walk all interfaces even if nothing changes.
-        if sysctl::read(&setting.name).is_ok_and(|value| value == setting.value) {
-            continue;
-        }
-        match (sysctl::write(&setting.name, setting.value), setting.need) {
-            (Ok(()), _) | (Err(sysctl::Error::Missing { .. }), Need::Should) => {}
-            (Err(error), Need::Should) => tracing::warn!(%error, "going on without it"),
-            (Err(error), Need::Must) => {
-                return Err(Error::new(ErrorCode::Kernel, error.to_string()));
-            }
-        }
+    let set = sysctl::set_all(settings);
+    for error in set.map_err(|error| Error::new(ErrorCode::Kernel, error.to_string()))? {
+        tracing::warn!(%error, "going on without it");
     }
     Ok(())
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipam::{Key, Op, Outcome, Record, slots};
-use ledger::Driver;
+use ledger::{Driver, surroundings};
 use model::block::Handle;
 use model::net::InterfaceAddr;
 
+use crate::Error;
 use crate::holder::Holder;
-use crate::{Error, scene};
 
 /// Compares `addrs` with what `holder` holds.
 ///
@@ -25,7 +25,7 @@ pub async fn check(
     let client = driver.client().clone();
     let read = Op::Read(Key::Handle(holder.handle()));
     let (ready, handle) =
-        futures::future::join(scene::check_ready(&client), driver.act(vec![read])).await;
+        futures::future::join(surroundings::check_ready(&client), driver.act(vec![read])).await;
     ready?;
     let handle = handle?.into_iter().find_map(|(_, outcome)| match outcome {
         Outcome::Found(Record::Handle(handle)) if !handle.is_deleted => Some(handle),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cni::ErrorCode;
+use ledger::NotReady;
 
 /// Why a command failed. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -74,26 +75,11 @@ impl From<ledger::Error> for Error {
             ledger::Error::Datastore(error) => Self::Datastore(error),
             ledger::Error::Invalid(error) => Self::InvalidObject(error),
             ledger::Error::Refused(failure) => Self::Refused(failure),
+            ledger::Error::NotReady(reason) => Self::NotReady(reason),
+            ledger::Error::NoSuchNode(name) => Self::NoSuchNode(name),
             error @ ledger::Error::TooSlow { .. } => Self::TooSlow(error.to_string()),
         }
     }
-}
-
-/// Why the cluster cannot be used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum NotReady {
-    /// Nobody has set it up.
-    #[error(
-        "ClusterInformation `default` does not exist; calico-node makes it when it starts, so \
-         check that it runs"
-    )]
-    NotSetUp,
-    /// Somebody has locked it.
-    #[error(
-        "ClusterInformation `default` has no datastoreReady: true; whoever locked the datastore \
-         must run `calicoctl datastore migrate unlock`"
-    )]
-    Locked,
 }
 
 impl Error {

@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 
 use cni::config::ValidAttachment;
 use ipam::{Op, Outcome, Record, Release, Released};
-use ledger::{Age, Driver};
+use ledger::{Age, Driver, surroundings};
 use model::block::{Attributes, Block};
 use model::id::{HandleId, NodeName};
 use tracing::{info, warn};
 
-use crate::{Error, scene};
+use crate::Error;
 
 /// What GC is about.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,9 @@ pub struct GcRequest<'a> {
 /// See [`Error`]; the first failure counts, the other handles were tried.
 pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(), Error> {
     let client = driver.client().clone();
-    scene::check_ready(&client).await?;
-    let config = scene::read_config(&client).await?;
-    let filter = scene::own_affinities(request.node);
+    surroundings::check_ready(&client).await?;
+    let config = surroundings::read_config(&client).await?;
+    let filter = surroundings::own_affinities(request.node);
     let claims = driver.learn(ledger::list_affinities(&client, &filter, Age::Current).await?);
     let Outcome::Affinities(claims) = claims else { return Ok(()) };
     let reads = claims.iter().map(|claim| Op::Read(ipam::Key::Block(claim.cidr))).collect();

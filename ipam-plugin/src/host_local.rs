@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use datastore::{Client, Filter};
 use ipam::Selectors;
 use k8s_openapi::api::core::v1::Pod;
-use ledger::{Driver, HostLock};
+use ledger::{Driver, HostLock, Wanted};
 use model::id::{NamespacedName, NodeName};
 use tracing::{info, warn};
 
 use crate::Error;
-use crate::add::{AddRequest, Wanted, add};
+use crate::add::{AddRequest, add};
 use crate::holder::Holder;
 
 /// Where host-local keeps the addresses of Calico's network.

@@ -6,15 +6,15 @@
 //!
 //! ```text
 //! stdin, CNI_… ─► plugin ─► add / delete / check / status
-//!                            │  scene: what an assignment depends on, read in one round
-//!                            └► ledger::Driver: Machine ⇄ datastore, under the host's lock
+//!                            └► ledger: what it depends on, read in one round; then
+//!                               Machine ⇄ datastore, under the host's lock
 //! ```
 //!
 //! Invariants: correctness rests on compare-and-swap alone, the lock only keeps
 //! the processes of a host from refusing each other's writes; a failed ADD
 //! leaves no address behind that its container's DEL would not find.
 //!
-//! Start reading at [`plugin::run`] and [`ledger::Driver::run`].
+//! Start reading at [`plugin::run`] and [`ledger::assign()`].
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
@@ -26,7 +26,6 @@ pub mod gc;
 pub mod holder;
 pub mod host_local;
 pub mod plugin;
-pub mod scene;
 pub mod status;
 pub mod upgrade;
 

@@ -9,17 +9,17 @@ use cni::result::Ip;
 use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
 use datastore::{Client, Options};
 use ipam::{PoolReference, Selectors};
-use ledger::{Driver, HostLock};
+use ledger::{Driver, HostLock, Wanted, surroundings};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
 use serde_json::Value;
 use tracing::debug;
 
-use crate::add::{AddRequest, Wanted, add};
+use crate::add::{AddRequest, add};
 use crate::gc::GcRequest;
 use crate::holder::Holder;
 use crate::status::Memory;
-use crate::{Error, check, delete, gc, scene, status, upgrade};
+use crate::{Error, check, delete, gc, status, upgrade};
 
 /// Carries out the command in `environment` and returns what to print, if anything.
 ///
@@ -83,7 +83,7 @@ pub async fn run(
 
 async fn check_status(config: &NetworkConfig) -> Result<(), cni::Error> {
     let mut driver = connect(config)?;
-    scene::check_ready(driver.client()).await?;
+    surroundings::check_ready(driver.client()).await.map_err(Error::from)?;
     let Some(ipam) = &config.ipam else { return Ok(()) };
     let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
     let families: Vec<Family> = families(ipam).map(|(family, _)| family).collect();

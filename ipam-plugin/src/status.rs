@@ -16,6 +16,7 @@ use ipam::{
     Assignment, Candidates, Failure, Machine, Op, Outcome, Record, Request, Scene, Selectors, Step,
     pools_for, seed_of,
 };
+use ledger::surroundings::Surroundings;
 use ledger::{Age, Driver};
 use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family};
@@ -23,7 +24,6 @@ use model::pool::{IpPool, Use};
 use tracing::warn;
 
 use crate::Error;
-use crate::scene::Surroundings;
 
 /// How long it is believed that there is no address.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);

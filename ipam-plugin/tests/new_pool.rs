@@ -14,9 +14,9 @@ mod common;
 
 use common::{Asked, Reply, Server};
 use ipam::{PoolReference, Selectors};
-use ipam_plugin::add::{AddRequest, Wanted, add};
+use ipam_plugin::add::{AddRequest, add};
 use ipam_plugin::holder::Holder;
-use ledger::{Driver, HostLock};
+use ledger::{Driver, HostLock, Wanted};
 use model::block::{Affinity, AffinityState, Owner};
 use model::net::Family;
 use model::time::WallTime;

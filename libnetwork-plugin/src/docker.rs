@@ -132,13 +132,14 @@ impl Docker {
         self.get("/containers/json?all=1").await
     }
 
-    /// Starts to listen to what happens to networks.
+    /// Starts to listen to what happens to networks: of what leaves one, its driver knows.
     ///
     /// # Errors
     ///
     /// [`Error::Docker`].
     pub(crate) async fn events(&self) -> Result<Events, Error> {
-        let path = format!("/events?filters={}", filter("type", "network"));
+        let wanted = r#"{"type":["network"],"event":["create","connect","destroy","remove"]}"#;
+        let path = format!("/events?filters={}", escaped(wanted));
         let body = tokio::time::timeout(TIMEOUT, self.ask(&path)).await;
         let body = body.map_err(|_| self.failed("no answer to a request for events"))??;
         Ok(Events { body, socket: self.socket.clone() })
@@ -202,7 +203,11 @@ fn failed(socket: &std::path::Path, problem: impl ToString) -> Error {
 
 /// Returns a filter as it stands in a URL.
 fn filter(name: &str, value: &str) -> String {
-    let json = format!("{{\"{name}\":[\"{value}\"]}}");
+    escaped(&format!("{{\"{name}\":[\"{value}\"]}}"))
+}
+
+/// Returns JSON as it stands in a URL.
+fn escaped(json: &str) -> String {
     let mut text = String::new();
     for byte in json.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {

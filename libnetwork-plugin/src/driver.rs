@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use datastore::Client;
 use kernel::Netlink;
+use model::id::HandleId;
 use model::net::{Cidr, Family, InterfaceAddr, Mtu};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -17,6 +18,7 @@ use crate::addresses::Addresses;
 use crate::docker::{Docker, Network};
 use crate::endpoint::{check_id, pair_names};
 use crate::error::Error;
+use crate::later::{Job, Jobs, Later};
 use crate::pool::{Decision, PoolId, decide, everything};
 use crate::registry::{Promises, Registry};
 use crate::settings::Settings;
@@ -43,6 +45,7 @@ pub(crate) struct Driver {
     pub(crate) netlink: Netlink,
     pub(crate) state: State,
     pub(crate) addresses: Addresses,
+    pub(crate) later: Later,
     pub(crate) registry: tokio::sync::Mutex<Registry>,
     promises: Mutex<Promises>,
     /// Held while published ports change.
@@ -60,23 +63,26 @@ impl Driver {
         client: Client,
         netlink: Netlink,
         state: State,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Jobs), Error> {
+        let (later, jobs) = Later::new();
         let promises = state.addresses()?.into_iter();
         let promises = promises.map(|(addr, handle)| (handle, Family::of(addr)));
-        Ok(Self {
+        let this = Self {
             docker: Docker::new(settings.docker_socket.clone()),
             addresses: Addresses::new(&settings, client.clone()),
             settings,
             client,
             netlink,
             state,
+            later,
             registry: tokio::sync::Mutex::default(),
             promises: Mutex::new(Promises::of(promises)),
             publishing: tokio::sync::Mutex::default(),
             asked_pools: Mutex::default(),
             networks: Mutex::default(),
             wake: Notify::new(),
-        })
+        };
+        Ok((this, jobs))
     }
 
     pub(crate) fn promises(&self) -> std::sync::MutexGuard<'_, Promises> {
@@ -130,11 +136,12 @@ impl Driver {
         let names = pair_names(&request.endpoint)?;
         self.unpublish(&request.endpoint).await?;
         self.netlink.delete_link(&names.host).await?;
+        let kept = self.state.endpoint(&request.endpoint);
         self.state.delete_endpoint(&request.endpoint)?;
-        // Before its address is given back: policy must not take the next owner for this one.
         let object = self.registry.lock().await.delete(&request.endpoint);
         if let Some(object) = object {
-            crate::sync::delete(&self.client, object).await?;
+            let addrs = kept.map(|endpoint| endpoint.addrs).unwrap_or_default();
+            self.later.push(Job::Object(Box::new(object), addrs));
         }
         Ok(json!({}))
     }
@@ -168,7 +175,6 @@ impl Driver {
         let prefix = &self.settings.container_prefix;
         let answer = place::answer(&container, prefix, &endpoint.addrs, &place);
         self.state.put_endpoint(&request.endpoint, &Endpoint { place: Some(place), ..endpoint })?;
-        self.look_soon();
         Ok(answer)
     }
 
@@ -190,15 +196,16 @@ impl Driver {
         let bindings = request.options.get(PORT_MAP).cloned().unwrap_or_default();
         let bindings: Option<Vec<PortBinding>> =
             serde_json::from_value(bindings).map_err(|error| Error::wrong(error.to_string()))?;
-        let published = ports::read(&bindings.unwrap_or_default())?;
-        if published.is_empty() {
+        let asked = ports::read(&bindings.unwrap_or_default(), ports::range())?;
+        if asked.is_empty() {
             return Ok(json!({}));
         }
         let _alone = self.publishing.lock().await;
         let mut endpoints = self.state.endpoints()?;
-        ports::check_free(&request.endpoint, &published, &endpoints)?;
+        let published = ports::choose(&request.endpoint, &asked, &endpoints, ports::is_unused)?;
         let endpoint = endpoints.get_mut(&request.endpoint);
         let endpoint = endpoint.ok_or_else(|| Error::wrong("this endpoint is unknown"))?;
+        tracing::info!(endpoint = request.endpoint, ports = ?published, "published");
         endpoint.ports = published;
         self.state.put_endpoint(&request.endpoint, endpoint)?;
         ports::publish(&endpoints).await?;
@@ -284,23 +291,44 @@ impl Driver {
         }
         let mac = request.options.get(MAC).map(String::as_str).unwrap_or_default();
         let family = pool.family();
-        let handle = self.promises().handle(&self.settings.node, mac, family)?;
-        let assigned = Box::pin(self.addresses.assign(pool, wanted, &handle)).await;
+        let node = &self.settings.node;
+        if self.promises().has_any(node, mac) {
+            // What a restarted container held goes with its handle, which it is to have again.
+            self.later.idle().await;
+        }
+        let handle = self.promises().handle(node, mac, family)?;
+        let assigned = Box::pin(self.assign(pool, wanted, &handle)).await;
         let addr = assigned.inspect_err(|_| self.promises().end(&handle.0, family))?;
         self.state.put_address(addr, &handle.0)?;
         Ok(json!({"Address": Cidr::host(addr).to_string(), "Data": {}}))
     }
 
-    pub(crate) async fn release_address(&self, request: OfAddress) -> Result<Value, Error> {
+    /// Takes an address; what is about to be given back is waited for where it matters.
+    async fn assign(
+        &self,
+        pool: PoolId,
+        wanted: Option<IpAddr>,
+        handle: &HandleId,
+    ) -> Result<IpAddr, Error> {
+        if wanted.is_some() {
+            self.later.idle().await;
+        }
+        let assigned = Box::pin(self.addresses.assign(pool, wanted, handle)).await;
+        if !matches!(&assigned, Err(Error::Ledger(ledger::Error::Refused(_)))) {
+            return assigned;
+        }
+        self.later.idle().await;
+        Box::pin(self.addresses.assign(pool, wanted, handle)).await
+    }
+
+    pub(crate) fn release_address(&self, request: &OfAddress) -> Result<Value, Error> {
         let text = request.address.split('/').next().unwrap_or_default();
         let addr: IpAddr =
             text.parse().map_err(|_| Error::wrong(format!("`{text}` is no address")))?;
         let handle = self.state.handle(addr);
-        self.addresses.release(addr, handle.as_deref()).await?;
-        if let Some(handle) = handle {
-            self.promises().end(&handle, Family::of(addr));
-        }
+        // Before the address is free, since the next owner has a file of the same name.
         self.state.delete_address(addr)?;
+        self.later.push(Job::Address(addr, handle));
         Ok(json!({}))
     }
 

@@ -61,9 +61,6 @@ pub(crate) enum Error {
     /// Address management.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
-    /// Its answer.
-    #[error(transparent)]
-    Refused(#[from] ipam::Failure),
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] kernel::netlink::Error),
@@ -115,7 +112,6 @@ impl Error {
             | Self::Datastore(_)
             | Self::Object(_)
             | Self::Ledger(_)
-            | Self::Refused(_)
             | Self::Kernel(_)
             | Self::Sysctl(_)
             | Self::Netns(_)

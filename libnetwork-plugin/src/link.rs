@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use kernel::netlink::{RouteEntry, RouteFilter, Target, VethSpec};
 use kernel::{Netlink, Netns, sysctl};
-use model::desired::RouteProtocol;
+use model::desired::{RouteProtocol, Setting};
 use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
 
 use crate::endpoint::PairNames;
@@ -49,13 +49,14 @@ pub(crate) async fn make(
 async fn finish(netlink: &Netlink, names: &PairNames, addrs: &[IpAddr]) -> Result<(), Error> {
     let host = netlink.require_link(&names.host).await?;
     let families: BTreeSet<Family> = addrs.iter().map(|addr| Family::of(*addr)).collect();
-    for (name, value, is_needed) in settings(&names.host, &families) {
-        match sysctl::write(&name, value) {
-            Ok(()) => {}
-            Err(sysctl::Error::Missing { .. }) if !is_needed => {}
-            Err(error) if !is_needed => tracing::warn!(%error, "going on without it"),
-            Err(error) => return Err(error.into()),
-        }
+    let mut settings = Setting::of_host_side(&names.host, &families);
+    if families.contains(&Family::V6) {
+        // The gateway's address follows from the Ethernet address, whatever the default is.
+        let name = sysctl::of_interface(Family::V6, &names.host, "addr_gen_mode");
+        settings.insert(0, Setting::must(name, "0"));
+    }
+    for error in sysctl::set_all(&settings)? {
+        tracing::warn!(%error, "going on without it");
     }
     for addr in addrs {
         let dst = Cidr::host(*addr);
@@ -87,30 +88,6 @@ async fn require_ours(
     }
 }
 
-/// Returns the parameters of the host's side, their values, and whether traffic depends on them:
-/// those of the CNI plugin.
-fn settings(if_name: &IfName, families: &BTreeSet<Family>) -> Vec<(String, &'static str, bool)> {
-    let v4 = |name: &str| format!("net/ipv4/conf/{if_name}/{name}");
-    let v6 = |name: &str| format!("net/ipv6/conf/{if_name}/{name}");
-    // A container must not be able to change the host's own IPv6 routes (CVE-2020-13597).
-    let mut settings = vec![(v6("accept_ra"), "0", false), (v6("accept_redirects"), "0", false)];
-    if families.contains(&Family::V4) {
-        settings.push((v4("route_localnet"), "1", true));
-        settings.push((format!("net/ipv4/neigh/{if_name}/proxy_delay"), "0", false));
-        settings.push((v4("proxy_arp"), "1", true));
-        settings.push((v4("forwarding"), "1", true));
-    }
-    if families.contains(&Family::V6) {
-        settings.push((v6("accept_dad"), "0", true));
-        // The gateway's address follows from the Ethernet address, whatever the default is.
-        settings.push((v6("addr_gen_mode"), "0", true));
-        settings.push((v6("disable_ipv6"), "0", true));
-        settings.push((v6("proxy_ndp"), "1", true));
-        settings.push((v6("forwarding"), "1", true));
-    }
-    settings
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,16 +100,5 @@ mod tests {
         let prefix = u128::from(0xfe80_u16) << 112;
         let expected = std::net::Ipv6Addr::from(prefix | u128::from(u64::from_be_bytes(bytes)));
         assert_eq!(GATEWAY_V6.parse(), Ok(expected));
-    }
-
-    #[test]
-    fn only_the_families_in_use_are_set_up() {
-        let names = |families: &[Family]| -> Vec<String> {
-            let families = families.iter().copied().collect();
-            settings(&"cali1".parse().unwrap(), &families).into_iter().map(|it| it.0).collect()
-        };
-        assert!(names(&[Family::V4]).contains(&"net/ipv4/conf/cali1/proxy_arp".to_owned()));
-        assert!(!names(&[Family::V4]).iter().any(|name| name.ends_with("proxy_ndp")));
-        assert!(names(&[Family::V6]).contains(&"net/ipv6/conf/cali1/proxy_ndp".to_owned()));
     }
 }

@@ -22,11 +22,11 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic))]
 
 mod addresses;
-mod carrier;
 mod docker;
 mod driver;
 mod endpoint;
 mod error;
+mod later;
 mod link;
 mod place;
 mod pool;
@@ -93,7 +93,8 @@ async fn run() -> Result<(), Error> {
     let state = State::at(&settings.state_dir)?;
     let plugin_dir = settings.plugin_dir.clone();
     let node = settings.node.clone();
-    let driver = Arc::new(Driver::new(settings, client, Netlink::open()?, state)?);
+    let (driver, jobs) = Driver::new(settings, client, Netlink::open()?, state)?;
+    let driver = Arc::new(driver);
     let mut terminate = caught(SignalKind::terminate())?;
     let mut interrupt = caught(SignalKind::interrupt())?;
     let mut servers = tokio::task::JoinSet::new();
@@ -106,6 +107,9 @@ async fn run() -> Result<(), Error> {
     }
     tracing::info!(%node, dir = %plugin_dir.display(), "serving Docker");
     tokio::select! {
+        () = later::run(Arc::clone(&driver), jobs) => {
+            Err(Error::wrong("what gives addresses back has ended"))
+        }
         () = sync::run(driver) => Err(Error::wrong("what looks after Docker has ended")),
         _ = servers.join_next() => Err(Error::wrong("a socket for Docker was closed")),
         _ = terminate.recv() => Ok(()),

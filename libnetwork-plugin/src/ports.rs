@@ -22,12 +22,28 @@ const DNAT: &str = "CALICO-DOCKER";
 /// and of the host's loopback addresses.
 const SNAT: &str = "CALICO-DOCKER-SNAT";
 
-/// Reads the ports that Docker wants published.
+/// The kernel's range for ports that nobody asks for by number, from which Docker chooses, too.
+const RANGE: &str = "net/ipv4/ip_local_port_range";
+/// What that is by default (ip-sysctl).
+const DEFAULT_RANGE: (u16, u16) = (32_768, 60_999);
+
+/// A port that Docker wants published.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Asked {
+    protocol: &'static str,
+    host_ip: Option<IpAddr>,
+    port: u16,
+    /// The first and the last port of the host that will do.
+    host_ports: (u16, u16),
+}
+
+/// Reads the ports that Docker wants published; `range` is that from which to choose where no port
+/// of the host is named.
 ///
 /// # Errors
 ///
 /// [`Error::Wrong`] for what cannot be published, with what to write instead.
-pub(crate) fn read(bindings: &[PortBinding]) -> Result<Vec<Published>, Error> {
+pub(crate) fn read(bindings: &[PortBinding], range: (u16, u16)) -> Result<Vec<Asked>, Error> {
     let mut ports = Vec::new();
     for binding in bindings {
         let protocol = match binding.protocol {
@@ -36,21 +52,6 @@ pub(crate) fn read(bindings: &[PortBinding]) -> Result<Vec<Published>, Error> {
             132 => "sctp",
             other => return Err(Error::wrong(format!("protocol {other} has no ports"))),
         };
-        let port = binding.port;
-        if binding.host_port == 0 {
-            let text = format!(
-                "port {port}/{protocol} has no port of the host, and Docker cannot be told one that \
-                 a plugin chooses: name it, as in --publish 8080:{port}"
-            );
-            return Err(Error::wrong(text));
-        }
-        if binding.host_port_end > binding.host_port {
-            let text = format!(
-                "port {port}/{protocol} has a range of the host's ports to choose from, which \
-                 driver calico does not do: name one"
-            );
-            return Err(Error::wrong(text));
-        }
         let host_ip: Option<IpAddr> = match binding.host_ip.as_str() {
             "" => None,
             text => {
@@ -58,37 +59,98 @@ pub(crate) fn read(bindings: &[PortBinding]) -> Result<Vec<Published>, Error> {
                 Some(text.parse().map_err(wrong)?).filter(|addr: &IpAddr| !addr.is_unspecified())
             }
         };
-        let host_port = binding.host_port;
-        ports.push(Published { protocol: protocol.to_owned(), host_ip, host_port, port });
+        let host_ports = match (binding.host_port, binding.host_port_end) {
+            (0, _) => range,
+            (first, last) => (first, last.max(first)),
+        };
+        ports.push(Asked { protocol, host_ip, port: binding.port, host_ports });
     }
     ports.sort();
     ports.dedup();
     Ok(ports)
 }
 
-/// Fails if another endpoint publishes one of these ports.
+/// Returns the range from which ports are chosen.
+pub(crate) fn range() -> (u16, u16) {
+    let text = kernel::sysctl::read(RANGE).unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if first <= last => (first, last),
+        _ => DEFAULT_RANGE,
+    }
+}
+
+/// Chooses a port of the host for each that is asked for: the first that no other endpoint has,
+/// and that `is_free` says nobody on this host listens on.
 ///
 /// # Errors
 ///
-/// [`Error::Wrong`] with the port.
-pub(crate) fn check_free(
+/// [`Error::Wrong`] with the port that cannot be had.
+pub(crate) fn choose(
     id: &str,
-    ports: &[Published],
+    asked: &[Asked],
     endpoints: &BTreeMap<String, Endpoint>,
-) -> Result<(), Error> {
+    is_free: impl Fn(&Published) -> bool,
+) -> Result<Vec<Published>, Error> {
+    let own = endpoints.get(id).map(|endpoint| endpoint.ports.as_slice()).unwrap_or_default();
     let others = endpoints.iter().filter(|(other, _)| *other != id);
     let taken: Vec<&Published> = others.flat_map(|(_, endpoint)| &endpoint.ports).collect();
-    let clashes = |one: &Published, other: &Published| {
-        let is_same_place = one.host_ip.is_none() || other.host_ip.is_none();
-        one.protocol == other.protocol
-            && one.host_port == other.host_port
-            && (is_same_place || one.host_ip == other.host_ip)
-    };
-    match ports.iter().find(|port| taken.iter().any(|other| clashes(port, other))) {
-        None => Ok(()),
-        Some(Published { host_port, protocol, .. }) => Err(Error::wrong(format!(
-            "port {host_port}/{protocol} of the host is published for another container"
-        ))),
+    let mut chosen: Vec<Published> = Vec::new();
+    for one in asked {
+        let (first, last) = one.host_ports;
+        let at = |host_port| Published {
+            protocol: one.protocol.to_owned(),
+            host_ip: one.host_ip,
+            host_port,
+            port: one.port,
+        };
+        // Docker asks again: what it was promised stays.
+        let kept = own
+            .iter()
+            .find(|it| (first..=last).contains(&it.host_port) && **it == at(it.host_port));
+        let is_choice = |port: &Published| {
+            !taken.iter().copied().chain(&chosen).any(|other| clash(port, other)) && is_free(port)
+        };
+        let port = match kept {
+            Some(kept) => kept.clone(),
+            None => {
+                (first..=last).map(at).find(is_choice).ok_or_else(|| unavailable(one, &taken))?
+            }
+        };
+        chosen.push(port);
+    }
+    Ok(chosen)
+}
+
+fn clash(one: &Published, other: &Published) -> bool {
+    let is_same_place = one.host_ip.is_none() || other.host_ip.is_none();
+    one.protocol == other.protocol
+        && one.host_port == other.host_port
+        && (is_same_place || one.host_ip == other.host_ip)
+}
+
+fn unavailable(asked: &Asked, taken: &[&Published]) -> Error {
+    let Asked { protocol, host_ports: (first, last), .. } = asked;
+    if first != last {
+        return Error::wrong(format!(
+            "no port of {first} to {last}/{protocol} of the host is free: give others, or end who \
+             has them"
+        ));
+    }
+    let is_published =
+        taken.iter().any(|other| other.host_port == *first && other.protocol == *protocol);
+    let whom = if is_published { "published for another container" } else { "in use on the host" };
+    Error::wrong(format!("port {first}/{protocol} of the host is {whom}: use another one"))
+}
+
+/// Does nobody on this host listen there?
+pub(crate) fn is_unused(port: &Published) -> bool {
+    let any: IpAddr = std::net::Ipv4Addr::UNSPECIFIED.into();
+    let at = (port.host_ip.unwrap_or(any), port.host_port);
+    match port.protocol.as_str() {
+        "tcp" => std::net::TcpListener::bind(at).is_ok(),
+        "udp" => std::net::UdpSocket::bind(at).is_ok(),
+        _ => true,
     }
 }
 
@@ -245,7 +307,8 @@ mod tests {
 
     #[test]
     fn ports_are_translated_to_the_container_and_its_own_calls_come_back() {
-        let ports = read(&[binding(6, "", 8080), binding(17, "192.0.2.1", 53)]).unwrap();
+        let wanted = [binding(6, "", 8080), binding(17, "192.0.2.1", 53)];
+        let ports = chosen("0f", &wanted, &BTreeMap::new()).unwrap();
         let endpoints = BTreeMap::from([("0f".to_owned(), endpoint(ports))]);
         assert_eq!(
             rules(&endpoints, Family::V4),
@@ -267,32 +330,59 @@ mod tests {
         assert!(rules(&BTreeMap::new(), Family::V4).is_empty());
     }
 
+    fn chosen(
+        id: &str,
+        bindings: &[PortBinding],
+        endpoints: &BTreeMap<String, Endpoint>,
+    ) -> Result<Vec<Published>, Error> {
+        choose(id, &read(bindings, DEFAULT_RANGE)?, endpoints, |port| port.host_port != 32_768)
+    }
+
     #[test]
     fn what_cannot_be_published_is_said() {
-        let range = PortBinding { host_port_end: 8090, ..binding(6, "", 8080) };
         for (wrong, expected) in [
-            (binding(6, "", 0), "--publish 8080:80"),
             (binding(1, "", 80), "has no ports"),
             (binding(6, "x", 80), "is no address"),
-            (range, "name one"),
+            (binding(6, "", 32_768), "in use on the host"),
         ] {
-            let error = read(&[wrong]).unwrap_err().to_string();
+            let error = chosen("0a", &[wrong], &BTreeMap::new()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         // Docker repeats what is published at all addresses of both families.
         let both = [binding(6, "0.0.0.0", 80), binding(6, "::", 80)];
-        assert_eq!(read(&both).unwrap().len(), 1);
+        assert_eq!(chosen("0a", &both, &BTreeMap::new()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_port_that_is_not_named_is_chosen_and_kept() {
+        let any = [binding(6, "", 0), binding(17, "", 0)];
+        let mut endpoints = BTreeMap::new();
+        for (id, expected) in [("0a", 32_769), ("0b", 32_770)] {
+            let ports = chosen(id, &any, &endpoints).unwrap();
+            let numbers: Vec<u16> = ports.iter().map(|port| port.host_port).collect();
+            assert_eq!(numbers, [expected; 2], "{id}");
+            endpoints.insert(id.to_owned(), endpoint(ports));
+        }
+        assert_eq!(chosen("0b", &any, &endpoints).unwrap(), endpoints["0b"].ports, "asked again");
+        let range = [PortBinding { host_port_end: 32_770, ..binding(6, "", 32_768) }];
+        let error = chosen("0c", &range, &endpoints).unwrap_err().to_string();
+        assert!(error.contains("no port of 32768 to 32770/tcp"), "{error}");
+        let range = [PortBinding { host_port_end: 32_771, ..binding(6, "", 32_768) }];
+        assert_eq!(chosen("0c", &range, &endpoints).unwrap()[0].host_port, 32_771);
     }
 
     #[test]
     fn a_port_leads_to_one_container() {
-        let ports = |host: &str| read(&[binding(6, host, 80)]).unwrap();
-        let endpoints = BTreeMap::from([("0a".to_owned(), endpoint(ports("192.0.2.1")))]);
-        assert!(check_free("0a", &ports("192.0.2.1"), &endpoints).is_ok(), "asked again");
-        assert!(check_free("0b", &ports("192.0.2.2"), &endpoints).is_ok());
+        let ports = |id: &str, host: &str, endpoints: &BTreeMap<String, Endpoint>| {
+            chosen(id, &[binding(6, host, 80)], endpoints)
+        };
+        let first = ports("0a", "192.0.2.1", &BTreeMap::new()).unwrap();
+        let endpoints = BTreeMap::from([("0a".to_owned(), endpoint(first))]);
+        assert!(ports("0a", "192.0.2.1", &endpoints).is_ok(), "asked again");
+        assert!(ports("0b", "192.0.2.2", &endpoints).is_ok());
         for host in ["192.0.2.1", ""] {
-            let error = check_free("0b", &ports(host), &endpoints).unwrap_err().to_string();
-            assert!(error.contains("port 80/tcp of the host"), "{error}");
+            let error = ports("0b", host, &endpoints).unwrap_err().to_string();
+            assert!(error.contains("port 80/tcp of the host is published"), "{error}");
         }
     }
 }

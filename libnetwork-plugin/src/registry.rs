@@ -158,28 +158,43 @@ impl Promises {
         mac: &str,
         family: Family,
     ) -> Result<HandleId, Error> {
-        let node = if node.as_str().len() > LONGEST_NODE {
-            api::names::hostname_hash(node.as_str()).to_lowercase()
-        } else {
-            node.to_string()
-        };
-        let mac: String = mac.chars().filter(char::is_ascii_hexdigit).collect();
-        let plain = format!("{HANDLES}{}.{node}", mac.to_lowercase());
-        let is_taken = mac.is_empty() || self.given.contains(&(plain.clone(), family));
-        let handle = if is_taken {
-            let random = getrandom::u64().map_err(|error| Error::wrong(error.to_string()))?;
-            format!("{HANDLES}{random:016x}.{node}")
-        } else {
-            plain
+        let handle = match plain(node, mac) {
+            Some(plain) if !self.given.contains(&(plain.clone(), family)) => plain,
+            Some(_) | None => {
+                let random = getrandom::u64().map_err(|error| Error::wrong(error.to_string()))?;
+                named(node, &format!("{random:016x}"))
+            }
         };
         self.given.insert((handle.clone(), family));
         Ok(HandleId(handle))
+    }
+
+    /// Has the endpoint with this Ethernet address, or another one with the same, an address?
+    pub(crate) fn has_any(&self, node: &NodeName, mac: &str) -> bool {
+        let plain = plain(node, mac);
+        plain.is_some_and(|plain| {
+            Family::ALL.into_iter().any(|family| self.given.contains(&(plain.clone(), family)))
+        })
     }
 
     /// Takes note that the address was given back, or could not be had.
     pub(crate) fn end(&mut self, handle: &str, family: Family) {
         self.given.remove(&(handle.to_owned(), family));
     }
+}
+
+/// Returns the handle that follows from an Ethernet address, if there is one.
+fn plain(node: &NodeName, mac: &str) -> Option<String> {
+    let mac: String = mac.chars().filter(char::is_ascii_hexdigit).collect();
+    (!mac.is_empty()).then(|| named(node, &mac.to_lowercase()))
+}
+
+fn named(node: &NodeName, who: &str) -> String {
+    if node.as_str().len() > LONGEST_NODE {
+        let hash = api::names::hostname_hash(node.as_str()).to_lowercase();
+        return format!("{HANDLES}{who}.{hash}");
+    }
+    format!("{HANDLES}{who}.{node}")
 }
 
 #[cfg(test)]

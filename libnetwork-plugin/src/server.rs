@@ -95,14 +95,14 @@ async fn answer(plugin: Plugin, driver: &Driver, method: &str, body: &[u8]) -> R
         "Plugin.Activate" => Ok(json!({"Implements": [plugin.implements()]})),
         _ => Box::pin(dispatch(driver, method, body)).await,
     };
-    let took = started.elapsed();
+    let took_us = started.elapsed().as_micros();
     match answered {
         Ok(value) => {
-            tracing::debug!(method, ?took, answer = %value, "done");
+            tracing::debug!(method, took_us, answer = %value, "done");
             respond(StatusCode::OK, &value)
         }
         Err(error) => {
-            tracing::warn!(method, ?took, error = error.line(), "refused");
+            tracing::warn!(method, took_us, error = error.line(), "refused");
             refuse(&error)
         }
     }
@@ -158,7 +158,7 @@ async fn dispatch(driver: &Driver, method: &str, body: &[u8]) -> Result<Value, E
         "IpamDriver.RequestPool" => ask!(request_pool),
         "IpamDriver.ReleasePool" => Ok(driver.release_pool(&read!())),
         "IpamDriver.RequestAddress" => ask!(request_address),
-        "IpamDriver.ReleaseAddress" => ask!(release_address),
+        "IpamDriver.ReleaseAddress" => driver.release_address(&read!()),
         _ => Err(Error::NoMethod(method.to_owned())),
     }
 }

@@ -97,10 +97,34 @@ async fn listen(driver: &Driver) {
     }
 }
 
-/// Since when something is there that nobody owns, besides objects of endpoints.
+/// What looks remember.
 #[derive(Debug, Default)]
 struct Gone {
+    /// Since when something is there that nobody owns, besides objects of endpoints.
     unowned: crate::registry::Registry,
+    /// The networks that pools and profiles were last brought to.
+    shared: Option<Uses>,
+}
+
+/// What networks use: profiles by the networks' names, and pools by their ranges.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Uses {
+    names: BTreeSet<String>,
+    subnets: BTreeSet<Cidr>,
+}
+
+impl Uses {
+    /// Those of networks, and of what is in the making.
+    fn of(networks: &[Network], driver: &Driver) -> Self {
+        let subnets = networks.iter().filter_map(|network| network.ipam.as_ref());
+        let subnets = subnets.flat_map(|ipam| ipam.config.iter().flatten());
+        let mut subnets: BTreeSet<Cidr> =
+            subnets.filter_map(|config| config.subnet.parse().ok()).collect();
+        let mut asked = driver.asked_pools.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|_, since| since.elapsed() < MAKING);
+        subnets.extend(asked.keys());
+        Self { names: networks.iter().map(|network| network.name.clone()).collect(), subnets }
+    }
 }
 
 async fn look(driver: &Driver, is_whole: bool, gone: &mut Gone) -> Result<(), Error> {
@@ -116,9 +140,11 @@ async fn look(driver: &Driver, is_whole: bool, gone: &mut Gone) -> Result<(), Er
     let wanted = wanted(driver, &networks, &containers, &kept);
     let attached: BTreeSet<String> = wanted.keys().cloned().collect();
     let moment = (Instant::now(), driver.settings.grace);
-    let names: BTreeSet<&str> = networks.iter().map(|network| network.name.as_str()).collect();
-    if driver.settings.creates_profiles {
-        make_profiles(driver, &names).await?;
+    // What is shared changes with networks, and not with each container.
+    let uses = Uses::of(&networks, driver);
+    let is_settled = !is_whole && gone.shared.as_ref() == Some(&uses);
+    if driver.settings.creates_profiles && !is_settled {
+        make_profiles(driver, &uses.names).await?;
     }
     let steps = driver.registry.lock().await.plan(wanted, moment);
     let mut failure = None;
@@ -129,7 +155,11 @@ async fn look(driver: &Driver, is_whole: bool, gone: &mut Gone) -> Result<(), Er
         }
     }
     clear_endpoints(driver, &attached, gone, moment).await?;
-    share(driver, &networks, &names).await?;
+    if !is_settled {
+        gone.shared = None;
+        share(driver, &uses).await?;
+        gone.shared = Some(uses);
+    }
     if is_whole {
         clear_addresses(driver, &networks, gone, moment).await?;
         let _alone = driver.publishing.lock().await;
@@ -307,7 +337,7 @@ fn used(networks: &[Network]) -> BTreeSet<IpAddr> {
 }
 
 /// Makes the profiles of networks that lack theirs.
-async fn make_profiles(driver: &Driver, names: &BTreeSet<&str>) -> Result<(), Error> {
+async fn make_profiles(driver: &Driver, names: &BTreeSet<String>) -> Result<(), Error> {
     if names.is_empty() {
         return Ok(());
     }
@@ -330,10 +360,14 @@ async fn make_profiles(driver: &Driver, names: &BTreeSet<&str>) -> Result<(), Er
 }
 
 /// Notes which pools and profiles this host uses, and removes those that nobody does.
-async fn share(driver: &Driver, networks: &[Network], names: &BTreeSet<&str>) -> Result<(), Error> {
+async fn share(driver: &Driver, uses: &Uses) -> Result<(), Error> {
     let (client, node) = (&driver.client, &driver.settings.node);
-    let profiles: BTreeMap<String, Profile> =
-        names.iter().map(|name| profile::new(name)).map(|it| (it.name().to_owned(), it)).collect();
+    let profiles: BTreeMap<String, Profile> = uses
+        .names
+        .iter()
+        .map(|name| profile::new(name))
+        .map(|it| (it.name().to_owned(), it))
+        .collect();
     let mine = Filter { labels: Some(shared::selector()), ..Filter::default() };
     for mut found in client.list::<Profile>(&mine).await? {
         let is_used = profiles.contains_key(found.name());
@@ -342,20 +376,14 @@ async fn share(driver: &Driver, networks: &[Network], names: &BTreeSet<&str>) ->
         let is_kept = change == Change::Delete && !profile::is_as_made(&found);
         settle(client, &found, if is_kept { Change::Write } else { change }).await?;
     }
-    let subnets = networks.iter().filter_map(|network| network.ipam.as_ref());
-    let subnets = subnets.flat_map(|ipam| ipam.config.iter().flatten());
-    let mut subnets: BTreeSet<Cidr> =
-        subnets.filter_map(|config| config.subnet.parse().ok()).collect();
-    {
-        let mut asked = driver.asked_pools.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|_, since| since.elapsed() < MAKING);
-        subnets.extend(asked.keys());
-    }
     for mut found in client.list::<api::IpPool>(&mine).await? {
         let Ok(pool) = IpPool::try_from(&found) else { continue };
-        let change = shared::note_use(&mut found.metadata, node, subnets.contains(&pool.cidr));
-        if change == Change::Delete && is_taken_from(client, pool.cidr).await? {
-            continue;
+        let change = shared::note_use(&mut found.metadata, node, uses.subnets.contains(&pool.cidr));
+        if change == Change::Delete {
+            driver.later.idle().await;
+            if is_taken_from(client, pool.cidr).await? {
+                continue;
+            }
         }
         settle(client, &found, change).await?;
     }

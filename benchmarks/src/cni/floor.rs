@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kernel::netlink::{NextHop, RouteEntry, Target, VethSpec};
 use kernel::{Netlink, Netns, sysctl};
 use lab::Error;
-use model::desired::RouteProtocol;
-use model::net::{Cidr, IfName, InterfaceAddr, MacAddr, Mtu};
+use model::desired::{RouteProtocol, Setting};
+use model::net::{Cidr, Family, IfName, InterfaceAddr, MacAddr, Mtu};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -111,9 +111,8 @@ async fn attach(task: &Task, netns: &Netns) -> Result<(), Error> {
     host.add_veth(&spec).await?;
     let host_link = host.require_link(&host_name).await?.index;
     let link = container.require_link(&if_name).await?.index;
-    for (parameter, value) in parameters(&host_name) {
-        sysctl::write(&parameter, value).map_err(Error::wrong)?;
-    }
+    let families = [Family::V4].into();
+    sysctl::set_all(&Setting::of_host_side(&host_name, &families)).map_err(Error::wrong)?;
     netns.run(|| sysctl::write("net/ipv4/ip_forward", "0"))?.map_err(Error::wrong)?;
     container.set_link_up(link).await?;
     let alone = InterfaceAddr::new(task.addr.into(), 32).map_err(Error::wrong)?;
@@ -127,20 +126,6 @@ async fn attach(task: &Task, netns: &Netns) -> Result<(), Error> {
     let own = Cidr::host(task.addr.into());
     let route = RouteEntry::new(own, Target::Link(host_link), RouteProtocol::BOOT);
     Ok(host.add_route(&route).await?)
-}
-
-/// Returns the parameters of a host's side of an IPv4 pod, as `calico` sets them.
-fn parameters(host_name: &IfName) -> [(String, &'static str); 6] {
-    let v4 = |name: &str| format!("net/ipv4/conf/{host_name}/{name}");
-    let v6 = |name: &str| format!("net/ipv6/conf/{host_name}/{name}");
-    [
-        (v6("accept_ra"), "0"),
-        (v6("accept_redirects"), "0"),
-        (v4("route_localnet"), "1"),
-        (format!("net/ipv4/neigh/{host_name}/proxy_delay"), "0"),
-        (v4("proxy_arp"), "1"),
-        (v4("forwarding"), "1"),
-    ]
 }
 
 fn name(text: &str) -> Result<IfName, Error> {

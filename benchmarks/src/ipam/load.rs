@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use datastore::{Client, Options};
 use ipam::Selectors;
-use ipam_plugin::add::{AddRequest, Wanted, add};
+use ipam_plugin::add::{AddRequest, add};
 use ipam_plugin::delete::delete;
 use ipam_plugin::holder::Holder;
 use lab::Error;
-use ledger::{Driver, HostLock};
+use ledger::{Driver, HostLock, Wanted};
 use model::id::NodeName;
 use model::net::Family;
 use tokio::task::JoinSet;

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 
+use model::desired::{Need, Setting};
 use model::net::{Family, IfName};
 
 /// Where our manifests mount a part of /proc/sys that can be written: /proc/sys/net of the node.
@@ -111,6 +112,28 @@ pub fn write(name: &str, value: &str) -> Result<(), Error> {
             Error::Write { name, value: value.to_owned(), source }
         }
     })
+}
+
+/// Gives parameters their values, in this order; returns what went wrong with those that a kernel
+/// may lack.
+///
+/// # Errors
+///
+/// As [`write`], for what is needed.
+pub fn set_all(settings: &[Setting]) -> Result<Vec<Error>, Error> {
+    let mut without = Vec::new();
+    for setting in settings {
+        // Some parameters make the kernel walk all interfaces even if nothing changes.
+        if read(&setting.name).is_ok_and(|value| value == setting.value) {
+            continue;
+        }
+        match (write(&setting.name, setting.value), setting.need) {
+            (Ok(()), _) | (Err(Error::Missing { .. }), Need::Should) => {}
+            (Err(error), Need::Should) => without.push(error),
+            (Err(error), Need::Must) => return Err(error),
+        }
+    }
+    Ok(without)
 }
 
 fn put(path: &str, value: &str) -> io::Result<()> {

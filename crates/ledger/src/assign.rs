@@ -1,29 +1,32 @@
-//! ADD: addresses for one container.
+//! Addresses for one container: all that it wants, or none.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipam::{
     Assigned, Assignment, Candidates, Failure, PoolReference, Release, Request, Scene, Selectors,
     View, pools_for, pools_holding, seed_of,
 };
-use ledger::{Age, Driver};
-use model::id::NodeName;
-use model::net::{Cidr, Family, InterfaceAddr};
+use model::id::{HandleId, NodeName};
+use model::net::{Cidr, Family};
 use model::pool::{IpPool, Use};
 use model::time::WallTime;
 use tracing::{info, warn};
 
-use crate::Error;
-use crate::holder::Holder;
-use crate::scene::{self, Surroundings};
+use crate::surroundings::{self, Surroundings};
+use crate::{Age, Driver, Error};
 
 /// What one container wants.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AddRequest {
+pub struct Order {
     /// The node.
     pub node: NodeName,
-    /// The container.
-    pub holder: Holder,
+    /// The namespace, whose labels pools may select by.
+    pub namespace: Option<String>,
+    /// What the addresses are held by.
+    pub handle: HandleId,
+    /// What is noted with each.
+    pub owner: BTreeMap<String, String>,
     /// Its addresses, one each.
     pub wanted: Vec<Wanted>,
     /// Whether selectors count for pools and addresses that are asked for.
@@ -48,35 +51,27 @@ impl Wanted {
     }
 }
 
-/// Assigns all that `request` wants, or nothing.
-///
-/// The result has the prefix length of the block, or of the address itself if
-/// it was asked for by name; the caller narrows the former.
+/// Assigns all that `order` wants, or nothing.
 ///
 /// # Errors
 ///
 /// See [`Error`]. What was assigned before the failure has been released.
-pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<InterfaceAddr>, Error> {
-    let (around, view) = read(driver, request, Age::Recent).await?;
-    let error = match Box::pin(assign_all(driver, request, &around, view)).await {
+pub async fn assign(driver: &mut Driver, order: &Order) -> Result<Vec<Assigned>, Error> {
+    let (around, view) = read(driver, order, Age::Recent).await?;
+    let error = match Box::pin(assign_all(driver, order, &around, view)).await {
         Err(error) if rests_on_pools(&error) => error,
         result => return result,
     };
-    let (current, view) = read(driver, request, Age::Current).await?;
+    let (current, view) = read(driver, order, Age::Current).await?;
     if current == around {
         return Err(error);
     }
     info!(%error, "trying again: what this rests on has just changed");
-    Box::pin(assign_all(driver, request, &current, view)).await
+    Box::pin(assign_all(driver, order, &current, view)).await
 }
 
-async fn read(
-    driver: &mut Driver,
-    request: &AddRequest,
-    age: Age,
-) -> Result<(Surroundings, View), Error> {
-    let namespace = request.holder.pod.as_ref().map(|pod| pod.namespace.as_str());
-    Box::pin(Surroundings::read(driver, &request.node, namespace, age)).await
+async fn read(driver: &mut Driver, order: &Order, age: Age) -> Result<(Surroundings, View), Error> {
+    Box::pin(Surroundings::read(driver, &order.node, order.namespace.as_deref(), age)).await
 }
 
 /// Might the answer be another one if a pool, or a label, were newer than what was read?
@@ -95,22 +90,22 @@ const fn rests_on_pools(error: &Error) -> bool {
 
 async fn assign_all(
     driver: &mut Driver,
-    request: &AddRequest,
+    order: &Order,
     around: &Surroundings,
     mut view: View,
-) -> Result<Vec<InterfaceAddr>, Error> {
-    let now = ledger::now();
+) -> Result<Vec<Assigned>, Error> {
+    let now = crate::now();
     let mut addrs = Vec::new();
-    for wanted in &request.wanted {
-        match assign(driver, request, around, (wanted, now), view).await {
+    for wanted in &order.wanted {
+        match assign_one(driver, order, around, (wanted, now), view).await {
             Ok((assigned, after)) => {
                 info!(addr = %assigned.addr, block = %assigned.block, "assigned");
-                addrs.push(result_of(wanted, assigned)?);
+                addrs.push(assigned);
                 view = after;
             }
             Err(error) => {
                 if !addrs.is_empty() {
-                    give_back(driver, request, around, now).await;
+                    give_back(driver, order, around, now).await;
                 }
                 return Err(error);
             }
@@ -119,24 +114,24 @@ async fn assign_all(
     Ok(addrs)
 }
 
-async fn assign(
+async fn assign_one(
     driver: &mut Driver,
-    request: &AddRequest,
+    order: &Order,
     around: &Surroundings,
     (wanted, now): (&Wanted, WallTime),
     view: View,
 ) -> Result<(Assigned, View), Error> {
-    let pools = pools(request, around, wanted)?;
+    let pools = pools(order, around, wanted)?;
     // Which block has room is known when the others on this host are done, not before.
     driver.enter_early().await;
-    let outcome = Box::pin(take(driver, request, around, (wanted, now, pools), view)).await;
+    let outcome = Box::pin(take(driver, order, around, (wanted, now, pools), view)).await;
     driver.leave();
     outcome
 }
 
 async fn take(
     driver: &mut Driver,
-    request: &AddRequest,
+    order: &Order,
     around: &Surroundings,
     (wanted, now, pools): (&Wanted, WallTime, Vec<IpPool>),
     view: View,
@@ -144,7 +139,7 @@ async fn take(
     let last = driver.lock().last_block(wanted.family());
     let is_new = last.is_some_and(|last| !around.newest_first.contains(&last));
     let (newest_first, view) = if is_new {
-        let (claims, others) = scene::claims(driver, &request.node, Age::Current).await?;
+        let (claims, others) = surroundings::claims(driver, &order.node, Age::Current).await?;
         (claims, view.with_claims_of(others))
     } else {
         (around.newest_first.clone(), view)
@@ -153,23 +148,23 @@ async fn take(
         config: around.config,
         reserved: around.reserved.clone(),
         pools,
-        selected: selected(request, around, wanted.family()),
-        newest_first: order(last, newest_first),
+        selected: selected(order, around, wanted.family()),
+        newest_first: sorted(last, newest_first),
         now,
     };
-    let order = Request {
-        node: request.node.clone(),
-        handle: request.holder.handle(),
-        owner: request.holder.attributes(&request.node, now),
+    let request = Request {
+        node: order.node.clone(),
+        handle: order.handle.clone(),
+        owner: order.owner.clone(),
         family: wanted.family(),
         addr: match wanted {
             Wanted::Any(..) => None,
             Wanted::This(addr) => Some(*addr),
         },
         max_blocks: None,
-        seed: seed_of(&request.node),
+        seed: seed_of(&order.node),
     };
-    let mut machine = Assignment::new(order, scene, view);
+    let mut machine = Assignment::new(request, scene, view);
     let assigned = driver.run(&mut machine).await?;
     if let Wanted::Any(..) = wanted {
         driver.lock().note_block(assigned.block);
@@ -178,36 +173,30 @@ async fn take(
 }
 
 /// Returns the blocks to look into, in this order: the last that had room, then the newest.
-fn order(last: Option<Cidr>, newest_first: Vec<Cidr>) -> Vec<Cidr> {
+fn sorted(last: Option<Cidr>, newest_first: Vec<Cidr>) -> Vec<Cidr> {
     let is_ours = last.is_some_and(|last| newest_first.contains(&last));
     let others = newest_first.into_iter().filter(|cidr| Some(*cidr) != last);
     last.filter(|_| is_ours).into_iter().chain(others).collect()
 }
 
-fn pools(
-    request: &AddRequest,
-    around: &Surroundings,
-    wanted: &Wanted,
-) -> Result<Vec<IpPool>, Failure> {
+fn pools(order: &Order, around: &Surroundings, wanted: &Wanted) -> Result<Vec<IpPool>, Failure> {
     match wanted {
-        Wanted::This(addr) => {
-            pools_holding(&around.pools, *addr, &candidates(request, around, &[]))
-        }
+        Wanted::This(addr) => pools_holding(&around.pools, *addr, &candidates(order, around, &[])),
         Wanted::Any(family, requested) => {
-            pools_for(&around.pools, *family, &candidates(request, around, requested))
+            pools_for(&around.pools, *family, &candidates(order, around, requested))
         }
     }
 }
 
 /// Returns the ranges of the pools whose blocks this node may keep.
-fn selected(request: &AddRequest, around: &Surroundings, family: Family) -> Vec<Cidr> {
+fn selected(order: &Order, around: &Surroundings, family: Family) -> Vec<Cidr> {
     let keeps = |pool: &&IpPool| {
         pool.family() == family
             && !pool.is_disabled
             && pool.node_selector.matches(&around.node_labels)
     };
     let ranges = around.pools.iter().filter(keeps).map(|pool| pool.cidr);
-    let requested = request.wanted.iter().flat_map(|wanted| match wanted {
+    let requested = order.wanted.iter().flat_map(|wanted| match wanted {
         Wanted::Any(_, requested) => requested.as_slice(),
         Wanted::This(_) => &[],
     });
@@ -218,36 +207,23 @@ fn selected(request: &AddRequest, around: &Surroundings, family: Family) -> Vec<
 }
 
 fn candidates<'a>(
-    request: &'a AddRequest,
+    order: &'a Order,
     around: &'a Surroundings,
     requested: &'a [PoolReference],
 ) -> Candidates<'a> {
     Candidates {
         requested,
-        node: &request.node,
+        node: &order.node,
         node_labels: &around.node_labels,
         namespace_labels: around.namespace_labels.as_ref(),
         intended: Use::Workload,
-        selectors: request.selectors,
+        selectors: order.selectors,
     }
 }
 
-fn result_of(wanted: &Wanted, assigned: Assigned) -> Result<InterfaceAddr, Error> {
-    let len = match wanted {
-        Wanted::Any(..) => assigned.block.prefix_len(),
-        Wanted::This(addr) => Family::of(*addr).bits(),
-    };
-    InterfaceAddr::new(assigned.addr, len).map_err(|error| Error::InvalidRequest(error.to_string()))
-}
-
 /// Releases what a failed request got so far.
-async fn give_back(
-    driver: &mut Driver,
-    request: &AddRequest,
-    around: &Surroundings,
-    now: WallTime,
-) {
-    let handle = request.holder.handle();
+async fn give_back(driver: &mut Driver, order: &Order, around: &Surroundings, now: WallTime) {
+    let handle = order.handle.clone();
     let mut machine = Release::new(handle.clone(), &around.config, now);
     match driver.run(&mut machine).await {
         Ok(released) => info!(%handle, addrs = ?released.addrs, "released after a failure"),

@@ -6,23 +6,29 @@
 //! and each release only if its holder is still gone when it is asked for by name.
 //!
 //! [`Driver`] carries out a single assignment or release, request by request, as an
-//! [`ipam::Machine`] wants it.
+//! [`ipam::Machine`] wants it; [`assign()`] is all that a workload's addresses need, from reading
+//! what they depend on.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 use std::time::Duration;
 
+pub mod assign;
 mod driver;
 mod lock;
 mod objects;
+mod release;
 mod repair;
 mod scene;
 mod screened;
 mod stored;
+pub mod surroundings;
 
+pub use assign::{Order, Wanted, assign};
 pub use driver::Driver;
 pub use lock::{Guard, HostLock};
 pub use objects::{Age, Answer, list, list_affinities};
+pub use release::release;
 pub use repair::{Outcome, Repaired, repair};
 pub use scene::{Lists, Scene, now};
 pub use stored::{Stored, described};
@@ -39,6 +45,15 @@ pub enum Error {
     /// The decision was: no.
     #[error(transparent)]
     Refused(#[from] ipam::Failure),
+    /// The cluster is not set up, or locked for a migration.
+    #[error("Calico is currently not ready to process requests: {0}")]
+    NotReady(NotReady),
+    /// The Node object does not exist.
+    #[error(
+        "node {0} does not exist in the datastore: start calico-node on it, or correct the name \
+         that this host is to have"
+    )]
+    NoSuchNode(String),
     /// The datastore did not answer in time.
     #[error(
         "address management took longer than {} s: look at the load of the API server and etcd",
@@ -48,4 +63,21 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+}
+
+/// Why the cluster cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotReady {
+    /// Nobody has set it up.
+    #[error(
+        "ClusterInformation `default` does not exist; calico-node makes it when it starts, so \
+         check that it runs"
+    )]
+    NotSetUp,
+    /// Somebody has locked it.
+    #[error(
+        "ClusterInformation `default` has no datastoreReady: true; whoever locked the datastore \
+         must run `calicoctl datastore migrate unlock`"
+    )]
+    Locked,
 }

@@ -9,7 +9,6 @@
 use datastore::{Client, Filter, Object};
 use ipam::View;
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use ledger::{Age, Driver, list};
 use model::Labels;
 use model::block::{IpamConfig, Owner};
 use model::id::NodeName;
@@ -17,8 +16,7 @@ use model::net::Cidr;
 use model::pool::IpPool;
 use tracing::warn;
 
-use crate::Error;
-use crate::error::NotReady;
+use crate::{Age, Driver, Error, NotReady, list, list_affinities};
 
 /// The name of each kind's only object.
 const DEFAULT: &str = "default";
@@ -61,7 +59,7 @@ impl Surroundings {
             read_reserved(&client, age),
             read_pools(&client, age),
             read_node_labels(&client, node, age),
-            ledger::list_affinities(&client, &filter, age),
+            list_affinities(&client, &filter, age),
         );
         ready?;
         let pools = pools?;
@@ -88,7 +86,7 @@ pub(crate) async fn claims(
     node: &NodeName,
     age: Age,
 ) -> Result<(Vec<Cidr>, View), Error> {
-    let answer = ledger::list_affinities(driver.client(), &own_affinities(node), age).await?;
+    let answer = list_affinities(driver.client(), &own_affinities(node), age).await?;
     Ok(driver.note_claims(answer))
 }
 
@@ -116,7 +114,7 @@ async fn readiness(client: &Client, age: Age) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// What the datastore fails with, and [`Error::InvalidObject`].
+/// What the datastore fails with, and [`Error::Invalid`].
 pub async fn read_config(client: &Client) -> Result<IpamConfig, Error> {
     read_config_of(client, Age::Recent).await
 }
@@ -138,7 +136,12 @@ async fn read_reserved(client: &Client, age: Age) -> Result<Vec<Cidr>, Error> {
     Ok(reserved)
 }
 
-async fn read_pools(client: &Client, age: Age) -> Result<Vec<IpPool>, Error> {
+/// Reads all pools that can be understood.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn read_pools(client: &Client, age: Age) -> Result<Vec<IpPool>, Error> {
     let objects = list::<api::IpPool>(client, &Filter::default(), age).await?;
     let pools = objects.iter().filter_map(|object| {
         let pool = IpPool::try_from(object);
@@ -174,7 +177,8 @@ async fn get<T: Object>(client: &Client, name: &str, age: Age) -> Result<Option<
 }
 
 /// Returns what selects a node's affinities.
-pub(crate) fn own_affinities(node: &NodeName) -> Filter {
+#[must_use]
+pub fn own_affinities(node: &NodeName) -> Filter {
     let labels = api::names::affinities_of(&Owner::Host(node.clone()));
     Filter { labels: Some(labels), ..Filter::default() }
 }

@@ -5,6 +5,7 @@
 
 mod bgp;
 pub mod policy;
+mod setting;
 mod tunnel;
 mod wireguard;
 
@@ -12,6 +13,7 @@ pub use bgp::{
     AddPath, Advertisements, BfdSettings, BgpSession, Filters, Origination, Password, Reflection,
     Role,
 };
+pub use setting::{Need, Setting};
 pub use tunnel::{
     TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
 };

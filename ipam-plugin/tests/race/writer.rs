@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use datastore::{Client, Options};
 use ipam::Selectors;
-use ipam_plugin::add::{AddRequest, Wanted, add};
+use ipam_plugin::add::{AddRequest, add};
 use ipam_plugin::delete::delete;
 use ipam_plugin::holder::Holder;
-use ledger::{Driver, HostLock};
+use ledger::{Driver, HostLock, Wanted};
 use model::net::Family;
 use serde_json::{Value, json};
 
