@@ -48,11 +48,24 @@ pub(crate) fn denied_end(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let target = addr(&pod(&cluster, "red/db")?)?;
     let denied = [pod(&cluster, "red/web")?, pod(&cluster, "red/job")?];
     let allowed = [pod(&cluster, "blue/web")?, pod(&cluster, "blue/db")?];
-    for from in denied.iter().chain(&allowed) {
+    require_ends(&cluster, (&denied, &allowed), target, || {
+        apply(&cluster, ONLY_BLUE)?;
+        judge::wait_policies(&cluster, 1)
+    })
+}
+
+/// Fails unless, of flows to `target`, what is then put in force ends soon those that come from
+/// the first of these, and no others.
+pub(super) fn require_ends(
+    cluster: &Cluster,
+    (denied, allowed): (&[RunningPod], &[RunningPod]),
+    target: IpAddr,
+    put_in_force: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    for from in denied.iter().chain(allowed) {
         cluster.node(&from.node)?.start_flow(&from.pod.container, target)?;
     }
-    apply(&cluster, ONLY_BLUE)?;
-    judge::wait_policies(&cluster, 1)?;
+    put_in_force()?;
     let in_force = Instant::now();
     std::thread::sleep(CUT_WITHIN.saturating_add(WATCHED));
     let stop = |from: &RunningPod| -> Result<(Ledger, Duration), Error> {
@@ -61,25 +74,37 @@ pub(crate) fn denied_end(dir: &Path, control_plane: Kind) -> Result<(), Error> {
         eprintln!("{}: {ledger:?} after {watched:?}", world::name(from));
         Ok((ledger, watched))
     };
-    for from in &denied {
+    for from in denied {
         let (ledger, watched) = stop(from)?;
-        let least = watched.saturating_sub(CUT_WITHIN).saturating_sub(SLACK).as_millis();
-        let is_silent = |ms: u64| u128::from(ms) >= least;
-        let error = ledger.tcp_error.as_deref().unwrap_or_default();
-        let is_reset = error.to_lowercase().contains("reset");
-        if !is_reset || !is_silent(ledger.silent_ms) || !is_silent(ledger.tcp_silent_ms) {
-            return Err(Error::wrong(format!("{} was not cut: {ledger:?}", world::name(from))));
-        }
+        require_cut(&world::name(from), &ledger, watched)?;
     }
-    for from in &allowed {
+    for from in allowed {
         let (ledger, _) = stop(from)?;
-        let ms = CUT_WITHIN.as_millis();
-        let is_going_on = u128::from(ledger.silent_ms.max(ledger.tcp_silent_ms)) < ms;
-        if !is_going_on || ledger.tcp_error.is_some() {
-            return Err(Error::wrong(format!("{} was cut: {ledger:?}", world::name(from))));
-        }
+        require_going_on(&world::name(from), &ledger)?;
     }
     Ok(())
+}
+
+/// Fails unless a flow was ended soon, which policy has denied for as long as this.
+fn require_cut(name: &str, ledger: &Ledger, watched: Duration) -> Result<(), Error> {
+    let least = watched.saturating_sub(CUT_WITHIN).saturating_sub(SLACK).as_millis();
+    let is_silent = |ms: u64| u128::from(ms) >= least;
+    let error = ledger.tcp_error.as_deref().unwrap_or_default();
+    let is_reset = error.to_lowercase().contains("reset");
+    if is_reset && is_silent(ledger.silent_ms) && is_silent(ledger.tcp_silent_ms) {
+        return Ok(());
+    }
+    Err(Error::wrong(format!("{name} was not cut: {ledger:?}")))
+}
+
+/// Fails unless a flow goes on.
+fn require_going_on(name: &str, ledger: &Ledger) -> Result<(), Error> {
+    let is_going_on =
+        u128::from(ledger.silent_ms.max(ledger.tcp_silent_ms)) < CUT_WITHIN.as_millis();
+    if is_going_on && ledger.tcp_error.is_none() {
+        return Ok(());
+    }
+    Err(Error::wrong(format!("{name} was cut: {ledger:?}")))
 }
 
 /// Whoever talks to a pod does not reach the next owner of its address, whom policy closes:

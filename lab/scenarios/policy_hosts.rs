@@ -20,7 +20,9 @@ use lab::rest::Request;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::connections::SETTINGS;
+use super::connections::{SETTINGS, require_ends};
+use super::policy_dhcp::require_lease;
+use super::policy_faults::pod;
 
 /// How long nodes may take to hear of objects and to act.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -60,7 +62,7 @@ const UNTRACKED: &str = "
 - name: untracked
   apply: [{gnp: untracked, spec: {order: 1, selector: role == 'host', doNotTrack: true, applyOnForward: true, types: [Ingress, Egress], ingress: [{action: Allow, protocol: TCP, destination: {ports: [9091]}}], egress: [{action: Allow, protocol: TCP, source: {ports: [9091]}}]}}]
 ";
-/// What hosts forward, they forward but for one port.
+/// What hosts forward, they forward but for one port, and that of flows.
 const FORWARD: &str = "
 - name: forward
   apply:
@@ -70,7 +72,10 @@ const FORWARD: &str = "
         selector: role == 'host'
         applyOnForward: true
         types: [Ingress]
-        ingress: [{action: Deny, protocol: TCP, destination: {ports: [80]}}, {action: Allow}]
+        ingress:
+          - {action: Deny, protocol: TCP, destination: {ports: [7, 80]}}
+          - {action: Deny, protocol: UDP, destination: {ports: [7]}}
+          - {action: Allow}
 ";
 
 /// What must always reach a machine: SSH, BGP, etcd, Typha, the API server, and DHCP's answers.
@@ -100,8 +105,9 @@ const OUTBOUND: [(Transport, u16); 9] = [
 /// What is none of that.
 const OTHERS: [(Transport, u16); 2] = [(Transport::Tcp, 8443), (Transport::Udp, 8443)];
 
-/// Machines that everything is denied keep what nothing may cut off, and over a crash, too; other
-/// connections end. Their pods are not concerned, until a policy is for what is forwarded.
+/// Machines that everything is denied keep what nothing may cut off, and over a crash, too, and
+/// the lease of their address; other connections end. Their pods are not concerned, until a policy
+/// is for what is forwarded, whose connections then end, too.
 pub(crate) fn closed_hosts(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let cluster = world::up(dir, control_plane)?;
     let all: Passing = world::cells().into_iter().collect();
@@ -117,6 +123,7 @@ pub(crate) fn closed_hosts(dir: &Path, control_plane: Kind) -> Result<(), Error>
     }
     judge::require_packets(&cluster, &all)?;
     let victim = cluster.node("node-1")?;
+    require_lease(victim, dir)?;
     cluster.end_daemon(victim, Signal::SIGKILL)?;
     cluster.start_daemon(victim)?;
     cluster.wait_ready()?;
@@ -124,7 +131,13 @@ pub(crate) fn closed_hosts(dir: &Path, control_plane: Kind) -> Result<(), Error>
     require_failsafes(&cluster, victim)?;
     make(&cluster, METRICS_OPEN)?;
     eventually("metrics to be readable", WITHIN, || require_door(&cluster, Door::Open))?;
-    make(&cluster, FORWARD)?;
+    let target = pod(&cluster, "red/db")?;
+    let others = cluster.pods.iter().filter(|pod| world::name(pod) != "red/db").cloned();
+    let (near, far): (Vec<_>, Vec<_>) = others.partition(|pod| pod.node == target.node);
+    require_ends(&cluster, (&far, &near), target.addr()?, || {
+        make(&cluster, FORWARD)?;
+        judge::wait_policies(&cluster, 3)
+    })?;
     judge::require_packets(&cluster, &forwarded(&cluster, all))
 }
 

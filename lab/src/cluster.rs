@@ -16,6 +16,7 @@ use crate::agent::{CONFIG_DIR, PLUGIN_DIR};
 use crate::api_access::Api;
 use crate::control_plane::{ControlPlane, Extent, Identity, Kind, Settings, root};
 use crate::fabric;
+pub use crate::fabric::BRIDGE;
 use crate::node::Node;
 use crate::patience;
 use crate::process::{Process, Program};

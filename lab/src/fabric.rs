@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::process::ip;
 
 /// The bridge's name, in the lab's own namespace.
-pub(crate) const BRIDGE: &str = "fabric";
+pub const BRIDGE: &str = "fabric";
 /// Where the API server is reached from all nodes.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The bridge's IPv6 address.

@@ -41,6 +41,8 @@ mod objects;
 mod peers;
 #[path = "../scenarios/policy.rs"]
 mod policy;
+#[path = "../scenarios/policy_dhcp.rs"]
+mod policy_dhcp;
 #[path = "../scenarios/policy_faults.rs"]
 mod policy_faults;
 #[path = "../scenarios/policy_hosts.rs"]

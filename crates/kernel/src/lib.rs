@@ -11,6 +11,7 @@
 //!  tunnels ────── tunnel devices with their neighbours and far ends
 //!  fake ───────── the same table and tunnels in memory; both pass the same tests
 //!  socket  datagram   TCP as BGP wants it, UDP as BFD does
+//!  ways ───────── by which interface packets leave for an address
 //!  sysctl  files  directory  lock  process  socket_diag
 //! ```
 //!
@@ -42,6 +43,7 @@ pub mod socket;
 pub mod socket_diag;
 pub mod sysctl;
 pub mod tunnels;
+pub mod ways;
 pub mod wireguard;
 
 pub use monitor::Monitor;

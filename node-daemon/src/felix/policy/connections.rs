@@ -9,6 +9,7 @@ use std::thread;
 
 use kernel::conntrack::{self, Conntrack, Flow};
 use kernel::socket_diag;
+use kernel::ways::{self, Ways};
 use model::desired::policy::PolicyState;
 use model::net::IfName;
 use model::ruleset::Mark;
@@ -23,8 +24,8 @@ use super::news::News;
 enum Command {
     /// Forget the connections of these addresses.
     Forget(BTreeSet<IpAddr>),
-    /// Tell of the connections of these addresses.
-    List(BTreeSet<IpAddr>),
+    /// Tell of these connections.
+    List(Wanted),
     /// End these.
     End(Vec<(Flow, Ending)>, Mark),
 }
@@ -32,15 +33,32 @@ enum Command {
 /// This machine's own addresses, and the interfaces that have them.
 pub(crate) type Hosts = BTreeMap<IpAddr, IfName>;
 
+/// Which connections are asked for.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Those of these addresses.
+    addrs: BTreeSet<IpAddr>,
+    /// All of them, and by which interfaces packets leave for their ends.
+    is_all: bool,
+}
+
+/// Connections that may have to end.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    flows: Vec<Flow>,
+    /// By which interfaces packets leave for their ends, if somebody has asked for that.
+    ways: BTreeMap<IpAddr, IfName>,
+}
+
 /// What is known of connections, and who looks after them.
 #[derive(Debug)]
 pub(crate) struct Connections {
     commands: mpsc::UnboundedSender<Command>,
-    listed: mpsc::UnboundedReceiver<Vec<Flow>>,
+    listed: mpsc::UnboundedReceiver<Listed>,
     /// Whose addresses are this node's workloads'.
     homes: BTreeMap<IpAddr, IfName>,
-    /// Addresses whose connections are to be judged.
-    waiting: BTreeSet<IpAddr>,
+    /// Which connections are to be judged.
+    waiting: Wanted,
     is_listing: bool,
     /// Are connections ended that policy no longer allows?
     is_ending: bool,
@@ -61,7 +79,7 @@ impl Connections {
             commands,
             listed,
             homes: BTreeMap::new(),
-            waiting: BTreeSet::new(),
+            waiting: Wanted::default(),
             is_listing: false,
             is_ending: false,
         })
@@ -92,17 +110,17 @@ impl Connections {
     }
 
     /// Waits for connections that are to be judged; for ever if nobody will tell of any.
-    pub(crate) async fn next(&mut self) -> Vec<Flow> {
+    pub(crate) async fn next(&mut self) -> Listed {
         match self.listed.recv().await {
-            Some(flows) => flows,
+            Some(listed) => listed,
             None => std::future::pending().await,
         }
     }
 
-    /// Has those of `flows` ended that policy no longer allows.
+    /// Has those of the connections ended that policy no longer allows.
     pub(crate) fn judge(
         &mut self,
-        flows: Vec<Flow>,
+        listed: Listed,
         state: &PolicyState,
         (hosts, settings): (&Hosts, &Settings),
     ) {
@@ -111,8 +129,8 @@ impl Connections {
             return;
         }
         let mark = settings.marks.ended();
-        let judge = Judge { state, homes: &self.homes, hosts, settings };
-        let fresh = flows.into_iter().filter(|flow| flow.mark & mark.mask != mark.value);
+        let judge = Judge { state, homes: &self.homes, hosts, ways: &listed.ways, settings };
+        let fresh = listed.flows.into_iter().filter(|flow| flow.mark & mark.mask != mark.value);
         let denied = fresh.filter_map(|flow| {
             let ending = judge.ending(&flow.original, &flow.reply)?;
             Some((flow, ending))
@@ -127,17 +145,18 @@ impl Connections {
     fn judge_soon(&mut self, news: &News, state: &PolicyState, hosts: &Hosts) {
         let affected = news.affected(state);
         let workloads = affected.workloads.iter().filter_map(|name| state.workloads.get(*name));
-        self.waiting.extend(workloads.flat_map(|workload| &workload.addrs));
-        self.waiting.extend(hosts.keys().filter(|_| affected.is_host));
+        self.waiting.addrs.extend(workloads.flat_map(|workload| &workload.addrs));
+        self.waiting.addrs.extend(hosts.keys().filter(|_| affected.is_host));
+        self.waiting.is_all |= affected.is_forwarded;
         self.list();
     }
 
     /// Asks for the connections that wait to be judged, unless an answer is on its way.
     fn list(&mut self) {
-        if !self.is_listing && !self.waiting.is_empty() {
+        if !self.is_listing && (self.waiting.is_all || !self.waiting.addrs.is_empty()) {
             self.is_listing = true;
-            let addrs = std::mem::take(&mut self.waiting);
-            self.tell(Command::List(addrs));
+            let wanted = std::mem::take(&mut self.waiting);
+            self.tell(Command::List(wanted));
         }
     }
 
@@ -164,13 +183,13 @@ fn addrs_of<'a>(
 /// Does what it is told until nobody tells any more.
 fn carry_out_all(
     mut commands: mpsc::UnboundedReceiver<Command>,
-    listed: &mpsc::UnboundedSender<Vec<Flow>>,
+    listed: &mpsc::UnboundedSender<Listed>,
 ) {
     while let Some(command) = commands.blocking_recv() {
         let is_list = matches!(command, Command::List(_));
         let found = carry_out(command).unwrap_or_else(|error| {
             tracing::warn!(%error, "connections are left as they are");
-            Vec::new()
+            Listed::default()
         });
         if is_list && listed.send(found).is_err() {
             return;
@@ -179,14 +198,25 @@ fn carry_out_all(
 }
 
 /// Does it, and returns the connections that were asked for.
-fn carry_out(command: Command) -> Result<Vec<Flow>, conntrack::Error> {
+fn carry_out(command: Command) -> Result<Listed, conntrack::Error> {
     let mut conntrack = Conntrack::open()?;
     match command {
-        Command::List(addrs) => conntrack.flows_of(&addrs),
+        Command::List(Wanted { is_all: true, .. }) => {
+            let flows = conntrack.flows(|_| true)?;
+            // Without ways, what is passed on is left as it is; all others are judged.
+            let ways = ways_to(&flows).unwrap_or_else(|error| {
+                tracing::warn!(%error, "connections that this machine passes on are left as they are");
+                BTreeMap::new()
+            });
+            return Ok(Listed { flows, ways });
+        }
+        Command::List(Wanted { addrs, .. }) => {
+            let flows = conntrack.flows_of(&addrs)?;
+            return Ok(Listed { flows, ..Listed::default() });
+        }
         Command::Forget(addrs) => {
             let count = conntrack.forget(&addrs)?;
             tracing::debug!(?addrs, count, "connections of freed addresses forgotten");
-            Ok(Vec::new())
         }
         Command::End(flows, mark) => {
             for (flow, ending) in flows {
@@ -203,7 +233,16 @@ fn carry_out(command: Command) -> Result<Vec<Flow>, conntrack::Error> {
                     Ending::Forget => conntrack.delete(&flow)?,
                 }
             }
-            Ok(Vec::new())
         }
     }
+    Ok(Listed::default())
+}
+
+/// Returns by which interfaces packets leave for the ends of connections.
+fn ways_to(flows: &[Flow]) -> Result<BTreeMap<IpAddr, IfName>, ways::Error> {
+    let mut ways = Ways::open()?;
+    let ends = flows.iter().flat_map(|flow| [flow.original.source, flow.reply.source]);
+    let ends: BTreeSet<IpAddr> = ends.collect();
+    let way = |addr| Ok(ways.to(addr)?.map(|name| (addr, name)));
+    ends.into_iter().map(way).filter_map(Result::transpose).collect()
 }

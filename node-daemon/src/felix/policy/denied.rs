@@ -37,6 +37,8 @@ pub(crate) struct Judge<'a> {
     /// This machine's own addresses, and whose they are: it always reaches its workloads, as in
     /// Calico.
     pub(crate) hosts: &'a BTreeMap<IpAddr, IfName>,
+    /// By which interfaces packets leave for others' addresses.
+    pub(crate) ways: &'a BTreeMap<IpAddr, IfName>,
     /// What host endpoints' policies never cut off.
     pub(crate) settings: &'a Settings,
 }
@@ -53,9 +55,33 @@ impl Judge<'_> {
         };
         let is_denied = is_denied(packet.source, Way::Egress)
             || (!self.hosts.contains_key(&packet.source)
-                && is_denied(packet.destination, Way::Ingress));
+                && is_denied(packet.destination, Way::Ingress))
+            || self.is_not_passed_on(&packet, original);
         let ending = if packet.protocol == Protocol::TCP { Ending::Reset } else { Ending::Forget };
         is_denied.then_some(ending).or_else(|| self.ending_here(&packet, original))
+    }
+
+    /// Do host endpoints deny a connection that this machine passes on?
+    ///
+    /// By which interface packets come is not known: that by which answers leave is taken.
+    fn is_not_passed_on(&self, packet: &Packet, original: &Tuple) -> bool {
+        let is_own = |addr| self.hosts.contains_key(&addr);
+        if is_own(packet.source) || is_own(packet.destination) {
+            return false;
+        }
+        let decide = |addr, packet: &Packet, way| {
+            let attachment = self.attachment(self.ways.get(&addr)?)?;
+            verdict(self.state, &attachment, packet, way)
+        };
+        let is_denied = |decision| matches!(decision, Some(Decision::Denied(_)));
+        let asked = asked(original);
+        let is_failsafe = is_failsafe(&self.settings.failsafe_in, &asked, asked.source);
+        let early = (!is_failsafe).then(|| decide(packet.source, &asked, Way::PreDnat)).flatten();
+        let enters = match early {
+            Some(Decision::Undecided) | None => decide(packet.source, packet, Way::ForwardIngress),
+            decided => decided,
+        };
+        is_denied(enters) || is_denied(decide(packet.destination, packet, Way::ForwardEgress))
     }
 
     /// Returns how a connection of this machine's own ends that its host endpoints deny.
@@ -72,15 +98,10 @@ impl Judge<'_> {
             [false, true] => (Way::Ingress, destination, source, &self.settings.failsafe_in),
             _ => return None,
         };
-        let is_failsafe = |one: &Failsafe| {
-            one.protocol == packet.protocol
-                && one.port == destination.port()
-                && one.net.is_none_or(|net| net.contains(remote.ip()))
-        };
-        if failsafes.iter().any(is_failsafe) {
+        if is_failsafe(failsafes, packet, remote.ip()) {
             return None;
         }
-        let attachment = self.attachment(local.ip())?;
+        let attachment = self.attachment(self.hosts.get(&local.ip())?)?;
         let decide = |packet: &Packet, way| verdict(self.state, &attachment, packet, way);
         let early = (way == Way::Ingress).then(|| decide(&asked(original), Way::PreDnat)).flatten();
         let decision = match early {
@@ -92,9 +113,8 @@ impl Judge<'_> {
         matches!(decision, Some(Decision::Denied(_))).then_some(ending)
     }
 
-    /// Returns the host endpoint for one of this machine's addresses.
-    fn attachment(&self, addr: IpAddr) -> Option<Attachment> {
-        let name = self.hosts.get(&addr)?;
+    /// Returns the host endpoint for one of this machine's interfaces.
+    fn attachment(&self, name: &IfName) -> Option<Attachment> {
         let prefixes = &self.settings.workload_prefixes;
         let is_workload = prefixes.iter().any(|prefix| name.as_str().starts_with(prefix));
         if is_workload || name.as_str() == "lo" {
@@ -104,6 +124,15 @@ impl Judge<'_> {
         let is_named = self.state.hosts.contains_key(&named);
         Some(Attachment::Host(if is_named { named } else { HostInterface::All }))
     }
+}
+
+/// Does one of these let a packet pass whose other end this is?
+fn is_failsafe(failsafes: &[Failsafe], packet: &Packet, other: IpAddr) -> bool {
+    failsafes.iter().any(|one| {
+        one.protocol == packet.protocol
+            && one.port == packet.destination_port
+            && one.net.is_none_or(|net| net.contains(other))
+    })
 }
 
 /// Returns the packet as it was sent.
@@ -150,6 +179,8 @@ mod tests {
     const SERVICE: [u8; 4] = [10, 96, 0, 1];
     const HOST: [u8; 4] = [192, 168, 0, 1];
     const LOOP: [u8; 4] = [127, 0, 0, 1];
+    const OUTSIDE: [u8; 4] = [10, 9, 0, 1];
+    const BEYOND: [u8; 4] = [10, 8, 0, 1];
 
     fn id() -> PolicyId {
         PolicyId { kind: PolicyKind::Global, namespace: None, name: "p".to_owned() }
@@ -230,15 +261,25 @@ mod tests {
         asked: ([u8; 4], u16),
         answers: ([u8; 4], u16),
     ) -> Option<Ending> {
-        let state = state();
+        ending_in(&state(), protocol, from, (asked, answers))
+    }
+
+    fn ending_in(
+        state: &PolicyState,
+        protocol: Protocol,
+        from: [u8; 4],
+        (asked, answers): (([u8; 4], u16), ([u8; 4], u16)),
+    ) -> Option<Ending> {
         let homes = state.workloads.iter();
         let homes =
             homes.flat_map(|(name, one)| one.addrs.iter().map(|addr| (*addr, name.clone())));
         let hosts = [(HOST, "eth0"), (LOOP, "lo")];
         let hosts = hosts.map(|(addr, name)| (IpAddr::from(addr), name.parse().unwrap()));
         let (homes, hosts) = (homes.collect(), hosts.into());
+        let ways = [(WEB, "caliweb"), (DB, "calidb"), (OUTSIDE, "eth0"), (BEYOND, "eth1")];
+        let ways = ways.map(|(addr, name)| (IpAddr::from(addr), name.parse().unwrap())).into();
         let settings = Settings::default();
-        let judge = Judge { state: &state, homes: &homes, hosts: &hosts, settings: &settings };
+        let judge = Judge { state, homes: &homes, hosts: &hosts, ways: &ways, settings: &settings };
         let (original, reply) =
             (tuple(protocol, (from, 40_000), asked), tuple(protocol, answers, (from, 40_000)));
         judge.ending(&original, &reply)
@@ -246,7 +287,7 @@ mod tests {
 
     #[test]
     fn only_what_policy_denies_ends() {
-        let elsewhere = [10, 9, 0, 1];
+        let elsewhere = OUTSIDE;
         let (tcp, udp) = (Protocol::TCP, Protocol::UDP);
         let cases = [
             (tcp, WEB, (DB, 80), None),
@@ -272,13 +313,55 @@ mod tests {
 
     #[test]
     fn sockets_of_the_machine_are_closed() {
-        let elsewhere = [10, 9, 0, 1];
+        let elsewhere = OUTSIDE;
         let at = |addr: [u8; 4], port| SocketAddr::from((addr, port));
         let close = |local, remote| Some(Ending::Close { local, remote });
         let incoming = ending(Protocol::TCP, elsewhere, (HOST, 81), (HOST, 81));
         assert_eq!(incoming, close(at(HOST, 81), at(elsewhere, 40_000)));
         let outgoing = ending(Protocol::TCP, HOST, (elsewhere, 81), (elsewhere, 81));
         assert_eq!(outgoing, close(at(HOST, 40_000), at(elsewhere, 81)));
+    }
+
+    #[test]
+    fn what_the_machine_passes_on_is_judged_where_it_comes_in_and_leaves() {
+        let (tcp, udp) = (Protocol::TCP, Protocol::UDP);
+        let reset = Some(Ending::Reset);
+        let closed = |change: fn(&mut HostPolicy, Direction)| {
+            let mut state = state();
+            let direction = state.hosts[&HostInterface::All].normal.ingress.clone();
+            change(Arc::make_mut(state.hosts.get_mut(&HostInterface::All).unwrap()), direction);
+            state
+        };
+        let inward = closed(|host, closed| host.forward.ingress = closed);
+        let unknown = [10, 7, 0, 1];
+        let cases = [
+            (tcp, OUTSIDE, (WEB, 80), None),
+            (tcp, OUTSIDE, (WEB, 81), reset),
+            (udp, OUTSIDE, (WEB, 80), Some(Ending::Forget)),
+            (tcp, OUTSIDE, (BEYOND, 81), reset),
+            // Its pods come in by no interface of the machine's own.
+            (tcp, WEB, (OUTSIDE, 81), None),
+            (tcp, DB, (WEB, 81), None),
+            // Nor does the machine itself pass on what it sends.
+            (tcp, HOST, (WEB, 81), None),
+            (tcp, unknown, (WEB, 81), None),
+        ];
+        for (protocol, from, to, expected) in cases {
+            let ending = ending_in(&inward, protocol, from, (to, to));
+            assert_eq!(ending, expected, "{protocol} {from:?} -> {to:?}");
+        }
+        let early = closed(|host, closed| {
+            host.forward.ingress = closed.clone();
+            host.pre_dnat = closed;
+        });
+        // What is allowed before destinations are translated, nothing later refuses.
+        assert_eq!(ending_in(&early, tcp, OUTSIDE, ((SERVICE, 80), (WEB, 81))), None);
+        assert_eq!(ending_in(&early, tcp, OUTSIDE, ((SERVICE, 82), (WEB, 80))), None);
+        assert_eq!(ending_in(&early, tcp, OUTSIDE, ((SERVICE, 82), (WEB, 81))), reset);
+        // Egress rules are none there, so nothing is allowed to leave.
+        let outward = closed(|host, closed| host.forward.egress = closed);
+        assert_eq!(ending_in(&outward, tcp, WEB, ((OUTSIDE, 80), (OUTSIDE, 80))), reset);
+        assert_eq!(ending_in(&outward, tcp, OUTSIDE, ((WEB, 80), (WEB, 80))), None);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(crate) struct Affected<'a> {
     pub(crate) workloads: BTreeSet<&'a IfName>,
     /// Those of the machine itself?
     pub(crate) is_host: bool,
+    /// Those that the machine passes on, by host endpoints' policy?
+    pub(crate) is_forwarded: bool,
 }
 
 /// What has changed for this node's endpoints since somebody last asked.
@@ -97,8 +99,19 @@ impl News {
         };
         let mut hosts = state.hosts.values();
         let is_host = hosts.any(|host| is_on(&host.normal) || is_on(&early(host)));
-        let is_host = is_host || self.is_all || self.are_hosts_changed;
-        Affected { workloads, is_host: is_host && !state.hosts.is_empty() }
+        let are_all = self.is_all || self.are_hosts_changed;
+        let is_forwarded = |host: &HostPolicy| {
+            let paths = [&host.forward, &early(host)];
+            let has_tiers = |path: &EndpointPath| {
+                !path.ingress.tiers.is_empty() || !path.egress.tiers.is_empty()
+            };
+            paths.into_iter().any(|path| has_tiers(path) && (are_all || is_on(path)))
+        };
+        Affected {
+            workloads,
+            is_host: (is_host || are_all) && !state.hosts.is_empty(),
+            is_forwarded: state.hosts.values().any(|host| is_forwarded(host)),
+        }
     }
 
     /// Does one of these rules name a set that has changed?

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use calc::policy::Change;
 use kernel::Netlink;
-use kernel::conntrack::Flow;
 use kernel::monitor::{Monitor, Topic};
 use kernel::nftables::{self, Nftables};
 use model::id::NodeName;
@@ -15,7 +14,7 @@ use model::net::IfName;
 use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
-use super::connections::{Connections, Hosts};
+use super::connections::{Connections, Hosts, Listed};
 use super::engine::{Beginning, Engine};
 use super::event::{Effect, Event, Outcome};
 use super::report::{Teller, Told};
@@ -175,7 +174,7 @@ impl Shell {
                     Some(event) => self.take_in(event),
                     None => return Ok(()),
                 },
-                flows = self.connections.next() => self.judge(flows),
+                listed = self.connections.next() => self.judge(listed),
                 event = self.others.next() => self.on_interference(&event?),
                 batch = self.interfaces_changed.next_batch() => {
                     batch?;
@@ -217,9 +216,9 @@ impl Shell {
     }
 
     /// Has those connections ended that policy no longer allows.
-    fn judge(&mut self, flows: Vec<Flow>) {
+    fn judge(&mut self, listed: Listed) {
         let settings = self.engine.decided();
-        self.connections.judge(flows, self.engine.state(), (&self.hosts, settings));
+        self.connections.judge(listed, self.engine.state(), (&self.hosts, settings));
     }
 
     fn now(&self) -> Timestamp {
