@@ -46,14 +46,8 @@ pub(crate) fn stays_denied(dir: &Path, control_plane: Kind) -> Result<(), Error>
     let (cluster, case) = closed(dir, control_plane)?;
     let expected = case.expected()?;
     let before = tables(&cluster)?;
-    let knocks = [("red/web", "red/db"), ("blue/web", "blue/db"), ("red/job", "blue/db")];
-    let knocks = knocks.map(|(from, to)| Ok((pod(&cluster, from)?, pod(&cluster, to)?)));
-    let knocks = knocks.into_iter().collect::<Result<Vec<_>, Error>>()?;
-    for (from, to) in &knocks {
-        for addr in to.addrs() {
-            cluster.node(&from.node)?.start_knocking(&from.pod.container, *addr)?;
-        }
-    }
+    let pairs = [("red/web", "red/db"), ("blue/web", "blue/db"), ("red/job", "blue/db")];
+    let knockers = Knockers::start(&cluster, &pairs)?;
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         for node in &cluster.nodes {
             cluster.end_daemon(node, signal)?;
@@ -63,12 +57,7 @@ pub(crate) fn stays_denied(dir: &Path, control_plane: Kind) -> Result<(), Error>
             judge::wait_policies(&cluster, 1)?;
         }
     }
-    for (from, to) in &knocks {
-        for addr in to.addrs() {
-            let knocks = cluster.node(&from.node)?.stop_knocking(&from.pod.container, *addr)?;
-            require_closed(&format!("{} -> {addr}", world::name(from)), &knocks)?;
-        }
-    }
+    knockers.require_closed()?;
     let after = tables(&cluster)?;
     if before != after {
         let (before, after) = (before.join("\n"), after.join("\n"));
@@ -241,7 +230,39 @@ pub(crate) fn pod(cluster: &Cluster, name: &str) -> Result<RunningPod, Error> {
     found.ok_or_else(|| Error::wrong(format!("there is no pod {name}")))
 }
 
-pub(crate) fn require_closed(what: &str, knocks: &Knocks) -> Result<(), Error> {
+/// Pods that knock all the time at others which they may not reach, by both families.
+pub(crate) struct Knockers<'a> {
+    cluster: &'a Cluster,
+    pairs: Vec<(RunningPod, RunningPod)>,
+}
+
+impl<'a> Knockers<'a> {
+    /// Has the first of each pair of pods knock at the second.
+    pub(crate) fn start(cluster: &'a Cluster, pairs: &[(&str, &str)]) -> Result<Self, Error> {
+        let pairs = pairs.iter().map(|(from, to)| Ok((pod(cluster, from)?, pod(cluster, to)?)));
+        let pairs = pairs.collect::<Result<Vec<_>, Error>>()?;
+        for (from, to) in &pairs {
+            for addr in to.addrs() {
+                cluster.node(&from.node)?.start_knocking(&from.pod.container, *addr)?;
+            }
+        }
+        Ok(Self { cluster, pairs })
+    }
+
+    /// Ends it, and fails if anybody was ever answered.
+    pub(crate) fn require_closed(self) -> Result<(), Error> {
+        for (from, to) in &self.pairs {
+            for addr in to.addrs() {
+                let node = self.cluster.node(&from.node)?;
+                let knocks = node.stop_knocking(&from.pod.container, *addr)?;
+                require_closed(&format!("{} -> {addr}", world::name(from)), &knocks)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn require_closed(what: &str, knocks: &Knocks) -> Result<(), Error> {
     eprintln!("{what}: {knocks:?}");
     if knocks.sent > ENOUGH && knocks.echoed == 0 && knocks.connected == 0 {
         return Ok(());

@@ -14,6 +14,7 @@ use lab::policy::world;
 use lab::rest::Request;
 use model::net::{Family, MacAddr};
 use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connections::{SETTINGS, attach};
 use super::policy_faults::pod;
@@ -32,6 +33,8 @@ const OTHER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x32]);
 /// What the pod may send from if administrators let pods do that.
 const ALLOWED: &str = r#"["192.0.2.0/24", "2001:db8:31::/64"]"#;
 
+/// What is said inside of IP in IP.
+const INNER: &str = "inner";
 /// What a rule of the guard says that drops packets.
 const NOT_OWN: &str = "the source address is not the workload's";
 
@@ -65,9 +68,12 @@ pub(crate) fn spoofed(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     )?;
     for family in Family::ALL {
         eventually("settings to be followed", WITHIN, || {
-            let all =
-                [("allowed", stage.from("allowed", family)?), ("VXLAN", stage.vxlan(family)?)];
-            stage.require(&all, &["allowed", "VXLAN"], "")
+            let all = [
+                ("allowed", stage.from("allowed", family)?),
+                ("VXLAN", stage.vxlan(family)?),
+                (INNER, stage.tunnel(family)?),
+            ];
+            stage.require(&all, &["allowed", "VXLAN", INNER], "")
         })?;
         stage.require_guarded(family)?;
     }
@@ -87,6 +93,8 @@ struct Stage<'a> {
     /// The host's side of the sender's veth.
     host: MacAddr,
     ears: Vec<UdpSocket>,
+    /// Whatever comes as IP in IP is heard here, of each family.
+    tunnels: Vec<UdpSocket>,
 }
 
 /// Frames that are one trick, and what they say.
@@ -103,8 +111,14 @@ impl<'a> Stage<'a> {
             patient.map(|()| socket).map_err(|error| Error::program("listener", error))
         });
         let ears = ears.collect::<Result<Vec<_>, Error>>()?;
+        let tunnels = [Domain::IPV4, Domain::IPV6].into_iter().map(|domain| {
+            let protocol = Protocol::from(i32::from(IP_IN_IP));
+            let socket = listening.run(|| Socket::new(domain, Type::RAW, Some(protocol)))?;
+            socket.map(UdpSocket::from).map_err(|error| Error::program("listener", error))
+        });
+        let tunnels = tunnels.collect::<Result<Vec<_>, Error>>()?;
         let netns = inside(cluster, &liar)?;
-        Ok(Self { cluster, liar, victim, netns, host: MacAddr::WORKLOAD_HOST_SIDE, ears })
+        Ok(Self { cluster, liar, victim, netns, host: MacAddr::WORKLOAD_HOST_SIDE, ears, tunnels })
     }
 
     fn frame(&self, packet: Vec<u8>) -> Frame {
@@ -137,6 +151,12 @@ impl<'a> Stage<'a> {
     fn vxlan(&self, family: Family) -> Result<Vec<Frame>, Error> {
         let (from, to) = (self.addr(family)?, self.target(family)?);
         Ok(vec![self.frame(frames::udp(from, to, VXLAN, b"VXLAN"))])
+    }
+
+    fn tunnel(&self, family: Family) -> Result<Vec<Frame>, Error> {
+        let (from, to) = (self.addr(family)?, self.target(family)?);
+        let inner = frames::udp(to, to, PORT, INNER.as_bytes());
+        Ok(vec![self.frame(frames::packet(from, to, IP_IN_IP, inner))])
     }
 
     /// What is honest arrives in every wrapping that the kernel unwraps, what is not in none.
@@ -186,10 +206,7 @@ impl<'a> Stage<'a> {
 
     fn require_no_tunnels(&self, family: Family) -> Result<(), Error> {
         self.require(&[("VXLAN", self.vxlan(family)?)], &[], "VXLAN from a workload")?;
-        let (from, to) = (self.addr(family)?, self.target(family)?);
-        let inner = frames::udp(to, to, PORT, b"inner");
-        let tunnel = self.frame(frames::packet(from, to, IP_IN_IP, inner));
-        self.require(&[("inner", vec![tunnel])], &[], "IP in IP from a workload")
+        self.require(&[(INNER, self.tunnel(family)?)], &[], "IP in IP from a workload")
     }
 
     /// The node has no other way out than before, and its pods neither.
@@ -256,6 +273,13 @@ impl<'a> Stage<'a> {
                 }
                 heard.insert(said.into_owned());
             }
+        }
+        for tunnel in &self.tunnels {
+            // Headers come with it, and what it says is its end.
+            let said = drained(tunnel)?
+                .into_iter()
+                .map(|packet| if packet.ends_with(INNER) { INNER.to_owned() } else { packet });
+            heard.extend(said);
         }
         Ok(heard)
     }

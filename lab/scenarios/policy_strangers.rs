@@ -13,7 +13,7 @@ use lab::policy::{judge, world};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::policy_faults::{closed, pod, require_closed, words};
+use super::policy_faults::{Knockers, closed, pod, words};
 
 /// How long a new version may take to make the tables its own.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
@@ -52,12 +52,12 @@ const RIVALS: [(&str, &str); 3] = [
 /// What another version might have left: chains and sets that this one does not know, a rule more
 /// in a chain of ours, and a chain that has lost its rules.
 const OTHER_VERSION: &str = "
-add chain ip calico cali-of-old
-add rule ip calico cali-of-old meta mark 1 accept
-add set ip calico cali-set-of-old { type ipv4_addr; }
-add element ip calico cali-set-of-old { 192.0.2.1 }
-insert rule ip calico filter-FORWARD counter comment \"of old\"
-flush chain ip calico cali-to-wl-dispatch
+add chain {} calico cali-of-old
+add rule {} calico cali-of-old meta mark 1 accept
+add set {} calico cali-set-of-old { type ipv4_addr; }
+add element {} calico cali-set-of-old { 192.0.2.1 }
+insert rule {} calico filter-FORWARD counter comment \"of old\"
+flush chain {} calico cali-to-wl-dispatch
 ";
 
 /// While others change the kernel as fast as they can, every policy comes into force, pods come
@@ -109,14 +109,15 @@ pub(crate) fn keep(dir: &Path, control_plane: Kind) -> Result<(), Error> {
 /// Tables of another version become this one's, and nothing that is denied passes meanwhile.
 pub(crate) fn taken_over(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let (cluster, case) = closed(dir, control_plane)?;
-    let (from, to) = (pod(&cluster, "red/web")?, pod(&cluster, "red/db")?);
-    let (sender, node) = (cluster.node(&from.node)?, cluster.node(&to.node)?);
+    let node = cluster.node(&pod(&cluster, "red/db")?.node)?;
     let before = words(&node.run(&["nft", "--stateless", "list", "ruleset"])?);
-    let addr = to.addr()?;
-    sender.start_knocking(&from.pod.container, addr)?;
-    for _ in 0..UPGRADES {
-        cluster.end_daemon(node, Signal::SIGKILL)?;
-        node.run(&["nft", OTHER_VERSION])?;
+    let knockers = Knockers::start(&cluster, &[("red/web", "red/db"), ("red/job", "red/db")])?;
+    for turn in 0..UPGRADES {
+        let is_crash = turn.is_multiple_of(2);
+        cluster.end_daemon(node, if is_crash { Signal::SIGKILL } else { Signal::SIGTERM })?;
+        for table in ["ip", "ip6"] {
+            node.run(&["nft", &OTHER_VERSION.replace("{}", table)])?;
+        }
         cluster.start_daemon(node)?;
         cluster.wait_ready()?;
         eventually("the tables to be of this version", TAKEN_OVER_WITHIN, || {
@@ -125,8 +126,7 @@ pub(crate) fn taken_over(dir: &Path, control_plane: Kind) -> Result<(), Error> {
         })?;
     }
     judge::require_packets(&cluster, &case.expected()?)?;
-    let knocks = sender.stop_knocking(&from.pod.container, addr)?;
-    require_closed(&format!("{} -> {addr}", world::name(&from)), &knocks)
+    knockers.require_closed()
 }
 
 /// The policy that closes pods.
