@@ -145,16 +145,15 @@ fn pod(number: usize, is_local: bool, version: &str) -> Change {
     let addr = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + u32::try_from(number).unwrap()));
     let node = if is_local { "n0".to_owned() } else { format!("n{}", 1 + number % 999) };
     let endpoint = WorkloadEndpoint {
-        pod: id.clone(),
-        node: node.parse().unwrap(),
-        if_name: format!("cali{number:011x}").parse().unwrap(),
-        addrs: vec![addr],
-        mac: None,
-        allowed_sources: Vec::new(),
-        container_id: None,
         labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
         profiles: vec![format!("kns.{namespace}"), format!("ksa.{namespace}.default")],
         ports: vec![NamedPort { name: "http".to_owned(), protocol: 6, port: 8080 }],
+        ..WorkloadEndpoint::new(
+            id.clone(),
+            node.parse().unwrap(),
+            format!("cali{number:011x}").parse().unwrap(),
+            vec![addr],
+        )
     };
     Change::Workload(id, Some(Arc::new(endpoint)))
 }

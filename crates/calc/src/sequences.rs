@@ -56,18 +56,12 @@ fn affinity(block: u8, owner: u8, state: AffinityState) -> Change {
 
 fn endpoint(name: &str, addr: &str) -> Change {
     let pod = NamespacedName { namespace: "default".to_owned(), name: name.to_owned() };
-    let endpoint = WorkloadEndpoint {
-        pod: pod.clone(),
-        node: THIS_NODE.parse().unwrap(),
-        if_name: format!("cali{name}").parse().unwrap(),
-        addrs: vec![addr.parse().unwrap()],
-        mac: None,
-        allowed_sources: Vec::new(),
-        container_id: None,
-        labels: BTreeMap::new(),
-        profiles: Vec::new(),
-        ports: Vec::new(),
-    };
+    let endpoint = WorkloadEndpoint::new(
+        pod.clone(),
+        THIS_NODE.parse().unwrap(),
+        format!("cali{name}").parse().unwrap(),
+        vec![addr.parse().unwrap()],
+    );
     Change::Endpoint(pod, Some(Arc::new(endpoint)))
 }
 

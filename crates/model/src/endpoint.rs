@@ -33,6 +33,30 @@ pub struct WorkloadEndpoint {
     pub ports: Vec<NamedPort>,
 }
 
+impl WorkloadEndpoint {
+    /// Makes an endpoint of which no more is known.
+    #[must_use]
+    pub const fn new(
+        pod: NamespacedName,
+        node: NodeName,
+        if_name: IfName,
+        addrs: Vec<IpAddr>,
+    ) -> Self {
+        Self {
+            pod,
+            node,
+            if_name,
+            addrs,
+            mac: None,
+            allowed_sources: Vec::new(),
+            container_id: None,
+            labels: Labels::new(),
+            profiles: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+}
+
 /// A port that policies may call by name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NamedPort {

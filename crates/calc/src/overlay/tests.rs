@@ -78,17 +78,13 @@ fn block(cidr: &str, owner: u8, state: AffinityState) -> Change {
 
 fn pod(addr: &str, node: Option<u8>) -> Change {
     let pod = NamespacedName { namespace: "default".to_owned(), name: addr.to_owned() };
-    let endpoint = node.map(|node| WorkloadEndpoint {
-        pod: pod.clone(),
-        node: name(node),
-        if_name: "cali1".parse().unwrap(),
-        addrs: vec![addr.parse().unwrap()],
-        allowed_sources: Vec::new(),
-        mac: None,
-        container_id: None,
-        labels: BTreeMap::new(),
-        profiles: Vec::new(),
-        ports: Vec::new(),
+    let endpoint = node.map(|node| {
+        WorkloadEndpoint::new(
+            pod.clone(),
+            name(node),
+            "cali1".parse().unwrap(),
+            vec![addr.parse().unwrap()],
+        )
     });
     Change::Endpoint(pod, endpoint.map(Arc::new))
 }

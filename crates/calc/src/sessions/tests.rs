@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use model::bgp_filter::BgpFilter;
 use model::desired::{Password, Reflection, Role};
+use model::endpoint::WorkloadEndpoint;
+use model::id::NamespacedName;
 use model::peer::{PeerRemote, SecretKey};
 
 use super::*;
@@ -308,20 +310,11 @@ fn workloads_connect_to_their_node() {
     let refused = only(&mut cluster, peer.clone()).unwrap_err();
     assert!(refused.contains("set localWorkloadPeeringIPV4"), "{refused}");
     cluster.bgp.workload_peering_addrs = vec!["169.254.1.2".parse().unwrap()];
-    let pod = model::endpoint::WorkloadEndpoint {
-        pod: model::id::NamespacedName {
-            namespace: "default".to_owned(),
-            name: "router".to_owned(),
-        },
-        node: "a".parse().unwrap(),
-        if_name: "cali1".parse().unwrap(),
-        addrs: vec!["10.244.0.5".parse().unwrap()],
-        mac: None,
-        allowed_sources: Vec::new(),
-        container_id: None,
+    let name = NamespacedName { namespace: "default".to_owned(), name: "router".to_owned() };
+    let addrs = vec!["10.244.0.5".parse().unwrap()];
+    let pod = WorkloadEndpoint {
         labels: [("app".to_owned(), "router".to_owned())].into(),
-        profiles: Vec::new(),
-        ports: Vec::new(),
+        ..WorkloadEndpoint::new(name, "a".parse().unwrap(), "cali1".parse().unwrap(), addrs)
     };
     cluster.endpoints.insert(pod.pod.clone(), pod.into());
     let session = only(&mut cluster, peer).unwrap();

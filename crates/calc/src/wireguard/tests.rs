@@ -49,18 +49,12 @@ fn block(cluster: &mut Cluster, owner: u8, cidr: &str) {
 
 fn pod(cluster: &mut Cluster, on: u8, addr: &str) {
     let pod = NamespacedName { namespace: "default".to_owned(), name: addr.to_owned() };
-    let endpoint = WorkloadEndpoint {
-        pod: pod.clone(),
-        node: name(on),
-        if_name: "cali1".parse().unwrap(),
-        addrs: vec![addr.parse().unwrap()],
-        allowed_sources: Vec::new(),
-        mac: None,
-        container_id: None,
-        labels: BTreeMap::new(),
-        profiles: Vec::new(),
-        ports: Vec::new(),
-    };
+    let endpoint = WorkloadEndpoint::new(
+        pod.clone(),
+        name(on),
+        "cali1".parse().unwrap(),
+        vec![addr.parse().unwrap()],
+    );
     cluster.apply(Change::Endpoint(pod, Some(Arc::new(endpoint))));
 }
 

@@ -65,18 +65,12 @@ fn block(cidr: &str) -> Event {
 
 fn pod(name: &str, addr: &str) -> Event {
     let pod = NamespacedName { namespace: "default".to_owned(), name: name.to_owned() };
-    let endpoint = WorkloadEndpoint {
-        pod: pod.clone(),
-        node: "a".parse().unwrap(),
-        if_name: format!("cali{name}").parse().unwrap(),
-        addrs: vec![addr.parse().unwrap()],
-        mac: None,
-        allowed_sources: Vec::new(),
-        container_id: None,
-        labels: BTreeMap::new(),
-        profiles: Vec::new(),
-        ports: Vec::new(),
-    };
+    let endpoint = WorkloadEndpoint::new(
+        pod.clone(),
+        "a".parse().unwrap(),
+        format!("cali{name}").parse().unwrap(),
+        vec![addr.parse().unwrap()],
+    );
     Event::Store(Change::Endpoint(pod, Some(Arc::new(endpoint))))
 }
 

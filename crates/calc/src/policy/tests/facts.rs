@@ -46,16 +46,15 @@ fn pod(namespace: &str, name: &str, addr: &str, extra: &[(&str, &str)]) -> Chang
     let labels = system.iter().chain(extra);
     let id = namespaced(namespace, name);
     let endpoint = WorkloadEndpoint {
-        pod: id.clone(),
-        node: this_node(),
-        if_name: format!("cali{namespace}{name}").parse().unwrap(),
-        addrs: vec![addr.parse().unwrap()],
-        mac: None,
-        allowed_sources: Vec::new(),
-        container_id: None,
         labels: labels.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         profiles: vec![format!("kns.{namespace}")],
         ports: vec![NamedPort { name: "http".to_owned(), protocol: 6, port: 80 }],
+        ..WorkloadEndpoint::new(
+            id.clone(),
+            this_node(),
+            format!("cali{namespace}{name}").parse().unwrap(),
+            vec![addr.parse().unwrap()],
+        )
     };
     Change::Workload(id, Some(Arc::new(endpoint)))
 }

@@ -66,16 +66,13 @@ fn profile(name: &str) -> Change {
 fn pod(name: &str, addr: &str) -> Change {
     let pod = NamespacedName { namespace: "default".to_owned(), name: name.to_owned() };
     let endpoint = WorkloadEndpoint {
-        pod: pod.clone(),
-        node: "node-1".parse().unwrap(),
-        if_name: format!("cali{name}").parse().unwrap(),
-        addrs: vec![addr.parse().unwrap()],
-        mac: None,
-        allowed_sources: Vec::new(),
-        container_id: None,
-        labels: BTreeMap::new(),
         profiles: vec!["kns.default".to_owned()],
-        ports: Vec::new(),
+        ..WorkloadEndpoint::new(
+            pod.clone(),
+            "node-1".parse().unwrap(),
+            format!("cali{name}").parse().unwrap(),
+            vec![addr.parse().unwrap()],
+        )
     };
     Change::Workload(pod, Some(Arc::new(endpoint)))
 }
