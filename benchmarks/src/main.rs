@@ -14,7 +14,7 @@
 //!
 //! The benchmark `policy` has a cluster of the same kind with thousands of pods and policies.
 //! The benchmark `ipam` measures the library of calico-ipam against a control plane alone.
-//! The benchmark `docker` runs containers in a lab of its own.
+//! The benchmarks `docker` and `overlay` run containers and pods in labs of their own.
 //! The benchmark `datastore` (starts, writes, watches, lists) runs on the control planes alone.
 //!
 //! Nothing of a benchmark is left when it ends, however it ends.
@@ -31,6 +31,7 @@ mod ipam;
 mod isolation;
 mod load;
 mod memory;
+mod overlay;
 mod policy;
 mod statistics;
 mod writers;
@@ -67,13 +68,21 @@ enum Benchmark {
         #[arg(long)]
         quick: bool,
     },
-    /// The inside of the lab that the benchmark `docker` makes; it runs this itself.
+    /// The way between pods of two nodes: bare, ours, and in tunnels.
+    Overlay {
+        /// Measure less, to see whether it works.
+        #[arg(long)]
+        quick: bool,
+        /// Measure the tunnels that only some kernels have, as fits a machine that is emulated.
+        #[arg(long)]
+        all_tunnels: bool,
+    },
+    /// The inside of a lab that a benchmark makes; it runs this itself.
     #[command(hide = true)]
     Inside {
         dir: PathBuf,
-        /// `docker-rounds`.
-        what: String,
-        rounds: usize,
+        #[command(subcommand)]
+        what: InLab,
     },
     /// The inside of a node of that lab.
     #[command(hide = true)]
@@ -98,6 +107,15 @@ enum Benchmark {
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
     #[command(hide = true)]
     Floor,
+}
+
+/// What is measured inside of a lab.
+#[derive(Debug, Subcommand)]
+enum InLab {
+    /// The benchmark `docker`, so many times.
+    DockerRounds { rounds: usize },
+    /// The benchmark `overlay`, so much of it.
+    Overlay { extent: String },
 }
 
 /// How to measure our programs.
@@ -152,7 +170,11 @@ fn main() -> ExitCode {
         }
         Benchmark::Datastore(arguments) => arguments.run(),
         Benchmark::Docker { quick } => docker::run(quick),
-        Benchmark::Inside { dir, rounds, .. } => docker::measure(&dir, rounds),
+        Benchmark::Overlay { quick, all_tunnels } => overlay::run(quick, all_tunnels),
+        Benchmark::Inside { dir, what } => match what {
+            InLab::DockerRounds { rounds } => docker::measure(&dir, rounds),
+            InLab::Overlay { extent } => overlay::measure(&dir, &extent),
+        },
         Benchmark::Agent { name, dir, kind } => {
             lab::agent::run(&name, &dir, kind).map(|()| ExitCode::SUCCESS)
         }

@@ -47,3 +47,4 @@ pub mod routes;
 pub mod sandbox;
 
 pub use error::Error;
+pub use nix::sys::signal::Signal;

@@ -78,7 +78,7 @@ enum Task {
 }
 
 /// What can be measured.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, Eq, PartialEq, clap::ValueEnum)]
 enum Benchmark {
     /// Pods attached and detached.
     Cni,
@@ -92,6 +92,8 @@ enum Benchmark {
     Bgp,
     /// Containers of Docker on our network beside Docker's own bridge.
     Docker,
+    /// The way between pods: bare, ours, in tunnels; on the second kernel, too.
+    Overlay,
 }
 
 impl Benchmark {
@@ -103,6 +105,7 @@ impl Benchmark {
             Self::Policy => "policy",
             Self::Bgp => "bgp",
             Self::Docker => "docker",
+            Self::Overlay => "overlay",
         }
     }
 
@@ -111,7 +114,9 @@ impl Benchmark {
         match self {
             Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
             Self::Datastore | Self::Ipam => &["datastore-daemon"],
-            Self::Policy => &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"],
+            Self::Policy | Self::Overlay => {
+                &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"]
+            }
             Self::Docker => &[
                 "cni-plugin",
                 "ipam-plugin",
@@ -158,13 +163,22 @@ fn run(task: Task) -> Result<(), Failure> {
                     setup::for_docker()?;
                     setup::for_bench(&house, name.programs())?;
                 }
+                Benchmark::Overlay => {
+                    setup::for_overlay_bench(&house)?;
+                    setup::for_bench(&house, name.programs())?;
+                }
                 Benchmark::Cni | Benchmark::Datastore | Benchmark::Ipam | Benchmark::Policy => {
                     setup::for_bench(&house, name.programs())?;
                 }
             }
-            let benchmarks = Run::new(house.target.join("lab/benchmarks"));
-            let benchmarks = house.tests(benchmarks).env("CALICO_BIN_DIR", house.release());
-            benchmarks.arg(name.name()).args(arguments).run()
+            let benchmarks = house.tests(Run::new(house.benchmarks()));
+            let benchmarks = benchmarks.env("CALICO_BIN_DIR", house.release());
+            let is_whole = arguments.is_empty();
+            benchmarks.arg(name.name()).args(arguments).run()?;
+            if is_whole && name == Benchmark::Overlay {
+                second_kernel::benchmark(&house)?;
+            }
+            Ok(())
         }
         Task::Cluster { arguments } => {
             setup::for_cluster(&house, &arguments)?;
@@ -244,6 +258,11 @@ impl House {
     /// Where the programs are as they are released.
     fn release(&self) -> PathBuf {
         self.target.join("release")
+    }
+
+    /// The program that measures.
+    fn benchmarks(&self) -> PathBuf {
+        self.target.join("lab/benchmarks")
     }
 
     /// Where the real control plane is.

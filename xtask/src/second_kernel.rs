@@ -54,6 +54,9 @@ const PROGRAMS: &[&str] = &[
     "calico-kube-controllers",
 ];
 
+/// Those of a benchmark, as they are released.
+const RELEASED: &[&str] = &["calico", "calico-ipam", "calico-node", "calico-datastore"];
+
 /// Variables that are the same inside: how much of something a scenario is to do.
 const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS"];
 /// How long the whole may take, boot included.
@@ -78,16 +81,31 @@ pub(crate) fn set_up(house: &House) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Boots the second kernel, and runs the lab there with `arguments` behind `scenarios`.
-///
-/// What the lab says is printed as it comes; the machine's own log is kept if something fails.
-pub(crate) fn scenarios(house: &House, arguments: &[String]) -> Result<(), Failure> {
+/// Boots the second kernel, and runs scenarios there: these, or all that are for it.
+pub(crate) fn scenarios(house: &House, names: &[String]) -> Result<(), Failure> {
     step("scenarios on the second kernel (boots in half a minute)");
+    let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| house.programs().join(name)).collect();
+    let command = ["lab", "scenarios", "--kernel", "second"].map(str::to_owned);
+    run(house, &programs, &[&command, names].concat())
+}
+
+/// Boots the second kernel, and measures there what the first one cannot do.
+pub(crate) fn benchmark(house: &House) -> Result<(), Failure> {
+    step("the tunnels that this kernel may lack, on the second kernel (boots in half a minute)");
+    let released = RELEASED.iter().map(|name| house.release().join(name));
+    let programs: Vec<PathBuf> = released.chain([house.benchmarks()]).collect();
+    run(house, &programs, &["benchmarks", "overlay", "--all-tunnels"].map(str::to_owned))
+}
+
+/// Boots it and runs a command there, one of `programs` with its arguments.
+///
+/// What that says is printed as it comes; the machine's own log is kept if something fails.
+fn run(house: &House, programs: &[PathBuf], command: &[String]) -> Result<(), Failure> {
     let dir = Dir::of(house);
-    stage(house, &dir)?;
+    stage(programs, &dir)?;
     let log = dir.0.join("console.log");
     let console = File::create(&log).map_err(|source| dir.failed(source))?;
-    let child = dir.boot(house, arguments)?.start(console)?;
+    let child = dir.boot(house, command)?.start(console)?;
     let lab = follow(child, &dir.share().join("output"))?;
     let code = std::fs::read_to_string(dir.share().join("code")).unwrap_or_default();
     if code.trim() == "0" {
@@ -98,7 +116,7 @@ pub(crate) fn scenarios(house: &House, arguments: &[String]) -> Result<(), Failu
         code => format!("failed with code {code}"),
     };
     Err(Failure::Machine(format!(
-        "the lab on the second kernel {what}; what the kernel said is in {}",
+        "what ran on the second kernel {what}; what that kernel said is in {}",
         log.display()
     )))
 }
@@ -139,12 +157,12 @@ fn newest(names: &str) -> Option<String> {
 }
 
 /// Puts small copies of our programs where the machine loads them from.
-fn stage(house: &House, dir: &Dir) -> Result<(), Failure> {
-    let programs = dir.0.join("programs");
-    std::fs::create_dir_all(&programs).map_err(|source| dir.failed(source))?;
-    for name in PROGRAMS {
-        let strip = Run::new("strip").arg("-o").arg(programs.join(name));
-        strip.arg(house.programs().join(name)).run()?;
+fn stage(programs: &[PathBuf], dir: &Dir) -> Result<(), Failure> {
+    let copies = dir.0.join("programs");
+    std::fs::create_dir_all(&copies).map_err(|source| dir.failed(source))?;
+    for program in programs {
+        let copy = copies.join(program.file_name().unwrap_or_default());
+        Run::new("strip").arg("-o").arg(copy).arg(program).run()?;
     }
     let share = dir.share();
     std::fs::create_dir_all(&share).map_err(|source| dir.failed(source))?;
@@ -215,12 +233,12 @@ impl Dir {
     }
 
     /// Returns the run of the machine, which ends with the lab, with its time, or with us.
-    fn boot(&self, house: &House, arguments: &[String]) -> Result<Run, Failure> {
+    fn boot(&self, house: &House, command: &[String]) -> Result<Run, Failure> {
         let image = self.image().ok_or_else(|| {
             Failure::Machine(format!("there is no kernel in {}", self.kernel().display()))
         })?;
         let script = self.share().join("script");
-        std::fs::write(&script, self.script(house, arguments))
+        std::fs::write(&script, self.script(house, command))
             .map_err(|source| self.failed(source))?;
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = [self.venv().join("bin")].into_iter().chain(std::env::split_paths(&path));
@@ -234,9 +252,9 @@ impl Dir {
     }
 
     /// Returns what the machine runs. Its root is read-only: all that is written goes into memory.
-    fn script(&self, house: &House, arguments: &[String]) -> String {
+    fn script(&self, house: &House, command: &[String]) -> String {
         let (dir, share) = (self.0.display(), self.share());
-        let words: Vec<String> = arguments.iter().map(|word| format!(" '{word}'")).collect();
+        let words: Vec<String> = command.iter().map(|word| format!("'{word}'")).collect();
         let set = PASSED_ON.iter().filter_map(|name| {
             let value = std::env::var(name).ok()?;
             Some(format!("export {name}='{}'\n", value.replace('\'', "")))
@@ -245,12 +263,12 @@ impl Dir {
         format!(
             "mount -t tmpfs memory /mnt && mkdir /mnt/lab && cp -r {dir}/programs /mnt/programs\n\
              cd {root} && export TMPDIR=/mnt/lab CALICO_BIN_DIR=/mnt/programs\n\
-             {set}/mnt/programs/lab scenarios --kernel second{words} >{share}/output 2>&1\n\
+             {set}/mnt/programs/{words} >{share}/output 2>&1\n\
              echo $? >{share}/code\n",
             root = house.root.display(),
             share = share.display(),
             set = set.concat(),
-            words = words.concat(),
+            words = words.join(" "),
         )
     }
 

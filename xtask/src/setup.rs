@@ -93,6 +93,13 @@ const SPEAKERS: &[Tool] = &[
     Tool { program: "gobgpd", package: "gobgpd", purpose: "is measured beside ours" },
 ];
 
+/// What the benchmark `overlay` sends packets with, and what it compares with.
+const STREAMS: &[Tool] = &[
+    Tool { program: "iperf3", package: "iperf3", purpose: "sends what is measured" },
+    Tool { program: "ping", package: "iputils-ping", purpose: "measures round trips" },
+    Tool { program: "bridge", package: "iproute2", purpose: "is measured beside ours" },
+];
+
 /// The programs of a node, and the lab that runs them.
 const NODE: &[&str] = &[
     "lab",
@@ -190,6 +197,12 @@ pub(crate) fn for_bench(house: &House, programs: &[&str]) -> Result<(), Failure>
     step("building the release to be measured (about 10 minutes the first time)");
     build(house, "lab", &["benchmarks"])?;
     build(house, "release", programs)
+}
+
+/// Makes ready for what the benchmark `overlay` needs beside other benchmarks.
+pub(crate) fn for_overlay_bench(house: &House) -> Result<(), Failure> {
+    install(STREAMS)?;
+    second_kernel::set_up(house)
 }
 
 /// Makes ready for the benchmark `bgp`, which has what it measures in itself.
