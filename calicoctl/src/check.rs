@@ -3,13 +3,15 @@
 //! The network configuration is found as a container runtime finds it, and the CNI plugin that it
 //! names is asked by STATUS: it sees what an ADD would, with the same account. What the plugin
 //! cannot know is looked at besides: who goes before it, who may read its credentials and for
-//! how long they last, what the kernel would do with packets, and whether calico-node is there.
+//! how long they last, what the kernel and the fabric would do with packets, and whether
+//! calico-node is there.
 //!
 //! ```text
 //! local::gather ─► Facts ─► rules::findings ─► Findings: table, JSON, YAML
 //! ```
 
 mod local;
+mod paths;
 mod rules;
 mod token;
 
@@ -20,6 +22,7 @@ use crate::arguments::CheckNode;
 use crate::output::{Report, print, render};
 use crate::run::Verdict;
 
+pub use paths::Way;
 pub use rules::{Facts, File, Lock, findings};
 pub use token::Validity;
 

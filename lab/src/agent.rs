@@ -9,7 +9,6 @@ mod echo;
 mod flow;
 mod knock;
 mod machine;
-mod ping;
 mod runtime;
 mod sctp;
 

@@ -1,4 +1,4 @@
-//! Looks at the node: reads files, asks the kernel and the CNI plugin, changes nothing.
+//! Looks at the node: reads files, asks the kernel, the CNI plugin and other nodes, changes nothing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,6 +13,7 @@ use cni::{Error, NetworkConfig};
 use kernel::process::Program;
 use serde_json::{Map, Value, json};
 
+use super::paths;
 use super::rules::{Facts, File, Lock};
 use super::token::Validity;
 
@@ -35,6 +36,10 @@ pub(super) async fn gather(config_dir: &Path, plugin_dir: &Path) -> Facts {
         now: jiff::Timestamp::now().as_second(),
         ..Facts::default()
     };
+    match paths::look().await {
+        Ok(ways) => facts.ways = ways,
+        Err(problem) => facts.ways_problem = Some(problem),
+    }
     let first = lists.iter().find_map(|(name, text)| {
         let list = ConfigList::parse(text.as_ref().ok()?.as_bytes()).ok()?;
         let calico = list.plugins.iter().find(|plugin| plugin.plugin_type == "calico")?.clone();

@@ -6,6 +6,7 @@ use api::daemon_status::DaemonStatus;
 use cni::conflist::ConfigList;
 use cni::{Error, ErrorCode};
 
+use super::paths::Way;
 use super::token::Validity;
 use super::{Finding, Severity};
 
@@ -44,6 +45,10 @@ pub struct Facts {
     pub status: Option<Result<(), Error>>,
     /// Kernel parameters, as in /proc/sys.
     pub forwarding: BTreeMap<String, String>,
+    /// The ways to other nodes.
+    pub ways: Vec<Way>,
+    /// Why nothing is known of them.
+    pub ways_problem: Option<String>,
     /// Seconds since 1970.
     pub now: i64,
 }
@@ -80,6 +85,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     credentials(facts, &mut found);
     plugin(facts, &mut found);
     kernel(facts, &mut found);
+    fabric(facts, &mut found);
     found.sort_by_key(|finding| finding.severity);
     found
 }
@@ -313,6 +319,52 @@ fn kernel(facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
+/// What the fabric does with packets between nodes.
+fn fabric(facts: &Facts, found: &mut Vec<Finding>) {
+    if let Some(problem) = &facts.ways_problem {
+        let message = format!("it is not known whether they carry large packets: {problem}");
+        found.push(warning("paths-unknown", "the paths to other nodes", message));
+    }
+    // One fault of the fabric is met on many ways: the worst of each device tells it.
+    let mut worst: BTreeMap<&str, (&Way, u16, usize)> = BTreeMap::new();
+    for way in &facts.ways {
+        let Some(carried) = way.carried.filter(|carried| *carried < way.len) else { continue };
+        let entry = worst.entry(&way.device).or_insert((way, carried, 0));
+        if carried < entry.1 {
+            (entry.0, entry.1) = (way, carried);
+        }
+        entry.2 = entry.2.saturating_add(1);
+    }
+    for (device, (way, carried, count)) in worst {
+        let Way { node, len, .. } = way;
+        let lost = len.saturating_sub(carried);
+        let others = match count {
+            0 | 1 => String::new(),
+            count => format!(", the worst of {count}"),
+        };
+        let known = match carried {
+            0 => "small ones do".to_owned(),
+            carried => format!("those of {carried} bytes do"),
+        };
+        let remedy = match carried {
+            0 => "give this node's interface to the fabric the MTU that the fabric has".to_owned(),
+            _ => format!(
+                "lower the MTU of this node's interface to the fabric by {lost}, which calico-node \
+                 follows, and make the pods anew"
+            ),
+        };
+        found.push(fault(
+            "path-drops-large-packets",
+            format!("the path to {node}{others}"),
+            format!(
+                "packets of {len} bytes, which {device} sends for pods, do not arrive and {known}, \
+                 so that connections hang as soon as much is sent: have the fabric carry {len} \
+                 bytes, or {remedy}"
+            ),
+        ));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +411,31 @@ mod tests {
         assert_eq!(with(1061, 90_000), ["clock-behind"]);
         let open = File { path: "/k".to_owned(), mode: Some(0o644), problem: None };
         assert_eq!(ids(&Facts { kubeconfig: Some(open), ..fine() }), ["kubeconfig-open"]);
+    }
+
+    #[test]
+    fn a_fabric_that_drops_large_packets_is_told_once_for_each_device() {
+        let way = |node: &str, carried| Way {
+            node: node.parse().unwrap(),
+            device: "vxlan.calico".to_owned(),
+            len: 1500,
+            carried,
+        };
+        let told = |ways: &[Way]| findings(&Facts { ways: ways.to_vec(), ..fine() });
+        // Who answers nothing at all may not answer.
+        assert!(told(&[way("192.0.2.1", Some(1500)), way("192.0.2.2", None)]).is_empty());
+        let found = told(&[
+            way("192.0.2.1", Some(1500)),
+            way("192.0.2.2", Some(1450)),
+            way("192.0.2.3", Some(1400)),
+        ]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].id, "path-drops-large-packets");
+        assert_eq!(found[0].object, "the path to 192.0.2.3, the worst of 2");
+        assert!(found[0].message.contains("those of 1400 bytes do"), "{}", found[0].message);
+        assert!(found[0].message.contains("fabric by 100"), "{}", found[0].message);
+        let unknown = Facts { ways_problem: Some("not root".to_owned()), ..fine() };
+        assert_eq!(ids(&unknown), ["paths-unknown"]);
     }
 
     #[test]

@@ -1,73 +1,141 @@
-//! Ping: ICMP echo to many at once (RFC 792, RFC 4443 §4.1).
+//! Echo requests to many at once, of any length: who answers, and how large a packet gets there and
+//! back (RFC 792, RFC 4443 §4.1).
+//!
+//! No packet is taken apart on its way, and what the kernel believes of the way's MTU is left aside
+//! (`IP_PMTUDISC_PROBE`): an answer means that the way carries packets of that length.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::socket::set_option;
 
 /// How long to listen before those who are silent are asked again.
 const TICK: Duration = Duration::from_millis(200);
-/// Types of the question and the answer, IPv4 and IPv6.
-pub(super) const ECHO_V4: (u8, u8) = (8, 0);
-pub(super) const ECHO_V6: (u8, u8) = (128, 129);
-/// What tells our pings to all from others.
+/// What tells our questions to many from others'.
 const IDENTIFIER: u16 = u16::from_be_bytes(*b"lb");
+/// Bytes of an echo message without payload.
+const HEAD: usize = 8;
+/// The longest IP packet.
+const LONGEST: usize = 65_535;
 
-/// Pings all targets from the namespace of this thread; returns who answered.
-pub(super) fn ping(targets: &[IpAddr], within: Duration) -> std::io::Result<Vec<IpAddr>> {
-    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = targets.iter().partition(|addr| addr.is_ipv4());
-    let mut answered = ping_family(&v4, within)?;
-    answered.extend(ping_family(&v6, within)?);
+/// One family's form of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Form {
+    /// The type of a question.
+    pub question: u8,
+    /// The type of an answer.
+    pub answer: u8,
+    /// Bytes of the IP header that a raw socket shows in front of an answer.
+    pub shown: usize,
+    /// Bytes of the IP header of a question.
+    pub header: usize,
+    /// The option that has packets sent whole, however long they are, and its value.
+    discovery: ((i32, i32), i32),
+}
+
+impl Form {
+    /// For IPv4. Only there the header is shown, of 20 bytes: ours have no options.
+    pub const V4: Self = Self {
+        question: 8,
+        answer: 0,
+        shown: 20,
+        header: 20,
+        discovery: ((libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_PROBE),
+    };
+    /// For IPv6.
+    pub const V6: Self = Self {
+        question: 128,
+        answer: 129,
+        shown: 0,
+        header: 40,
+        discovery: ((libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IPV6_PMTUDISC_PROBE),
+    };
+
+    /// Returns that of an address.
+    #[must_use]
+    pub const fn of(addr: IpAddr) -> Self {
+        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Question {
+    /// Who.
+    pub to: IpAddr,
+    /// Bytes of the whole IP packet; less than there must be is as little as possible.
+    pub len: u16,
+}
+
+/// Asks from the network namespace of this thread, which waits, for at most `within`; returns the
+/// questions that were answered.
+///
+/// # Errors
+///
+/// The kernel's, as when this process may not open raw sockets.
+pub fn ask(questions: &[Question], within: Duration) -> io::Result<BTreeSet<Question>> {
+    let (v4, v6): (Vec<_>, Vec<_>) =
+        questions.iter().copied().partition(|question| question.to.is_ipv4());
+    let mut answered = ask_family(&v4, within)?;
+    answered.extend(ask_family(&v6, within)?);
     Ok(answered)
 }
 
-/// Pings targets of one family; the sequence number of an answer says whose it is.
-fn ping_family(targets: &[IpAddr], within: Duration) -> std::io::Result<Vec<IpAddr>> {
-    let Some(first) = targets.first() else { return Ok(Vec::new()) };
-    let (domain, protocol, (question, answer)) = if first.is_ipv4() {
-        (Domain::IPV4, Protocol::ICMPV4, ECHO_V4)
-    } else {
-        (Domain::IPV6, Protocol::ICMPV6, ECHO_V6)
+/// Asks those of one family; the sequence number of an answer says what was asked.
+fn ask_family(questions: &[Question], within: Duration) -> io::Result<BTreeSet<Question>> {
+    let Some(first) = questions.first() else { return Ok(BTreeSet::new()) };
+    let form = Form::of(first.to);
+    let (domain, protocol) = match form {
+        Form::V4 => (Domain::IPV4, Protocol::ICMPV4),
+        _ => (Domain::IPV6, Protocol::ICMPV6),
     };
     let mut socket = Socket::new(domain, Type::RAW, Some(protocol))?;
     socket.set_read_timeout(Some(TICK))?;
+    set_option(&socket, form.discovery.0, &form.discovery.1)?;
     let started = Instant::now();
     let mut answered = BTreeSet::new();
-    let mut buffer = [0; 256];
-    while answered.len() < targets.len() && started.elapsed() < within {
-        for (number, target) in (0_u16..).zip(targets) {
-            if !answered.contains(target) {
-                // No route now may be a route in a moment.
-                drop(socket.send_to(
-                    &packet(question, IDENTIFIER, number),
-                    &SocketAddr::new(*target, 0).into(),
-                ));
+    let mut buffer = vec![0; LONGEST];
+    while answered.len() < questions.len() && started.elapsed() < within {
+        for (number, question) in (0_u16..).zip(questions) {
+            if !answered.contains(question) {
+                let payload = usize::from(question.len).saturating_sub(form.header);
+                let packet = packet(form.question, IDENTIFIER, number, payload);
+                // No route now may be a route in a moment; what is too long for the first link is
+                // silent, too.
+                drop(socket.send_to(&packet, &SocketAddr::new(question.to, 0).into()));
             }
         }
-        while answered.len() < targets.len() {
+        while answered.len() < questions.len() {
             let Ok(len) = socket.read(&mut buffer) else { break };
-            let received = buffer.get(..len).unwrap_or_default();
-            // Only IPv4 shows its header, of 20 octets unless it has options, which we send none of.
-            let message = if first.is_ipv4() { received.get(20..) } else { Some(received) };
-            let number = message.and_then(|message| number_of(message, answer, IDENTIFIER));
-            answered.extend(number.and_then(|number| targets.get(usize::from(number))).copied());
+            let message = buffer.get(form.shown..len);
+            let number = message.and_then(|message| number_of(message, form.answer, IDENTIFIER));
+            answered.extend(number.and_then(|number| questions.get(usize::from(number))).copied());
         }
     }
-    Ok(answered.into_iter().collect())
+    Ok(answered)
 }
 
-/// Makes an echo message; the kernel adds the checksum for IPv6 itself.
-pub(super) fn packet(kind: u8, identifier: u16, number: u16) -> [u8; 8] {
+/// Makes an echo message of `len` bytes, or of as few as possible; the kernel adds the checksum for
+/// IPv6 itself.
+#[must_use]
+pub fn packet(kind: u8, identifier: u16, number: u16, len: usize) -> Vec<u8> {
     let ([one, two], [high, low]) = (identifier.to_be_bytes(), number.to_be_bytes());
     let unsummed = [kind, 0, 0, 0, one, two, high, low];
+    // The payload is zero, and zeros change no sum.
     let [first, second] = checksum(&unsummed).to_be_bytes();
-    [kind, 0, first, second, one, two, high, low]
+    let mut packet = vec![kind, 0, first, second, one, two, high, low];
+    packet.resize(len.max(HEAD), 0);
+    packet
 }
 
 /// Returns the sequence number of an answer to us.
-pub(super) fn number_of(message: &[u8], kind: u8, identifier: u16) -> Option<u16> {
+#[must_use]
+pub fn number_of(message: &[u8], kind: u8, identifier: u16) -> Option<u16> {
     let [found, 0, _, _, one, two, high, low, ..] = message else { return None };
     let is_ours = *found == kind && u16::from_be_bytes([*one, *two]) == identifier;
     is_ours.then(|| u16::from_be_bytes([*high, *low]))
@@ -90,15 +158,23 @@ mod tests {
     #[test]
     fn a_summed_packet_sums_to_zero() {
         for number in [0, 1, 0x1234, 0xffff] {
-            assert_eq!(checksum(&packet(8, IDENTIFIER, number)), 0, "{number}");
+            assert_eq!(checksum(&packet(8, IDENTIFIER, number, 0)), 0, "{number}");
+            assert_eq!(checksum(&packet(8, IDENTIFIER, number, 1480)), 0, "{number}");
         }
     }
 
     #[test]
+    fn packets_are_as_long_as_they_are_asked_to_be() {
+        assert_eq!(packet(8, 1, 2, 1480).len(), 1480);
+        assert_eq!(packet(8, 1, 2, 3).len(), 8);
+    }
+
+    #[test]
     fn answers_to_others_are_not_ours() {
-        assert_eq!(number_of(&packet(0, IDENTIFIER, 7), 0, IDENTIFIER), Some(7));
-        assert_eq!(number_of(&packet(8, IDENTIFIER, 7), 0, IDENTIFIER), None);
-        assert_eq!(number_of(&packet(0, 1, 7), 0, IDENTIFIER), None);
+        let answer = |kind, identifier| packet(kind, identifier, 7, 8);
+        assert_eq!(number_of(&answer(0, IDENTIFIER), 0, IDENTIFIER), Some(7));
+        assert_eq!(number_of(&answer(8, IDENTIFIER), 0, IDENTIFIER), None);
+        assert_eq!(number_of(&answer(0, 1), 0, IDENTIFIER), None);
         assert_eq!(number_of(&[0, 0], 0, IDENTIFIER), None);
     }
 }

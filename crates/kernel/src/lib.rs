@@ -30,6 +30,7 @@
 pub mod conntrack;
 pub mod datagram;
 pub mod directory;
+pub mod echo;
 pub mod fake;
 pub mod files;
 pub mod lock;

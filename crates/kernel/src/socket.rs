@@ -266,7 +266,7 @@ pub(crate) fn set_option<T>(
     let len = libc::socklen_t::try_from(size_of::<T>())
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: `value` is valid for reads of `len` bytes for the length of the call,
-    // and the kernel only reads them. Both callers pass an i32 or a `repr(C)` struct.
+    // and the kernel only reads them. All callers pass an i32 or a `repr(C)` struct.
     let code = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len)
     };

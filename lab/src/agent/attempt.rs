@@ -10,11 +10,12 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use kernel::echo::{self, Form};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::echo::mapped;
-use super::{ping, sctp};
+use super::sctp;
 use crate::protocol::{Attempt, Transport, Trial};
 
 /// How long to listen on when all that should come through has.
@@ -132,12 +133,9 @@ impl Hand {
                 let numbered = self.pings.iter().find(|(_, addr)| **addr == attempt.to);
                 let number = numbered.map(|(number, _)| *number).unwrap_or_default();
                 let [v4, v6] = &self.icmp;
-                let (socket, kind) = if attempt.to.is_ipv4() {
-                    (v4, ping::ECHO_V4.0)
-                } else {
-                    (v6, ping::ECHO_V6.0)
-                };
-                let packet = ping::packet(kind, self.identifier, number);
+                let socket = if attempt.to.is_ipv4() { v4 } else { v6 };
+                let kind = Form::of(attempt.to).question;
+                let packet = echo::packet(kind, self.identifier, number, 0);
                 drop(socket.send_to(&packet, &to.into()));
             }
         }
@@ -186,13 +184,11 @@ impl Hand {
 
     fn take_pings(&mut self) {
         let mut buffer = [0; 256];
-        for (socket, (answer, header)) in
-            self.icmp.iter_mut().zip([(ping::ECHO_V4.1, 20), (ping::ECHO_V6.1, 0)])
-        {
+        for (socket, form) in self.icmp.iter_mut().zip([Form::V4, Form::V6]) {
             while let Some(received) = unless_empty(socket.read(&mut buffer)) {
                 let Ok(len) = received else { continue };
-                let message = buffer.get(header..len).unwrap_or_default();
-                let number = ping::number_of(message, answer, self.identifier);
+                let message = buffer.get(form.shown..len).unwrap_or_default();
+                let number = echo::number_of(message, form.answer, self.identifier);
                 if let Some(to) = number.and_then(|number| self.pings.get(&number)) {
                     self.passed.insert(Attempt { to: *to, transport: Transport::Icmp, port: 0 });
                 }

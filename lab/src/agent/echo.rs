@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use kernel::echo::Question;
 use kernel::netns::Netns;
 
 use crate::Error;
@@ -117,7 +118,9 @@ pub(super) fn probe(targets: &[IpAddr], within: Duration) -> Result<Answers, Err
             .collect();
         probes.into_iter().flat_map(|probe| probe.join().unwrap_or_default()).collect()
     });
-    let ping = super::ping::ping(reached, within).map_err(failed)?;
+    let questions: Vec<_> = reached.iter().map(|addr| Question { to: *addr, len: 0 }).collect();
+    let ping = kernel::echo::ask(&questions, within).map_err(failed)?;
+    let ping = ping.into_iter().map(|question| question.to).collect();
     Ok(Answers { ping, tcp, udp })
 }
 
