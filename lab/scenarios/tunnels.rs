@@ -34,15 +34,32 @@ const LOST: u64 = 100;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Tunnel {
     /// IP in IP, for IPv4 only.
-    #[expect(dead_code, reason = "for kernels with the module")]
     Ipip,
     /// VXLAN, for both families.
     Vxlan,
 }
 
+impl Tunnel {
+    /// Returns the filter for echo messages, plain or in a tunnel: slow machines cannot write down
+    /// all that goes over the cables.
+    const fn echoes(self) -> &'static str {
+        match self {
+            // Behind the outer header is the inner one, with its protocol at 9.
+            Self::Ipip => "icmp or (ip proto 4 and ip[29] = 1)",
+            // Behind the outer header are those of UDP, VXLAN and Ethernet, 30 bytes.
+            Self::Vxlan => "icmp or icmp6 or (udp port 4789 and (ip[59] = 1 or ip6[76] = 58))",
+        }
+    }
+}
+
 /// VXLAN in all its modes, for both families.
 pub(crate) fn vxlan_modes(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     modes(dir, control_plane, Tunnel::Vxlan)
+}
+
+/// IP in IP in all its modes.
+pub(crate) fn ipip_modes(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    modes(dir, control_plane, Tunnel::Ipip)
 }
 
 /// Without a tunnel racks do not reach each other; with one they do; modes change under traffic.
@@ -86,6 +103,7 @@ pub(crate) fn vxlan_without_bgp(dir: &Path, control_plane: Kind) -> Result<(), E
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     require_no_bgp(&cluster)?;
     require_strangers_dropped(&cluster)?;
+    require_narrow_paths_told(&cluster)?;
 
     let third = cluster.add_node(dir, 3)?;
     cluster.start_daemon_with(&third, &WITHOUT_BGP)?;
@@ -200,7 +218,7 @@ fn require_wrapped(
         for (own, addr) in pod.addrs().iter().zip(target.addrs()) {
             // Each with a log of its own: tcpdump's is added to.
             let name = format!("{from}-{to}-{}-{is_always}", if own.is_ipv6() { 6 } else { 4 });
-            let capture = Capture::start(dir, &name, "ip or ip6")?;
+            let capture = Capture::start(dir, &name, tunnel.echoes())?;
             let ping = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", &addr.to_string()];
             let said = cluster.node(from)?.run(&in_pod(pod, &ping))?;
             eprintln!("{}", said.lines().last().unwrap_or_default());
@@ -308,6 +326,40 @@ fn require_strangers_dropped(cluster: &Cluster) -> Result<(), Error> {
     cluster.api.send(Request::merge(object, &patch))?.success()?;
     eventually("an external node to be let in", WITHIN, || ping().map(drop))?;
     ip(&["link", "delete", "stranger"]).map(drop)
+}
+
+/// `calicoctl check` says that the fabric drops large packets, and how large ones come through.
+fn require_narrow_paths_told(cluster: &Cluster) -> Result<(), Error> {
+    let node = cluster.node("node-1")?;
+    let script = format!("{} check -o json || [ $? = 3 ]", cluster.program("calicoctl"));
+    let told = || {
+        let text = node.run(&["sh", "-c", &script])?;
+        let found: serde_json::Value = serde_json::from_str(&text).map_err(Error::wrong)?;
+        let findings = found.get("findings").and_then(serde_json::Value::as_array);
+        let mut of_paths = findings.into_iter().flatten();
+        let finding = of_paths.find(|finding| finding["object"].to_string().contains("path"));
+        Ok::<_, Error>(finding.map(ToString::to_string))
+    };
+    if let Some(finding) = told()? {
+        return Err(Error::wrong(format!("the fabric is well, and yet: {finding}")));
+    }
+    let far = cluster.node("node-2")?.addr()?;
+    // What a tunnel of others below this fabric does, when nobody has told anybody its MTU.
+    let narrow = "add table netdev narrow; add chain netdev narrow in \
+                  { type filter hook ingress device eth0 priority 0; }; \
+                  add rule netdev narrow in meta length > 1400 drop";
+    node.run(&["nft", narrow])?;
+    let finding = told()?.unwrap_or_default();
+    for word in ["path-drops-large-packets", &far.to_string(), "1500 bytes", "1400 bytes"] {
+        if !finding.contains(word) {
+            return Err(Error::wrong(format!("`{word}` is not in what is found: {finding}")));
+        }
+    }
+    node.run(&["nft", "delete table netdev narrow"])?;
+    match told()? {
+        None => Ok(()),
+        Some(finding) => Err(Error::wrong(format!("the fabric is well again, and yet: {finding}"))),
+    }
 }
 
 /// Gives a node another address in its subnet, and starts its daemon again.
