@@ -4,6 +4,7 @@ mod changes;
 mod connections;
 mod objects;
 mod report;
+mod tables;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use lab::rest::{Request, Rest};
 use self::changes::Latency;
 use self::connections::Costs;
 use self::objects::{NETS_PER_SET, PODS_PER_NAMESPACE};
+use self::tables::{Size, Tables};
 use crate::cni::plugin::Plugin;
 use crate::cni::world::{NODE_ADDR, Pod, World};
 use crate::daemon::Daemon;
@@ -44,6 +46,8 @@ pub(crate) struct Extent {
     endpoints: usize,
     /// Sets with a thousand networks each while connections are opened, at the end.
     sets: usize,
+    /// What the kernel holds while it alone is measured.
+    tables: Size,
 }
 
 /// What one cluster costs its node.
@@ -64,6 +68,8 @@ pub(crate) struct Findings {
     pub(crate) costs: Vec<(String, Costs)>,
     /// Starts and changes.
     pub(crate) scales: Vec<Scale>,
+    /// Changes in the kernel alone.
+    pub(crate) tables: Vec<Tables>,
     /// The machine's load average before and after.
     pub(crate) load_average: [String; 2],
 }
@@ -78,6 +84,7 @@ impl Extent {
         in_force: [100, 500],
         endpoints: 500,
         sets: 5,
+        tables: Size { policies: 500, members: 5_000, rounds: 50 },
     };
     const FULL: Self = Self {
         pods: 30_000,
@@ -88,6 +95,7 @@ impl Extent {
         in_force: [100, 5_000],
         endpoints: 5_000,
         sets: 50,
+        tables: Size { policies: 5_000, members: 50_000, rounds: 500 },
     };
 
     /// Returns how much to measure: to see whether it works, or to say something.
@@ -115,6 +123,9 @@ async fn measure(bin: &Path, extent: Extent) -> Result<Findings, Error> {
     step(&format!("measuring {}; load average {before}", bin.display()));
     let costs = connect(bin, extent).await?;
     remove_tables()?;
+    step(&format!("{} policies in the kernel", extent.tables.policies));
+    let tables = tables::measure(extent.tables)?;
+    remove_tables()?;
     let mut scales = Vec::new();
     let cluster = Cluster::start(extent).await?;
     let mut made = 0;
@@ -125,7 +136,7 @@ async fn measure(bin: &Path, extent: Extent) -> Result<Findings, Error> {
         scales.push(cluster.measure(bin, policies).await?);
         remove_tables()?;
     }
-    Ok(Findings { costs, scales, load_average: [before, load_average()] })
+    Ok(Findings { costs, scales, tables, load_average: [before, load_average()] })
 }
 
 /// Opens connections between two pods of the node under nothing, under what others would do, and

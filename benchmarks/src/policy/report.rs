@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::changes::Latency;
 use super::connections::Costs;
-use super::{Findings, Scale};
+use super::{Findings, Scale, Tables};
 use crate::statistics::{millis, ratio, rounded};
 
 /// Prints the tables and, last, the line.
@@ -15,6 +15,7 @@ use crate::statistics::{millis, ratio, rounded};
 pub(crate) fn print(findings: &Findings) {
     let [before, after] = &findings.load_average;
     println!("{}\n\n{}\n", scales(&findings.scales), costs(&findings.costs));
+    println!("{}\n", tables(&findings.tables));
     println!("load average before, after: {before}, {after}\n\n{}", to_json(findings));
 }
 
@@ -60,6 +61,27 @@ fn costs(costs: &[(String, Costs)]) -> Table {
     table(&header, rows)
 }
 
+fn tables(found: &[Tables]) -> Table {
+    let header = ["in the kernel", "rules", "p50 p90 p99 ms", "processor ms"];
+    let rows = found.iter().flat_map(|tables| {
+        let row = move |what: &str, took: String, busy: String| {
+            vec![format!("{what}, {}", tables.families), tables.rules.to_string(), took, busy]
+        };
+        let once = [("everything is loaded", tables.load), ("a restart adopts it", tables.adopt)];
+        let once = once.map(|(what, took)| row(what, fine(took), String::new()));
+        let changes = tables.changes.iter().map(move |(what, Latency(took), busy)| {
+            row(what, took.map(fine).join(" "), fine(*busy))
+        });
+        once.into_iter().chain(changes)
+    });
+    table(&header, rows)
+}
+
+/// Writes milliseconds as finely as one address takes.
+fn fine(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64() * 1e3)
+}
+
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -93,8 +115,17 @@ fn to_json(findings: &Findings) -> Value {
             "packets_per_second": rounded(costs.packets_per_second),
         })
     };
+    let change = |(what, latency, busy): &(&str, Latency, Duration)| json!({"change": what, "us": latency.0.map(micros), "processor_us": micros(*busy)});
+    let table = |tables: &Tables| {
+        json!({
+            "families": tables.families, "rules": tables.rules,
+            "load_ms": millis(tables.load), "adopt_ms": millis(tables.adopt),
+            "changes": tables.changes.iter().map(change).collect::<Vec<_>>(),
+        })
+    };
     json!({
         "benchmark": "policy",
+        "tables": findings.tables.iter().map(table).collect::<Vec<_>>(),
         "scales": findings.scales.iter().map(scale).collect::<Vec<_>>(),
         "costs": findings.costs.iter().map(cost).collect::<Vec<_>>(),
         "load_average": findings.load_average,
