@@ -1,7 +1,7 @@
 //! A first look over a cluster that is too large to be held.
 //!
-//! Objects come by one after the other. Of an allocation that is in order nothing is kept but 24
-//! bytes, until what it names has come by as well: its handle, and the pod, tunnel or Service that
+//! Objects come by one after the other. Of an address nothing is kept but eight
+//! bytes, until what its allocation names has come by as well: its handle, and the pod, tunnel or Service that
 //! uses it. What is left over is suspicious, and is to be read anew for [`check`](super::check),
 //! which alone says what is wrong.
 //!
@@ -24,22 +24,9 @@ use model::pool::IpPool;
 
 use super::{Allocation, Elsewhere, PodUse, ServiceUse, Snapshot, TunnelUse, check, uses};
 use crate::slots::{self, Clock};
+use prints::{NO_PROOF, NOTHING, Prints, Span};
 
-/// An allocation whose holder needs no proof.
-const NEEDS_NONE: u64 = 0;
-/// An allocation whose holder cannot be proven here.
-const HAS_NONE: u64 = 1;
-
-/// What is kept of an allocation.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// A hash of who uses it, and where; or one of the two constants.
-    user: u64,
-    /// A hash of its handle; zero if it has none.
-    handle: u64,
-    /// The block's number.
-    block: u32,
-}
+mod prints;
 
 /// What is kept of a block.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +35,10 @@ struct Light {
     /// The number of its owner.
     owner: Option<u32>,
     /// The number of the pool it lies in.
-    pool: Option<usize>,
+    pool: Option<u32>,
     is_empty: bool,
+    /// Where its addresses are.
+    span: Span,
 }
 
 /// What all stages share.
@@ -60,9 +49,10 @@ struct Common {
     clock: Clock,
     owners: BTreeMap<Owner, u32>,
     blocks: Vec<Light>,
-    entries: Vec<Entry>,
-    /// Which entries were seen to be in order, in this stage.
-    marks: Vec<bool>,
+    /// The handles that must come by, and have not yet.
+    handles: Prints,
+    /// The users that must come by with the address, and have not yet.
+    users: Prints,
     /// The numbers of blocks, and how many allocations of each nobody uses.
     suspects: BTreeMap<u32, usize>,
     elsewhere: Elsewhere,
@@ -133,49 +123,54 @@ impl Suspects {
 }
 
 impl Common {
-    fn hash(&self, parts: &[&str], addr: Option<IpAddr>) -> u64 {
-        // The two lowest are taken.
-        self.hasher.hash_one((parts, addr)).max(HAS_NONE.saturating_add(1))
+    fn print(&self, parts: &[&str], addr: Option<IpAddr>) -> u32 {
+        Prints::of(self.hasher.hash_one((parts, addr)))
     }
 
-    /// Returns a hash of who must come by for the allocation to be in order.
-    fn user(&self, held: &Allocation, holder: &Attributes) -> u64 {
+    /// Returns the fingerprint of who must come by for the allocation to be in order.
+    fn user(&self, held: &Allocation, holder: &Attributes) -> u32 {
         let fact = |key: &str| held.owner.get(key).map(String::as_str);
         let handle = held.handle.as_ref().map(uses::handle_name);
         if uses::is_respected(holder) {
-            return if fact("pod").is_some() { HAS_NONE } else { NEEDS_NONE };
+            return if fact("pod").is_some() { NO_PROOF } else { NOTHING };
         }
         let addr = Some(held.addr);
         if fact("type").is_some_and(|kind| kind.ends_with("TunnelAddress")) {
-            return fact("node").map_or(HAS_NONE, |node| self.hash(&["tunnel", node], addr));
+            return fact("node").map_or(NO_PROOF, |node| self.print(&["tunnel", node], addr));
         }
         let is_service = fact("service").is_some();
         if let Some(handle) = handle.filter(|name| is_service || name.starts_with("lb-")) {
-            return self.hash(&["service", &handle], addr);
+            return self.print(&["service", &handle], addr);
         }
         match (fact("namespace"), fact("pod"), fact("node")) {
             (Some(namespace), Some(pod), Some(node)) => {
-                self.hash(&["pod", namespace, pod, node], addr)
+                self.print(&["pod", namespace, pod, node], addr)
             }
-            _ => HAS_NONE,
+            _ => NO_PROOF,
         }
     }
 
     fn block(&mut self, block: &Block) {
         let number = u32::try_from(self.blocks.len()).unwrap_or(u32::MAX);
         let owner = block.affinity.clone().map(|owner| self.number_of(owner));
-        let pool = self.pools.iter().position(|pool| pool.cidr.covers(&block.cidr));
+        let pool = (0_u32..).zip(&self.pools).find(|(_, pool)| pool.cidr.covers(&block.cidr));
+        let pool = pool.map(|(number, _)| number);
         let is_empty = slots::is_empty(block, self.clock);
-        self.blocks.push(Light { cidr: block.cidr, owner, pool, is_empty });
+        let len = block.allocations.len();
+        let span = self.handles.add(len);
+        // Both are filled alike.
+        self.users.add(len);
+        self.blocks.push(Light { cidr: block.cidr, owner, pool, is_empty, span });
         if pool.is_none() || owner.is_none() || check::damage(block).is_some() {
             self.suspect(number);
         }
         self.elsewhere.blocks = self.elsewhere.blocks.saturating_add(1);
         for (held, holder) in uses::allocations(block) {
             let name = held.handle.as_ref().map(uses::handle_name);
-            let handle = name.map_or(0, |name| self.hash(&["handle", &name], None));
-            let entry = Entry { user: self.user(&held, holder), handle, block: number };
-            self.entries.push(entry);
+            let handle = name.map_or(NOTHING, |name| self.print(&["handle", &name], None));
+            self.handles.demand(span, held.ordinal, handle);
+            let user = self.user(&held, holder);
+            self.users.demand(span, held.ordinal, user);
             let counts = &mut self.elsewhere;
             if !uses::is_respected(holder) {
                 counts.allocations = counts.allocations.saturating_add(1);
@@ -189,20 +184,6 @@ impl Common {
     fn number_of(&mut self, owner: Owner) -> u32 {
         let next = u32::try_from(self.owners.len()).unwrap_or(u32::MAX);
         *self.owners.entry(owner).or_insert(next)
-    }
-
-    /// Begins a stage: `key` is what entries are found by.
-    fn sort_by(&mut self, key: impl Fn(&Entry) -> u64) {
-        self.entries.sort_unstable_by_key(|entry| (key(entry), entry.block));
-        self.marks.clear();
-        self.marks.resize(self.entries.len(), false);
-    }
-
-    /// Returns the places of the entries with this key.
-    fn places(&self, key: impl Fn(&Entry) -> u64, wanted: u64) -> std::ops::Range<usize> {
-        let from = self.entries.partition_point(|entry| key(entry) < wanted);
-        let to = self.entries.partition_point(|entry| key(entry) <= wanted);
-        from..to
     }
 
     fn light(&self, number: u32) -> Option<&Light> {
@@ -219,11 +200,11 @@ impl Common {
         self.suspects.entry(number).or_default()
     }
 
-    /// Returns the blocks of the entries that were not marked, once for each entry.
-    fn unmarked(&self, is_concerned: impl Fn(&Entry) -> bool) -> Vec<u32> {
-        let rest = self.entries.iter().zip(&self.marks);
-        let rest = rest.filter(|(entry, is_marked)| !**is_marked && is_concerned(entry));
-        rest.map(|(entry, _)| entry.block).collect()
+    /// Returns the numbers of the blocks in which something was not seen, and how often.
+    fn open(&self, prints: &Prints) -> Vec<(u32, usize)> {
+        let blocks = (0_u32..).zip(&self.blocks);
+        let open = blocks.map(|(number, block)| (number, prints.open(block.span)));
+        open.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Blocks that share addresses, and empty ones whose owner has another block of the pool.
@@ -231,7 +212,7 @@ impl Common {
         let cidrs = self.blocks.iter().map(|block| block.cidr).collect();
         let nested: BTreeSet<Cidr> =
             check::nested(cidrs).into_iter().flat_map(|(one, other)| [one, other]).collect();
-        let mut homes: BTreeMap<(Option<u32>, Option<usize>), (usize, bool)> = BTreeMap::new();
+        let mut homes: BTreeMap<(Option<u32>, Option<u32>), (usize, bool)> = BTreeMap::new();
         for block in &self.blocks {
             let (count, has_empty) = homes.entry((block.owner, block.pool)).or_default();
             *count = count.saturating_add(1);
@@ -261,8 +242,8 @@ impl Blocks {
             clock,
             owners: BTreeMap::new(),
             blocks: Vec::new(),
-            entries: Vec::new(),
-            marks: Vec::new(),
+            handles: Prints::default(),
+            users: Prints::default(),
             suspects: BTreeMap::new(),
             elsewhere: Elsewhere::default(),
         })
@@ -278,7 +259,6 @@ impl Blocks {
     pub fn done(self) -> Handles {
         let mut common = self.0;
         common.suspect_by_place();
-        common.sort_by(|entry| entry.handle);
         let index = Index::of(&common.blocks);
         Handles { common, index, suspicious: BTreeSet::new() }
     }
@@ -310,21 +290,28 @@ impl Handles {
     /// Takes note of a handle.
     pub fn handle(&mut self, handle: &Handle) {
         let name = uses::handle_name(&handle.id);
-        let key = self.common.hash(&["handle", &name], None);
-        let places = self.common.places(|entry| entry.handle, key);
-        let mut held: BTreeMap<u32, u32> = BTreeMap::new();
-        for entry in self.common.entries.get(places.clone()).unwrap_or_default() {
-            let count = held.entry(entry.block).or_default();
-            *count = count.saturating_add(1);
-        }
-        let number = |cidr: &Cidr| self.index.number(*cidr);
-        let counted: Option<BTreeMap<u32, u32>> =
-            handle.blocks.iter().map(|(cidr, count)| Some((number(cidr)?, *count))).collect();
-        if held.is_empty() || counted != Some(held) {
-            // Without a mark, the blocks that it is in are suspicious as well.
-            self.suspicious.insert(handle.id.clone());
-        } else if let Some(marks) = self.common.marks.get_mut(places) {
-            marks.fill(true);
+        let print = self.common.print(&["handle", &name], None);
+        let span = |cidr: &Cidr| Some(self.common.light(self.index.number(*cidr)?)?.span);
+        let counted: Option<Vec<(Span, usize)>> = handle
+            .blocks
+            .iter()
+            .map(|(cidr, count)| Some((span(cidr)?, usize::try_from(*count).ok()?)))
+            .collect();
+        let counted = counted.filter(|counted| {
+            let handles = &self.common.handles;
+            let is_right =
+                |(span, count): &(Span, usize)| *count > 0 && handles.count(*span, print) == *count;
+            !counted.is_empty() && counted.iter().all(is_right)
+        });
+        // What is not seen makes its block suspicious: also what the handle holds beside
+        // the blocks that it counts.
+        match counted {
+            None => drop(self.suspicious.insert(handle.id.clone())),
+            Some(counted) => {
+                for (span, _) in &counted {
+                    self.common.handles.see_all(*span, print);
+                }
+            }
         }
     }
 
@@ -332,10 +319,10 @@ impl Handles {
     #[must_use]
     pub fn done(self) -> Users {
         let Self { mut common, index, suspicious } = self;
-        for number in common.unmarked(|entry| entry.handle != 0) {
+        let handles = std::mem::take(&mut common.handles);
+        for (number, _) in common.open(&handles) {
             common.suspect(number);
         }
-        common.sort_by(|entry| entry.user);
         Users { common, index, handles: suspicious, pods: Vec::new() }
     }
 }
@@ -353,8 +340,8 @@ impl Users {
         }
         let (namespace, name) = (&pod.pod.namespace, &pod.pod.name);
         let is_stray = pod.addrs.iter().fold(false, |is_stray, addr| {
-            let key = self.common.hash(&["pod", namespace, name, node.as_str()], Some(*addr));
-            self.uses(*addr, key) || is_stray
+            let print = self.common.print(&["pod", namespace, name, node.as_str()], Some(*addr));
+            self.uses(*addr, print) || is_stray
         });
         if is_stray {
             self.pods.push(pod.clone());
@@ -363,34 +350,35 @@ impl Users {
 
     /// Takes note of a tunnel's address.
     pub fn tunnel(&mut self, tunnel: &TunnelUse) {
-        let key = self.common.hash(&["tunnel", tunnel.node.as_str()], Some(tunnel.addr));
-        self.uses(tunnel.addr, key);
+        let print = self.common.print(&["tunnel", tunnel.node.as_str()], Some(tunnel.addr));
+        self.uses(tunnel.addr, print);
     }
 
     /// Takes note of a Service of type `LoadBalancer`.
     pub fn service(&mut self, service: &ServiceUse) {
         let handle = uses::handle_name(&service.handle);
         for addr in &service.addrs {
-            let key = self.common.hash(&["service", &handle], Some(*addr));
-            self.uses(*addr, key);
+            let print = self.common.print(&["service", &handle], Some(*addr));
+            self.uses(*addr, print);
         }
     }
 
     /// Takes note of a use; returns whether no block gave the address to that user.
-    fn uses(&mut self, addr: IpAddr, key: u64) -> bool {
-        let places = self.common.places(|entry| entry.user, key);
-        let is_new =
-            self.common.marks.get(places.clone()).is_some_and(|marks| !marks.contains(&true));
-        if !places.is_empty() && is_new {
-            if let Some(marks) = self.common.marks.get_mut(places) {
-                marks.fill(true);
-            }
+    fn uses(&mut self, addr: IpAddr, print: u32) -> bool {
+        let covering = self.index.covering(addr);
+        let is_known = covering.iter().fold(false, |is_known, number| {
+            let light = self.common.light(*number).copied();
+            let place = light.and_then(|light| {
+                let ordinal = u32::try_from(light.cidr.ordinal_of(addr)?).ok()?;
+                Some((light.span, ordinal))
+            });
+            let users = &mut self.common.users;
+            place.is_some_and(|(span, ordinal)| users.see(span, ordinal, print)) || is_known
+        });
+        if is_known || !self.common.pools.iter().any(|pool| pool.cidr.contains(addr)) {
             return false;
         }
-        if !self.common.pools.iter().any(|pool| pool.cidr.contains(addr)) {
-            return false;
-        }
-        for number in self.index.covering(addr) {
+        for number in covering {
             self.common.suspect(number);
         }
         self.common.elsewhere.strays.insert(addr);
@@ -405,9 +393,9 @@ impl Users {
         nodes: &BTreeSet<NodeName>,
     ) -> Suspects {
         let Self { mut common, index, handles, pods } = self;
-        for number in common.unmarked(|entry| entry.user != NEEDS_NONE) {
+        for (number, count) in common.open(&common.users) {
             let unused = common.suspect(number);
-            *unused = unused.saturating_add(1);
+            *unused = unused.saturating_add(count);
         }
         let mut claimed: BTreeSet<u32> = BTreeSet::new();
         let mut suspicious = BTreeSet::new();

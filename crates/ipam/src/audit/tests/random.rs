@@ -122,6 +122,13 @@ fn part(snapshot: &Snapshot) -> Snapshot {
         })
         .cloned()
         .collect();
+    add_pods(&mut part, snapshot, &suspects.pods);
+    part.elsewhere = suspects.beside(&part);
+    part
+}
+
+/// Adds the pods that the allocations of a part name, unless they are there as strays.
+fn add_pods(part: &mut Snapshot, snapshot: &Snapshot, strays: &[PodUse]) {
     let named: BTreeSet<(String, String)> = part
         .blocks
         .iter()
@@ -130,19 +137,17 @@ fn part(snapshot: &Snapshot) -> Snapshot {
             Some((held.owner.get("namespace")?.clone(), held.owner.get("pod")?.clone()))
         })
         .collect();
-    let strays: BTreeSet<String> = suspects.pods.iter().map(|pod| pod.uid.clone()).collect();
+    let known: BTreeSet<String> = strays.iter().map(|pod| pod.uid.clone()).collect();
     part.pods.extend(
         snapshot
             .pods
             .iter()
             .filter(|pod| {
                 named.contains(&(pod.pod.namespace.clone(), pod.pod.name.clone()))
-                    && !strays.contains(&pod.uid)
+                    && !known.contains(&pod.uid)
             })
             .cloned(),
     );
-    part.elsewhere = suspects.beside(&part);
-    part
 }
 
 proptest! {
