@@ -118,6 +118,7 @@ fn world() -> Vec<Change> {
             ],
             mac: None,
             allowed_sources: Vec::new(),
+            controls: model::endpoint::Controls::default(),
             container_id: None,
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             profiles: vec!["kns.shop".to_owned()],

@@ -1,13 +1,22 @@
-//! How fast a pod may receive and send, by its annotations.
+//! How fast a pod may receive and send, how many packets and connections it may have, and how its
+//! packets are marked, by its annotations.
 //!
 //! Calico's own (`qos.projectcalico.org/…`) go before those of Kubernetes.
 
 use std::collections::BTreeMap;
 
+use model::endpoint::{Control, Controls, Dscp, PacketRate};
+
 /// The rates that may be asked for, in bits per second, as in Calico.
 const RATES: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
 /// The bursts that may be asked for, in bits.
 const BURSTS: std::ops::RangeInclusive<u64> = 1_000..=34_359_738_360;
+
+/// The packets that may be asked for, in a second and at once, and the connections at a time.
+const PACKETS: std::ops::RangeInclusive<u64> = 1..=1_000_000_000;
+const CONNECTIONS: std::ops::RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// How many packets may come at once where nothing is said of it, as in Calico and nftables.
+const PACKET_BURST: u32 = 5;
 
 /// How fast a pod may receive and send.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -49,6 +58,68 @@ pub fn bandwidth(annotations: &BTreeMap<String, String>) -> (Bandwidth, Vec<Stri
     (Bandwidth { ingress, egress }, faults)
 }
 
+/// Reads what a pod's annotations say of packets and connections, and what is wrong with them:
+/// that counts as absent.
+#[must_use]
+pub fn controls(annotations: &BTreeMap<String, String>) -> (Controls, Vec<String>) {
+    let mut faults = Vec::new();
+    let mut direction = |name: &str| {
+        let mut read = |what: &str, range| {
+            let read = number(annotations, &format!("qos.projectcalico.org/{name}{what}"), range);
+            let number = read.unwrap_or_else(|fault| {
+                faults.push(fault);
+                None
+            });
+            number.and_then(|number| u32::try_from(number).ok())
+        };
+        let (rate, burst) = (read("PacketRate", PACKETS), read("PacketBurst", PACKETS));
+        let connections = read("MaxConnections", CONNECTIONS);
+        let packets =
+            rate.map(|per_second| PacketRate { per_second, burst: burst.unwrap_or(PACKET_BURST) });
+        Control { packets, connections }
+    };
+    let (ingress, egress) = (direction("ingress"), direction("egress"));
+    let text = annotations.get(DSCP);
+    let dscp = text.and_then(|text| dscp(text.trim()));
+    if let (Some(text), None) = (text, dscp) {
+        faults.push(format!(
+            "annotation `{DSCP}` is `{text}`: use a number from 0 to 63, or a name such as EF, AF11 \
+             or CS1"
+        ));
+    }
+    (Controls { ingress, egress, dscp }, faults)
+}
+
+/// How packets are marked that leave the cluster.
+const DSCP: &str = "qos.projectcalico.org/dscp";
+
+/// Reads a codepoint, as a number or by its name (RFC 2474, 2597, 3246, 5865 and 8622).
+fn dscp(text: &str) -> Option<Dscp> {
+    if let Ok(number) = text.parse() {
+        return Dscp::new(number);
+    }
+    let name = text.to_ascii_uppercase();
+    let digit = |text: &str, range: std::ops::RangeInclusive<u8>| {
+        text.parse().ok().filter(|number| range.contains(number))
+    };
+    let number = match name.as_str() {
+        "DF" => 0,
+        "LE" => 1,
+        "VA" | "VOICE-ADMIT" => 44,
+        "EF" => 46,
+        _ => match name.split_at_checked(2)? {
+            ("CS", class) => digit(class, 0..=7)?.checked_mul(8)?,
+            ("AF", both) => {
+                let (class, drop) = both.split_at_checked(1)?;
+                let (class, drop) = (digit(class, 1..=4)?, digit(drop, 1..=3)?);
+                class.checked_mul(8)?.checked_add(drop.checked_mul(2)?)?
+            }
+            _ => return None,
+        },
+    };
+    Dscp::new(number)
+}
+
 fn number(
     annotations: &BTreeMap<String, String>,
     name: &str,
@@ -59,7 +130,8 @@ fn number(
     number.map(Some).ok_or_else(|| {
         let (first, last) = (range.start(), range.end());
         format!(
-            "annotation `{name}` is `{text}`: use a quantity such as 10M, from {first} to {last}"
+            "annotation `{name}` is `{text}`: use a quantity such as {}, from {first} to {last}",
+            if *first < 1000 { "100" } else { "10M" }
         )
     })
 }
@@ -150,5 +222,72 @@ mod tests {
             ["annotation `qos.projectcalico.org/egressBandwidth` is `10`: use a quantity such as \
               10M, from 1000 to 1000000000000000"]
         );
+    }
+
+    fn controls_of(pairs: &[(&str, &str)]) -> (Controls, Vec<String>) {
+        let name = |name: &str| format!("qos.projectcalico.org/{name}");
+        let pairs = pairs.iter().map(|(of, value)| (name(of), (*value).to_owned()));
+        controls(&pairs.collect())
+    }
+
+    #[test]
+    fn packets_and_connections_are_limited_each_way() {
+        let (found, faults) = controls_of(&[
+            ("ingressPacketRate", "1k"),
+            ("ingressPacketBurst", "20"),
+            ("egressPacketRate", "100"),
+            ("egressMaxConnections", "7"),
+            ("dscp", "AF31"),
+        ]);
+        let packets = |per_second, burst| Some(PacketRate { per_second, burst });
+        let ingress = Control { packets: packets(1000, 20), connections: None };
+        let egress = Control { packets: packets(100, 5), connections: Some(7) };
+        assert_eq!(found, Controls { ingress, egress, dscp: Dscp::new(26) });
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!(controls_of(&[]), (Controls::default(), Vec::new()));
+        // A burst of no rate limits nothing.
+        assert_eq!(controls_of(&[("egressPacketBurst", "9")]).0, Controls::default());
+    }
+
+    #[test]
+    fn wrong_limits_count_as_absent_and_are_told() {
+        for (name, value) in [
+            ("ingressPacketRate", "0"),
+            ("egressPacketRate", "fast"),
+            ("egressPacketRate", "2G"),
+            ("ingressPacketBurst", "-1"),
+            ("ingressMaxConnections", "0"),
+            ("egressMaxConnections", "5G"),
+            ("dscp", "64"),
+            ("dscp", "AF51"),
+            ("dscp", "AF1"),
+            ("dscp", "CS8"),
+            ("dscp", ""),
+            ("dscp", "É"),
+        ] {
+            let (found, faults) = controls_of(&[(name, value)]);
+            assert_eq!(found, Controls::default(), "{name} {value}");
+            let [fault] = faults.as_slice() else { panic!("{name} {value}: {faults:?}") };
+            assert!(fault.contains(&format!("{name}` is `{value}`: use ")), "{fault}");
+        }
+    }
+
+    #[test]
+    fn codepoints_have_names() {
+        for (text, number) in [
+            ("0", 0),
+            ("63", 63),
+            ("EF", 46),
+            ("ef", 46),
+            ("DF", 0),
+            ("CS0", 0),
+            ("CS7", 56),
+            ("AF11", 10),
+            ("AF43", 38),
+            ("LE", 1),
+            ("VA", 44),
+        ] {
+            assert_eq!(dscp(text), Dscp::new(number), "{text}");
+        }
     }
 }

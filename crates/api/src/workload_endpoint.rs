@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use model::endpoint::{NamedPort, WorkloadEndpoint as Model};
+use model::endpoint::{Controls, NamedPort, WorkloadEndpoint as Model};
 use model::id::NamespacedName;
 use model::net::{Cidr, MacAddr};
 use model::policy::Protocol;
@@ -116,6 +116,7 @@ fn read(object: &WorkloadEndpoint) -> Result<Model, Fault> {
         profiles: spec.profiles.clone().unwrap_or_default(),
         ports: ports.into_iter().flatten().collect(),
         allowed_sources: sources.collect::<Result<_, _>>()?,
+        controls: Controls::default(),
     })
 }
 

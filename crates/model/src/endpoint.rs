@@ -22,6 +22,8 @@ pub struct WorkloadEndpoint {
     pub mac: Option<MacAddr>,
     /// Networks that it may send from beside its addresses, if administrators let workloads do that.
     pub allowed_sources: Vec<Cidr>,
+    /// How many packets and connections it may have, and how its packets are marked.
+    pub controls: Controls,
     /// The container that holds the addresses; `None` until the plugin has written it.
     pub container_id: Option<String>,
     /// Its labels, with those that Calico adds.
@@ -49,6 +51,7 @@ impl WorkloadEndpoint {
             addrs,
             mac: None,
             allowed_sources: Vec::new(),
+            controls: Controls::NONE,
             container_id: None,
             labels: Labels::new(),
             profiles: Vec::new(),
@@ -66,4 +69,60 @@ pub struct NamedPort {
     pub protocol: u8,
     /// The port.
     pub port: u16,
+}
+
+/// How many packets and connections a workload may have, and how its packets are marked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Controls {
+    /// What comes to it.
+    pub ingress: Control,
+    /// What comes from it.
+    pub egress: Control,
+    /// How its packets are marked that leave the cluster.
+    pub dscp: Option<Dscp>,
+}
+
+impl Controls {
+    /// No limit, and no mark; the default.
+    pub const NONE: Self = Self {
+        ingress: Control { packets: None, connections: None },
+        egress: Control { packets: None, connections: None },
+        dscp: None,
+    };
+}
+
+/// How much may come in one direction; what is absent has no limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Control {
+    /// Packets.
+    pub packets: Option<PacketRate>,
+    /// Connections at a time.
+    pub connections: Option<u32>,
+}
+
+/// How many packets may pass.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PacketRate {
+    /// In a second; not zero.
+    pub per_second: u32,
+    /// At once; not zero.
+    pub burst: u32,
+}
+
+/// A codepoint of differentiated services (RFC 2474 §3): 0 to 63.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Dscp(u8);
+
+impl Dscp {
+    /// Makes one of its number; `None` for numbers beyond 63.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < 64 { Some(Self(number)) } else { None }
+    }
+
+    /// Returns its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
 }

@@ -32,11 +32,11 @@ const ALLOWED_SOURCES: &str = "cali-rpf-skip";
 const TO_HOST: &str = "cali-wl-to-host";
 const SERVICE_LOOP: &str = "cali-cidr-block";
 const TRANSLATED_POOLS: &str = "cali-masq-ipam-pools";
-const ALL_POOLS: &str = "cali-all-ipam-pools";
+pub(crate) const ALL_POOLS: &str = "cali-all-ipam-pools";
 pub(crate) const ALL_HOSTS: &str = "cali-all-hosts";
 
 /// `ICMPv6` (RFC 4861, RFC 2710): listener messages and neighbour discovery.
-const DISCOVERY: (u8, u8) = (130, 136);
+pub(crate) const DISCOVERY: (u8, u8) = (130, 136);
 const LISTENER_REPORT_V2: u8 = 143;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;

@@ -16,6 +16,7 @@
 //!  filter-FORWARD ──► connection known? pass.
 //!     from workload ─ by interface ─► cali-fw-… ─► cali-po-… of each policy, tier by tier
 //!     to workload ─── by interface ─► cali-tw-… ─► cali-pi-…
+//!  limits of packets before policy, of connections behind it, if a workload has some
 //!  nat-POSTROUTING ─► leaves all pools? gets this machine's address
 //! ```
 //!
@@ -28,6 +29,7 @@ mod cover;
 mod fragment;
 pub mod frame;
 mod host;
+mod limits;
 mod name;
 mod origin;
 mod path;
@@ -47,7 +49,7 @@ pub use origin::Origin;
 pub use plan::plan;
 pub use renderer::{Renderer, render};
 pub use settings::{
-    Denial, Failsafe, HostAction, Marks, NatSettings, NoMarks, Pool, ServiceLoop, Settings,
-    Spoofing,
+    Counting, Denial, Failsafe, HostAction, Marks, NatSettings, NoMarks, Pool, ServiceLoop,
+    Settings, Spoofing,
 };
 pub use wireguard::Wireguard;

@@ -11,12 +11,13 @@ use model::ruleset::{Element, Ruleset, Tables, Transaction};
 
 use crate::fragment::{Fragment, Part};
 use crate::frame;
+use crate::limits;
 use crate::name::{self, Toward};
 use crate::path::{self, Denials, Ending};
 use crate::plan;
 use crate::rule;
 use crate::set::{self, Sharing};
-use crate::settings::{Settings, Spoofing};
+use crate::settings::{Counting, Settings, Spoofing};
 
 mod store;
 mod used;
@@ -325,6 +326,9 @@ fn add_workload(
         let rules = path::rules(direction, toward, Ending::Closed, denials);
         part.chain(chain.clone(), rules);
         part.element(frame::map_of(map), Element::Dispatch(if_name.clone(), chain));
+    }
+    if context.settings.counting == Counting::Possible {
+        limits::add(part, if_name, workload.controls);
     }
     let family = part.family;
     for addr in workload.addrs.iter().filter(|addr| Family::of(**addr) == family) {

@@ -60,6 +60,8 @@ pub struct Settings {
     pub named_sets: usize,
     /// How lines of the Log action start (`logPrefix`).
     pub log_prefix: String,
+    /// Whether the kernel counts packets and connections.
+    pub counting: Counting,
 }
 
 impl Default for Settings {
@@ -90,6 +92,7 @@ impl Default for Settings {
             service_loop: ServiceLoop::Drop,
             named_sets: 1_000,
             log_prefix: "calico-packet".to_owned(),
+            counting: Counting::Possible,
         }
     }
 }
@@ -191,6 +194,16 @@ pub enum Denial {
     Drop,
     /// They are refused, and their sender told, where the kernel can do that.
     Reject,
+}
+
+/// Whether the kernel counts packets and connections; one that does not must not be left without
+/// policy for that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Counting {
+    /// It does, as far as anybody knows.
+    Possible,
+    /// It has refused to.
+    Refused,
 }
 
 /// What workloads may send from beside their addresses.

@@ -91,8 +91,8 @@ mod tests {
     use super::*;
 
     fn asked(
-        annotations: serde_json::Value,
-        spec: serde_json::Value,
+        annotations: &serde_json::Value,
+        spec: &serde_json::Value,
     ) -> Result<BalancerRequest, String> {
         let object: Service = serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "annotations": annotations},
@@ -113,7 +113,7 @@ mod tests {
             "type": "LoadBalancer", "ipFamilies": ["IPv6", "IPv4"],
             "loadBalancerClass": "calico", "loadBalancerIP": "192.0.2.1",
         });
-        let request = asked(annotations, spec).unwrap();
+        let request = asked(&annotations, &spec).unwrap();
         assert!(request.is_balanced && request.is_particular());
         assert_eq!(request.class.as_deref(), Some("calico"));
         assert_eq!(request.families, [Family::V6, Family::V4]);
@@ -127,15 +127,15 @@ mod tests {
     #[test]
     fn without_families_they_follow_from_the_addresses_in_the_cluster() {
         let spec = json!({"type": "LoadBalancer", "clusterIPs": ["fd00:1::1", "10.96.0.1"]});
-        assert_eq!(asked(json!({}), spec).unwrap().families, [Family::V6, Family::V4]);
+        assert_eq!(asked(&json!({}), &spec).unwrap().families, [Family::V6, Family::V4]);
         let spec = json!({"type": "LoadBalancer", "clusterIP": "None"});
-        assert_eq!(asked(json!({}), spec).unwrap().families, [Family::V4]);
+        assert_eq!(asked(&json!({}), &spec).unwrap().families, [Family::V4]);
     }
 
     #[test]
     fn the_field_counts_where_there_is_no_annotation() {
         let spec = json!({"type": "LoadBalancer", "loadBalancerIP": "192.0.2.1"});
-        let request = asked(json!({}), spec).unwrap();
+        let request = asked(&json!({}), &spec).unwrap();
         assert_eq!(request.addrs, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
     }
 
@@ -150,7 +150,7 @@ mod tests {
         ] {
             let name = format!("projectcalico.org/{name}");
             let annotations = json!({name.clone(): value});
-            let error = asked(annotations, spec.clone()).unwrap_err();
+            let error = asked(&annotations, &spec).unwrap_err();
             assert!(error.starts_with("Service shop/web: "), "{error}");
             assert!(error.contains(&name) && error.contains(problem), "{error}");
         }

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
-use model::endpoint::{NamedPort, WorkloadEndpoint};
+use model::endpoint::{Controls, NamedPort, WorkloadEndpoint};
 use model::id::NamespacedName;
 use model::net::{Cidr, InterfaceAddr};
 
 use super::{annotation, invalid};
-use crate::{Invalid, annotations, names};
+use crate::{Invalid, annotations, names, qos};
 
 /// Reads a pod's attachment to the network.
 ///
@@ -49,6 +49,7 @@ pub fn workload_endpoint(
         addrs,
         mac: annotation(metadata, annotations::HW_ADDR).and_then(|text| text.parse().ok()),
         allowed_sources: allowed_sources(object).unwrap_or_default(),
+        controls: controls(object).0,
         container_id: annotation(metadata, annotations::CONTAINER_ID).map(str::to_owned),
         labels: labels(object, &namespace, account.as_deref()),
         profiles: std::iter::once(format!("kns.{namespace}"))
@@ -94,6 +95,13 @@ pub fn allowed_sources(object: &Pod) -> Result<Vec<Cidr>, Invalid> {
         net.or_else(|error| host().map_err(|_| wrong(&error)))
     };
     list.iter().map(read).collect()
+}
+
+/// Returns how many packets and connections a pod may have, and what is wrong with what it says
+/// of that, which counts as absent.
+#[must_use]
+pub fn controls(object: &Pod) -> (Controls, Vec<String>) {
+    object.metadata.annotations.as_ref().map(qos::controls).unwrap_or_default()
 }
 
 /// Returns a pod's addresses, from the first of these that names any: the

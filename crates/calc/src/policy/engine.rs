@@ -317,7 +317,8 @@ impl Policies {
             .filter_map(|pods| pods.iter().next())
             .find_map(|(pod, key)| Some((pod, *key, self.things.get(*key)?)));
         let policy = placed.and_then(|(pod, key, placed)| {
-            let Some(Local::Workload { addrs, mac, allowed, .. }) = placed.thing.local.as_deref()
+            let Some(Local::Workload { addrs, mac, allowed, controls, .. }) =
+                placed.thing.local.as_deref()
             else {
                 return None;
             };
@@ -329,7 +330,8 @@ impl Policies {
             };
             let (endpoint, addrs) = (pod.clone(), addrs.clone());
             let allowed_sources = allowed.to_vec();
-            Some(WorkloadPolicy { endpoint, addrs, mac: *mac, allowed_sources, path })
+            let (mac, controls) = (*mac, *controls);
+            Some(WorkloadPolicy { endpoint, addrs, mac, allowed_sources, controls, path })
         });
         if self.state.workloads.get(&if_name) == policy.as_ref() {
             return;

@@ -34,9 +34,11 @@ pub fn state(inputs: &Inputs) -> PolicyState {
         let path = Arc::new(path(inputs, &labels, &endpoint.profiles, Use::Normal));
         let (addrs, mac) = (endpoint.addrs.clone(), endpoint.mac);
         let allowed_sources = endpoint.allowed_sources.clone();
-        let policy = WorkloadPolicy { endpoint: pod.clone(), addrs, mac, allowed_sources, path };
+        let (controls, if_name) = (endpoint.controls, endpoint.if_name.clone());
+        let endpoint = pod.clone();
+        let policy = WorkloadPolicy { endpoint, addrs, mac, allowed_sources, controls, path };
         // Of two pods with one interface, the first by name has it.
-        state.workloads.entry(endpoint.if_name.clone()).or_insert(policy);
+        state.workloads.entry(if_name).or_insert(policy);
     }
     let mut questions = BTreeSet::new();
     add_rules(inputs, &mut state, &mut questions);

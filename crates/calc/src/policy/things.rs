@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::endpoint::{NamedPort, WorkloadEndpoint};
+use model::endpoint::{Controls, NamedPort, WorkloadEndpoint};
 use model::host_endpoint::{HostEndpoint, HostInterface};
 use model::id::{NamespacedName, NodeName};
 use model::net::{Cidr, IfName, MacAddr};
@@ -46,8 +46,17 @@ pub(super) struct Port {
 /// What matters only of this node's endpoints.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Local {
-    Workload { if_name: IfName, addrs: Vec<IpAddr>, mac: Option<MacAddr>, allowed: Box<[Cidr]> },
-    Host { interface: HostInterface, addrs: Vec<IpAddr> },
+    Workload {
+        if_name: IfName,
+        addrs: Vec<IpAddr>,
+        mac: Option<MacAddr>,
+        allowed: Box<[Cidr]>,
+        controls: Controls,
+    },
+    Host {
+        interface: HostInterface,
+        addrs: Vec<IpAddr>,
+    },
 }
 
 impl Thing {
@@ -59,7 +68,8 @@ impl Thing {
         let local = (endpoint.node == *this_node).then(|| {
             let (if_name, addrs) = (endpoint.if_name.clone(), endpoint.addrs.clone());
             let allowed = endpoint.allowed_sources.clone().into();
-            Box::new(Local::Workload { if_name, addrs, mac: endpoint.mac, allowed })
+            let (mac, controls) = (endpoint.mac, endpoint.controls);
+            Box::new(Local::Workload { if_name, addrs, mac, allowed, controls })
         });
         Self {
             own_labels: texts.pairs(labels::own(&endpoint.labels, true)),

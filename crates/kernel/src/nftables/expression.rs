@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use model::endpoint::{Dscp, PacketRate};
 use model::net::{Cidr, Family};
 use model::policy::IcmpMatch;
 use model::ruleset::{
@@ -39,10 +40,19 @@ const UNEQUAL: u32 = 1;
 const NAT_PORTS: u32 = 1 << 1;
 const NAT_RANDOM: u32 = 1 << 4;
 
+/// `NFT_LIMIT_PKTS`, `NFT_LIMIT_F_INV` and `NFT_CONNLIMIT_F_INV`.
+const LIMIT_PACKETS: u32 = 0;
+const LIMIT_OVER: u32 = 1;
+/// `NFT_PAYLOAD_CSUM_INET`, and where IPv4's header has its checksum.
+const CHECKSUM_INET: u32 = 1;
+const CHECKSUM_OFFSET: u32 = 10;
+
 /// Which header (`NFT_PAYLOAD_…`), at which byte, how many bytes.
 type Place = (u32, u32, u32);
 
 const ETHER_SOURCE: Place = (0, 6, 6);
+/// What the codepoint is in, of both families (RFC 791 §3.1, RFC 8200 §3).
+const TRAFFIC_CLASS: Place = (1, 0, 2);
 const ICMP_TYPE: Place = (2, 0, 1);
 const ICMP_TYPE_AND_CODE: Place = (2, 0, 2);
 
@@ -137,11 +147,9 @@ impl Expressions {
                 self.payload(ICMP_TYPE, FIRST);
                 self.between(Is::In, &[*first], &[*last]);
             }
-            Match::Marked(is, mark) => {
-                self.meta(META_MARK, FIRST);
-                self.mask(&mark.mask.to_ne_bytes(), &[0; 4]);
-                self.compare(*is, &mark.value.to_ne_bytes());
-            }
+            Match::Marked(is, mark) => self.marked(*is, *mark),
+            Match::Faster(rate) => self.faster(*rate),
+            Match::MoreConnections(count) => self.more_connections(*count),
             Match::Source(is, set) => {
                 self.meta(META_IIFNAME, FIRST);
                 self.concat_addr(Side::Source, BEHIND_FIRST);
@@ -156,6 +164,29 @@ impl Expressions {
         }
     }
 
+    fn marked(&mut self, is: Is, mark: Mark) {
+        self.meta(META_MARK, FIRST);
+        self.mask(&mark.mask.to_ne_bytes(), &[0; 4]);
+        self.compare(is, &mark.value.to_ne_bytes());
+    }
+
+    fn faster(&mut self, rate: PacketRate) {
+        self.push("limit", |data| {
+            data.bytes(1, &u64::from(rate.per_second).to_be_bytes());
+            data.bytes(2, &1_u64.to_be_bytes());
+            data.number(3, rate.burst);
+            data.number(4, LIMIT_PACKETS);
+            data.number(5, LIMIT_OVER);
+        });
+    }
+
+    fn more_connections(&mut self, count: u32) {
+        self.push("connlimit", |data| {
+            data.number(1, count);
+            data.number(2, LIMIT_OVER);
+        });
+    }
+
     fn statement(&mut self, statement: &Statement) {
         match statement {
             Statement::SetMark(Mark { mask, value }) => {
@@ -166,6 +197,7 @@ impl Expressions {
                     data.number(3, FIRST);
                 });
             }
+            Statement::SetDscp(dscp) => self.set_dscp(*dscp),
             Statement::Log(prefix) => self.push("log", |data| data.text(2, prefix)),
             Statement::NoTrack => self.push("notrack", |_| ()),
             Statement::Masquerade { ports } => self.masquerade(*ports),
@@ -296,6 +328,29 @@ impl Expressions {
                 self.compare(is, &[icmp.kind, code]);
             }
         }
+    }
+
+    /// Writes the six bits in the middle of the first two bytes.
+    fn set_dscp(&mut self, dscp: Dscp) {
+        let number = dscp.number();
+        let (kept, bits) = match self.family {
+            Family::V4 => ([0xff, 0x03], [0, number << 2]),
+            Family::V6 => ([0xf0, 0x3f], [number >> 2, (number & 3) << 6]),
+        };
+        self.payload(TRAFFIC_CLASS, FIRST);
+        self.mask(&kept, &bits);
+        let (header, offset, len) = TRAFFIC_CLASS;
+        let is_v4 = self.family == Family::V4;
+        self.push("payload", |data| {
+            data.number(5, FIRST);
+            data.number(2, header);
+            data.number(3, offset);
+            data.number(4, len);
+            if is_v4 {
+                data.number(6, CHECKSUM_INET);
+                data.number(7, CHECKSUM_OFFSET);
+            }
+        });
     }
 
     fn load_ports(&mut self, ports: Option<(u16, u16)>) -> u32 {

@@ -85,6 +85,7 @@ impl Cluster {
             addrs: pod.addrs.to_vec(),
             mac: Some(pod.mac),
             allowed_sources: Vec::new(),
+            controls: model::endpoint::Controls::default(),
             path: Arc::new(path.clone()),
         }
     }

@@ -9,6 +9,7 @@ use model::desired::policy::{
     CompiledRule, Direction, EndpointPath, HostInterface, HostPolicy, PolicyChange, PolicyRules,
     PolicyState, Ports, SetId, SetKind, SetMember, TierPath, WorkloadPolicy,
 };
+use model::endpoint::{Control, Controls, Dscp, PacketRate};
 use model::id::NamespacedName;
 use model::net::MacAddr;
 use model::policy::{Action, Protocol};
@@ -114,7 +115,20 @@ fn workload(numbers: &mut Numbers) -> WorkloadPolicy {
         mac: numbers.is_so().then_some(MacAddr([2; 6])),
         allowed_sources: numbers
             .some(&["10.9.0.0/16", "fd09::/64"].map(|net| net.parse().unwrap())),
+        controls: Controls {
+            ingress: control(numbers),
+            egress: control(numbers),
+            dscp: numbers.is_so().then(|| Dscp::new(46)).flatten(),
+        },
         path: Arc::new(path(numbers)),
+    }
+}
+
+fn control(numbers: &mut Numbers) -> Control {
+    let packets = PacketRate { per_second: 100_000, burst: 100_000 };
+    Control {
+        packets: numbers.is_so().then_some(packets),
+        connections: numbers.is_so().then_some(100_000),
     }
 }
 

@@ -16,6 +16,7 @@ mod cluster;
 mod connections;
 mod histories;
 mod hosts;
+mod limits;
 mod policies;
 #[path = "../netns/sandbox.rs"]
 mod sandbox;

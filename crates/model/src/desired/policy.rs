@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::endpoint::Controls;
 use crate::id::NamespacedName;
 use crate::net::{Cidr, IfName, MacAddr};
 use crate::policy::PolicyId;
@@ -59,6 +60,8 @@ pub struct WorkloadPolicy {
     pub mac: Option<MacAddr>,
     /// Networks that it may send from as well, if administrators let workloads do that.
     pub allowed_sources: Vec<Cidr>,
+    /// How many packets and connections it may have, and how its packets are marked.
+    pub controls: Controls,
     /// What is looked at.
     pub path: Arc<EndpointPath>,
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{ChainName, SetName};
+use crate::endpoint::{Dscp, PacketRate};
 use crate::net::{Cidr, IfName};
 use crate::policy::{IcmpMatch, Protocol};
 
@@ -48,6 +49,10 @@ pub enum Match {
     IcmpTypes(u8, u8),
     /// The bits of the packet's mark.
     Marked(Is, Mark),
+    /// It comes faster than that: counted by the rule, of all packets that came so far.
+    Faster(PacketRate),
+    /// Its connection, and those that came so far and still are, are more than that.
+    MoreConnections(u32),
     /// The interface that it comes in by and its source address are in a set.
     Source(Is, SetName),
     /// That interface, the source's Ethernet address and its address are in a set.
@@ -70,6 +75,8 @@ pub struct CtStates(pub u32);
 impl CtStates {
     /// The packet belongs to no connection that could be.
     pub const INVALID: Self = Self(1);
+    /// The packet is its connection's first.
+    pub const NEW: Self = Self(8);
     /// Packets went both ways, or the connection was expected by another one.
     pub const KNOWN: Self = Self(2 | 4);
 }
@@ -115,6 +122,8 @@ pub struct Mark {
 pub enum Statement {
     /// Bits of its mark are written.
     SetMark(Mark),
+    /// It is marked with a codepoint; its bits of explicit congestion stay.
+    SetDscp(Dscp),
     /// The kernel's log gets a line that starts so.
     Log(String),
     /// Its connection is not tracked.

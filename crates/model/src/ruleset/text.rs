@@ -6,6 +6,7 @@ use super::{
     Base, BaseKind, CtStates, ElementKind, Hook, InterfacePattern, Is, Match, Reject, Rule,
     Ruleset, Side, Statement, TABLE, Verdict, Way,
 };
+use crate::endpoint::PacketRate;
 use crate::net::Family;
 use crate::policy::IcmpMatch;
 
@@ -97,6 +98,10 @@ impl Match {
                 let is = if *is == Is::In { "==" } else { "!=" };
                 format!("meta mark & {:#010x} {is} {:#010x}", mark.mask, mark.value)
             }
+            Self::Faster(PacketRate { per_second, burst }) => {
+                format!("limit rate over {per_second}/second burst {burst} packets")
+            }
+            Self::MoreConnections(count) => format!("ct count over {count}"),
             Self::Source(is, set) => format!("iifname . {ip} saddr {is}@{set}"),
             Self::SourceWithMac(is, set) => {
                 format!("iifname . ether saddr . {ip} saddr {is}@{set}")
@@ -114,6 +119,7 @@ impl fmt::Display for Statement {
             Self::SetMark(mark) => {
                 write!(f, "meta mark set mark & {:#010x} | {:#010x}", !mark.mask, mark.value)
             }
+            Self::SetDscp(dscp) => write!(f, "dscp set {}", dscp.number()),
             Self::Log(prefix) => write!(f, "log prefix \"{prefix}\""),
             Self::NoTrack => write!(f, "notrack"),
             Self::Masquerade { ports: range } => {

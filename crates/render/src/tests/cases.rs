@@ -7,6 +7,7 @@ use model::desired::policy::{
     CompiledEntity, CompiledRule, Direction, EndpointPath, HostInterface, HostPolicy, PolicyRules,
     PolicyState, Ports, SetId, SetKind, SetMember, TierPath, WorkloadPolicy,
 };
+use model::endpoint::{Control, Controls, Dscp, PacketRate};
 use model::id::NamespacedName;
 use model::net::{Cidr, Family, MacAddr};
 use model::policy::{Action, IcmpMatch, PolicyId, PolicyKind, Protocol};
@@ -14,7 +15,7 @@ use model::tier::TierAction;
 
 use super::golden;
 use crate::tunnel::{self, Tunnels};
-use crate::{Denial, HostAction, NatSettings, Pool, ServiceLoop, Settings, Spoofing};
+use crate::{Counting, Denial, HostAction, NatSettings, Pool, ServiceLoop, Settings, Spoofing};
 
 pub(super) fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()
@@ -77,6 +78,7 @@ pub(super) fn workload(addrs: &[&str], mac: Option<MacAddr>, path: EndpointPath)
         addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
         mac,
         allowed_sources: Vec::new(),
+        controls: model::endpoint::Controls::default(),
         path: Arc::new(path),
     }
 }
@@ -267,6 +269,23 @@ fn workloads_send_from_networks_that_they_are_allowed() {
     pod.allowed_sources = nets.map(cidr).to_vec();
     let settings = Settings { spoofing: Spoofing::Any, ..Settings::default() };
     golden("workloads_send_from_networks_that_they_are_allowed", &state, &settings);
+}
+
+#[test]
+fn limits_are_before_and_behind_policy() {
+    let mut state = one_policy(vec![rule(Action::Allow)]);
+    let pod = state.workloads.values_mut().next().unwrap();
+    let packets = Some(PacketRate { per_second: 100, burst: 5 });
+    pod.controls = Controls {
+        ingress: Control { packets, connections: Some(10) },
+        egress: Control { packets: None, connections: Some(20) },
+        dscp: Dscp::new(46),
+    };
+    golden("limits_are_before_and_behind_policy", &state, &Settings::default());
+    let unknown = Settings { counting: Counting::Refused, ..Settings::default() };
+    let with = crate::render(&state, &unknown);
+    state.workloads.values_mut().for_each(|pod| pod.controls = Controls::default());
+    assert_eq!(with, crate::render(&state, &unknown), "nothing that such a kernel refuses");
 }
 
 #[test]

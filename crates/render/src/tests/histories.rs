@@ -7,6 +7,7 @@ use model::desired::policy::{
     CompiledRule, EndpointPath, HostInterface, PolicyChange, PolicyRules, PolicyState, SetKind,
     SetMember,
 };
+use model::endpoint::{Control, Controls, Dscp, PacketRate};
 use model::net::MacAddr;
 use model::policy::{Action, Protocol};
 use model::ruleset::{Element, Snapshot, Step, Tables, Transaction};
@@ -87,6 +88,16 @@ fn pod(number: u8, bits: u8) -> PolicyChange {
     let mut pod = workload(&[&addr, "fd00::9"], mac, path);
     pod.allowed_sources =
         (0..bits % 3).map(|net| NETS[usize::from(net)].parse().unwrap()).collect();
+    let few = |bit: u8| (bits & bit == bit).then_some(u32::from(number) + 1);
+    let control = |packets, connections| {
+        let rate = |per_second| PacketRate { per_second, burst: 5 };
+        Control { packets: few(packets).map(rate), connections: few(connections) }
+    };
+    pod.controls = Controls {
+        ingress: control(8, 24),
+        egress: control(64, 4),
+        dscp: Dscp::new(if bits & 0x14 == 0x14 { number } else { 64 }),
+    };
     let if_name = format!("cali{number}").parse().unwrap();
     PolicyChange::Workload(if_name, (bits & 32 == 0).then_some(pod))
 }

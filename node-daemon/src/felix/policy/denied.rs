@@ -219,6 +219,7 @@ mod tests {
                 addrs: vec![addr.into()],
                 mac: None,
                 allowed_sources: Vec::new(),
+                controls: model::endpoint::Controls::default(),
                 path: Arc::new(EndpointPath { ingress: ingress.clone(), egress: open.clone() }),
             };
             (format!("cali{name}").parse().unwrap(), policy)

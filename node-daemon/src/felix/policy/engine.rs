@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use calc::policy::{Change, Counts, Policies};
 use model::desired::policy::{PolicyChange, PolicyState};
+use model::endpoint::Controls;
 use model::id::NodeName;
 use model::net::{Cidr, Family};
 use model::policy::NodeReport;
@@ -23,7 +24,7 @@ use model::pool::IpPool;
 use model::ruleset::{Snapshot, Transaction};
 use model::time::Timestamp;
 use reconcile::Backoff;
-use render::{Renderer, Settings};
+use render::{Counting, Renderer, Settings};
 
 use super::event::{Effect, Event, Outcome};
 use super::ledger::Ledger;
@@ -57,6 +58,9 @@ pub(crate) struct Engine {
     nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     service_ranges: Vec<Cidr>,
     are_settings_changed: bool,
+    /// A kernel that refuses tables that count packets and connections gets others: nobody's limits
+    /// may keep policy out.
+    counting: Counting,
     renderer: Option<Renderer>,
     kernel: Kernel,
     /// What has changed since [`Engine::take_news`].
@@ -96,6 +100,7 @@ impl Engine {
             nodes: BTreeMap::new(),
             service_ranges: Vec::new(),
             are_settings_changed: false,
+            counting: Counting::Possible,
             renderer: None,
             kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
             news: News::everything(),
@@ -149,6 +154,7 @@ impl Engine {
                 self.kernel = Kernel::InStep { until: now + self.refresh_interval };
             }
             Event::Applied(Outcome::Failed) => {
+                self.suspect_controls();
                 let wait = BACKOFF.after(self.waited);
                 self.waited = Some(wait);
                 self.kernel = Kernel::Unknown { not_before: now + wait };
@@ -290,8 +296,23 @@ impl Engine {
         Some(Effect::Apply(render::plan(&empty, snapshot)))
     }
 
+    /// After a second failure, limits of packets and connections may be what the kernel refuses.
+    fn suspect_controls(&mut self) {
+        let mut workloads = self.state().workloads.values();
+        let has_some = workloads.any(|workload| workload.controls != Controls::default());
+        if self.waited.is_some() && has_some && self.counting == Counting::Possible {
+            self.counting = Counting::Refused;
+            self.are_settings_changed = true;
+            tracing::warn!(
+                "the kernel refuses tables with limits of packets and connections: pods' \
+                 annotations for these and for DSCP have no effect until calico-node starts again"
+            );
+        }
+    }
+
     fn settings(&self) -> Settings {
         Settings {
+            counting: self.counting,
             pools: self.pools.values().copied().collect(),
             hosts: self.nodes.values().flatten().copied().collect(),
             service_ranges: [&*self.settings.service_ranges, &*self.service_ranges].concat(),

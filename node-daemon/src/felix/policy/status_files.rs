@@ -111,6 +111,7 @@ mod tests {
                 addrs: vec!["10.0.0.1".parse().unwrap()],
                 mac: None,
                 allowed_sources: Vec::new(),
+                controls: model::endpoint::Controls::default(),
                 path: Arc::default(),
             };
             (format!("cali{name}").parse().unwrap(), policy)

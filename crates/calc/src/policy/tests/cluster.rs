@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::Labels;
-use model::endpoint::{NamedPort, WorkloadEndpoint};
+use model::endpoint::{Controls, Dscp, NamedPort, WorkloadEndpoint};
 use model::host_endpoint::{HostEndpoint, HostInterface};
 use model::id::{NamespacedName, NodeName};
 use model::net::Cidr;
@@ -112,6 +112,7 @@ fn workload(random: &mut Random, pod: &NamespacedName) -> WorkloadEndpoint {
         addrs: random.few(2, addr),
         mac: None,
         allowed_sources: Vec::new(),
+        controls: Controls { dscp: Dscp::new(random.pick(&[0, 46, 64])), ..Controls::default() },
         container_id: None,
         labels: labels(random, &system),
         profiles,

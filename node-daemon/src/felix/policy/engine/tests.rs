@@ -156,3 +156,26 @@ fn what_somebody_else_deletes_comes_back() {
     world.settle();
     assert_eq!(world.kernel, right);
 }
+
+#[test]
+fn a_kernel_that_refuses_limits_gets_policy_without_them() {
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    world.handle(Event::Change(profile("kns.default")));
+    world.sync();
+    world.settle();
+    let Change::Workload(name, Some(plain)) = pod("web", "10.244.0.5") else { unreachable!() };
+    let mut limited = (*plain).clone();
+    limited.controls.ingress.connections = Some(5);
+    world.handle(Event::Change(Change::Workload(name, Some(Arc::new(limited)))));
+    for _ in 0..2 {
+        assert!(matches!(world.engine.flush(world.now), Some(Effect::Apply(_))));
+        world.handle(Event::Applied(Outcome::Failed));
+        world.now = world.engine.next_deadline().unwrap();
+        assert_eq!(world.engine.flush(world.now), Some(Effect::List));
+        world.handle(Event::Kernel(Box::new(Snapshot::of(&world.kernel, 1))));
+    }
+    world.settle();
+    assert!(world.engine.is_in_force());
+    let text: String = world.kernel.iter().map(|(family, table)| table.text(*family)).collect();
+    assert!(text.contains("caliweb") && !text.contains("ct count"), "{text}");
+}
