@@ -29,6 +29,11 @@ const PROCESSES: [&str; 5] = ["calico-felix", "bird", "bird6", "confd", "calico-
 const TUNNELS: [&str; 5] =
     ["tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali"];
 
+/// What to do about a chain FORWARD that drops what no rule accepts.
+pub(crate) const FORWARD_REMEDY: &str = "set it to ACCEPT (-P FORWARD ACCEPT), or have whoever sets \
+     it accept what comes and goes by `cali+` (-A FORWARD -i cali+ -j ACCEPT, -A FORWARD -o cali+ -j \
+     ACCEPT)";
+
 /// Looks at this node and says what would become of it.
 ///
 /// # Errors
@@ -101,6 +106,12 @@ impl Prospect {
         prospect.obstacles.extend(seen.settings.iter().cloned());
         prospect.obstacles.extend(seen.found.unknown.iter().map(|unknown| {
             format!("{unknown}: what Calico has there cannot be seen, nor removed")
+        }));
+        prospect.obstacles.extend(seen.found.closed.iter().map(|program| {
+            format!(
+                "chain FORWARD of {program} has the policy DROP, and Calico's rules, which go, are \
+                 all that lets pods' packets pass: {FORWARD_REMEDY}"
+            )
         }));
         for (pid, name) in &seen.processes {
             prospect.kept.push(format!("process {pid} ({name}) runs: end it with its DaemonSet"));
@@ -266,6 +277,10 @@ mod tests {
              Goes when calico-node is in sync:\n    1 sets, by ipset destroy\n    \
              1 routes of BIRD (protocol 12), each when ours to the same place is there"
         );
+        let closed = Found { closed: vec!["iptables-nft"], ..Found::default() };
+        let obstacles = Prospect::of(&Seen { found: closed, ..Seen::default() }).obstacles;
+        let [obstacle] = obstacles.as_slice() else { panic!("{obstacles:?}") };
+        assert!(obstacle.contains("FORWARD of iptables-nft has the policy DROP"), "{obstacle}");
         let nothing = Prospect::of(&Seen::default());
         assert_eq!(nothing.text(), "There is nothing of Calico that would go.");
     }

@@ -153,6 +153,13 @@ const OF_FILES: &[Fault] = &[
         told: None,
         id: "forwarding-off",
     },
+    Fault {
+        what: "iptables drop what is forwarded",
+        plant: Shell("iptables-nft -P FORWARD DROP"),
+        mend: Shell("iptables-nft -P FORWARD ACCEPT"),
+        told: None,
+        id: "forward-dropped",
+    },
 ];
 
 /// What somebody does to the cluster.

@@ -241,6 +241,7 @@ fn workload(number: u32, size: Size) -> Result<WorkloadPolicy, Error> {
         addrs: vec![host(1_000_000 + number)?.addr()],
         mac: None,
         allowed_sources: Vec::new(),
+        controls: model::endpoint::Controls::NONE,
         path: Arc::new(EndpointPath {
             ingress: Direction { tiers: vec![tier], profiles: Vec::new() },
             egress: Direction { tiers: Vec::new(), profiles: vec!["kns.default".to_owned()] },

@@ -33,6 +33,7 @@ pub(super) async fn gather(config_dir: &Path, plugin_dir: &Path) -> Facts {
         config_dir: config_dir.display().to_string(),
         plugin_dir: plugin_dir.display().to_string(),
         forwarding: forwarding(),
+        closed: takeover::look().await.closed,
         now: jiff::Timestamp::now().as_second(),
         ..Facts::default()
     };

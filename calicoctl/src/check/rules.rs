@@ -9,6 +9,7 @@ use cni::{Error, ErrorCode};
 use super::paths::Way;
 use super::token::Validity;
 use super::{Finding, Severity};
+use crate::adopt::FORWARD_REMEDY;
 
 /// How long before its end, in seconds, a token should have been renewed: calico-node does so
 /// before half of its life is over.
@@ -49,6 +50,8 @@ pub struct Facts {
     pub ways: Vec<Way>,
     /// Why nothing is known of them.
     pub ways_problem: Option<String>,
+    /// Programs for iptables whose FORWARD drops what no rule accepts.
+    pub closed: Vec<&'static str>,
     /// Seconds since 1970.
     pub now: i64,
 }
@@ -283,6 +286,16 @@ fn kernel(facts: &Facts, found: &mut Vec<Finding>) {
             ),
         ));
     }
+    found.extend(facts.closed.iter().map(|program| {
+        fault(
+            "forward-dropped",
+            format!("chain FORWARD of {program}"),
+            format!(
+                "its policy is DROP, as Docker leaves it, so that pods reach nothing beyond this \
+                 node: {FORWARD_REMEDY}"
+            ),
+        )
+    }));
     if let Some(lock) = facts.lock.as_ref().filter(|lock| lock.seconds >= LOCK_PATIENCE) {
         found.push(fault(
             "lock-held",
@@ -462,14 +475,21 @@ mod tests {
         let status = DaemonStatus { at: 10, in_sync: true, since: 5, reason: String::new() };
         let facts = Facts {
             forwarding: [("net/ipv4/ip_forward".to_owned(), "0".to_owned())].into(),
+            closed: vec!["iptables-nft"],
             lock: lock(10),
             daemon: Some((status, 10_000)),
             mtu: Some(File { problem: Some("No such file".to_owned()), ..File::default() }),
             missing_programs: vec!["calico-ipam".to_owned()],
             ..fine()
         };
-        let expected =
-            ["plugin-missing", "forwarding-off", "lock-held", "calico-node-behind", "mtu-file"];
+        let expected = [
+            "plugin-missing",
+            "forwarding-off",
+            "forward-dropped",
+            "lock-held",
+            "calico-node-behind",
+            "mtu-file",
+        ];
         assert_eq!(ids(&facts), expected);
         assert_eq!(ids(&Facts { lock: lock(9), ..fine() }), Vec::<&str>::new());
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kernel::process::Program;
 
-use crate::xtables::{Removal, removal};
+use crate::xtables::{Removal, drops_forwarded, removal};
 
 /// Where the programs are looked for.
 const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
@@ -28,6 +28,13 @@ pub struct Tool {
     pub restore: &'static str,
     /// The file that names the tables there are; without any, nobody has used this way.
     tables: Option<&'static str>,
+}
+
+impl Tool {
+    /// Returns the program that people use for the same tables.
+    fn program(self) -> &'static str {
+        self.save.trim_end_matches("-save")
+    }
 }
 
 const TOOLS: [Tool; 4] = [
@@ -50,6 +57,8 @@ const TOOLS: [Tool; 4] = [
 pub struct Found {
     /// Chains and rules, and how they go.
     pub removals: Vec<(Tool, Removal)>,
+    /// Those of the programs whose FORWARD drops what only Calico's rules accept.
+    pub closed: Vec<&'static str>,
     /// Sets.
     pub sets: Vec<String>,
     /// What could not be looked at, and why.
@@ -66,7 +75,7 @@ impl Found {
 
 /// Looks for what Calico has left in iptables and ipsets; changes nothing.
 ///
-/// A machine without the programs has no such tables that we could know of.
+/// That FORWARD drops packets is none of Calico's doing, and told besides. A machine without the programs has no such tables that we could know of.
 pub async fn look() -> Found {
     let mut found = Found::default();
     for tool in TOOLS {
@@ -83,6 +92,9 @@ pub async fn look() -> Found {
         };
         match run(&program, &[], &[]).await {
             Ok(save) => {
+                if drops_forwarded(&save) {
+                    found.closed.push(tool.program());
+                }
                 let removal = removal(&save);
                 if !removal.script.is_empty() || !removal.foreign.is_empty() {
                     found.removals.push((tool, removal));

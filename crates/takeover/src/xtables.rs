@@ -31,6 +31,30 @@ pub fn removal(save: &str) -> Removal {
     removal
 }
 
+/// Says whether tables drop packets of pods that no rule of Calico's accepts: the policy of FORWARD
+/// is DROP, as Docker and some firewalls leave it, and nobody else's rule accepts all of them.
+///
+/// Felix accepts them there itself; tables of nftables cannot take back what others drop.
+#[must_use]
+pub fn drops_forwarded(save: &str) -> bool {
+    let filter = save.split("\n*").map(|table| table.trim_start_matches('*'));
+    let Some(filter) = filter.into_iter().find(|table| table_name(table) == Some("filter")) else {
+        return false;
+    };
+    let is_dropped = filter.lines().any(|line| line.starts_with(":FORWARD DROP"));
+    let rules = || filter.lines().filter_map(rule).filter(|rule| !rule.is_calicos);
+    let accepts = |what: &str| {
+        rules().any(|rule| rule.text.strip_prefix("FORWARD").is_some_and(|rest| rest == what))
+    };
+    let accepts_pods = accepts(" -i cali+ -j ACCEPT") && accepts(" -o cali+ -j ACCEPT");
+    is_dropped && !accepts(" -j ACCEPT") && !accepts_pods
+}
+
+/// Returns a table's name, which its first line that is no remark has.
+fn table_name(table: &str) -> Option<&str> {
+    table.lines().find(|line| !line.starts_with('#')).map(|line| line.trim_start_matches('*'))
+}
+
 /// Decides about one table; the first line that is no remark is its name.
 fn of_table(table: &str, removal: &mut Removal) {
     let mut lines = table.lines().filter(|line| !line.starts_with('#'));
@@ -135,6 +159,29 @@ mod tests {
         assert_eq!((removal.chains, removal.rules), (0, 1));
         assert_eq!(removal.foreign, ["filter: -A FORWARD -i mine0 -j cali-FORWARD"]);
         assert!(!removal.script.contains("-X"), "{}", removal.script);
+    }
+
+    #[test]
+    fn a_closed_forward_is_seen() {
+        let save = |policy: &str, rules: &str| {
+            format!("# x\n*filter\n:INPUT DROP [0:0]\n:FORWARD {policy} [0:0]\n{rules}COMMIT\n")
+        };
+        let calicos = "-A FORWARD -m comment --comment \"cali:S93hcgKJrXEqnTfs\" -m mark --mark \
+                       0x10000/0x10000 -j ACCEPT\n";
+        let pods = "-A FORWARD -i cali+ -j ACCEPT\n[1:2] -A FORWARD -o cali+ -j ACCEPT\n";
+        for (policy, rules, expected) in [
+            ("ACCEPT", "", false),
+            ("DROP", "", true),
+            ("DROP", calicos, true),
+            ("DROP", "-A FORWARD -i docker0 -j ACCEPT\n", true),
+            ("DROP", "-A FORWARD -i cali+ -j ACCEPT\n", true),
+            ("DROP", pods, false),
+            ("DROP", "-A FORWARD -j ACCEPT\n", false),
+        ] {
+            assert_eq!(drops_forwarded(&save(policy, rules)), expected, "{policy} {rules}");
+        }
+        assert!(!drops_forwarded("*nat\n:FORWARD DROP [0:0]\nCOMMIT\n"));
+        assert!(drops_forwarded(&format!("*raw\nCOMMIT{}", save("DROP", "").replace("# x", ""))));
     }
 
     #[test]
