@@ -94,6 +94,12 @@ pub enum Command {
         #[command(subcommand)]
         task: Node,
     },
+    /// The cluster as a whole.
+    Cluster {
+        /// What of it.
+        #[command(subcommand)]
+        task: Cluster,
+    },
     /// The datastore as a whole.
     Datastore {
         /// What of it.
@@ -280,11 +286,34 @@ pub enum Node {
         #[arg(long, value_name = "DIRECTORY", default_value = "/var/log/calico")]
         log_dir: PathBuf,
     },
+    /// Says how calico-node is started here: not as a container by calicoctl.
+    Run {
+        /// Whatever Calico's takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
+    },
     /// Whether this kernel has what a node needs.
     Checksystem {
         /// The configuration of the kernel, instead of that in /boot.
         #[arg(short = 'f', long, value_name = "FILE")]
         kernel_config: Option<PathBuf>,
+    },
+}
+
+/// What to do about the cluster.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Collect what somebody who helps wants to see, without secrets, in an archive; kubectl is needed.
+    Diags {
+        /// How old the oldest lines of logs may be, such as 30m or 2h; all if nothing is said.
+        #[arg(long, value_name = "DURATION")]
+        since: Option<String>,
+        /// Of how many calico-nodes to take the logs.
+        #[arg(long, default_value_t = 5)]
+        max_logs: usize,
+        /// The nodes whose logs are taken first, with commas between them.
+        #[arg(long, value_name = "NODES", value_delimiter = ',')]
+        focus_nodes: Vec<String>,
     },
 }
 

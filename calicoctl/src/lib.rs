@@ -16,8 +16,10 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod adopt;
+mod archive;
 pub mod arguments;
 pub mod check;
+pub mod cluster;
 pub mod config;
 mod error;
 pub mod ipam;

@@ -9,7 +9,9 @@ use datastore::{Client, Source};
 use telemetry::logging;
 
 use crate::arguments::{Arguments, Command, Datastore, Global, WriteMode};
-use crate::{Error, adopt, check, config, ipam, migrate, node, output, policy, resources, version};
+use crate::{
+    Error, adopt, check, cluster, config, ipam, migrate, node, output, policy, resources, version,
+};
 
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -77,6 +79,7 @@ async fn run(Arguments { global, command }: Arguments) -> Result<Verdict, Error>
         Command::Convert { file, output } => resources::convert(&file, output)?,
         Command::Adopt(task) => return Box::pin(adopt::run(&global, &task)).await,
         Command::Node { task } => return node::run(&task),
+        Command::Cluster { task } => return cluster::run(&global, &task),
         Command::Check(task) => return Box::pin(check::run(&task)).await,
         Command::Ipam { task } => return ipam::run(&global, task).await,
         Command::Policy { task } => return Box::pin(policy::run(&global, task)).await,

@@ -4,14 +4,12 @@
 //! kubeconfig is not taken.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use jiff::Zoned;
 use serde_json::Value;
 
 use crate::Error;
-use crate::output::print;
+use crate::archive::Archive;
 use crate::run::Verdict;
 
 /// What is asked, and what the answer's file is called.
@@ -57,66 +55,28 @@ const MAX_LOG: usize = 16 << 20;
 
 /// Collects everything and says where it is.
 pub(super) fn run(log_dir: &Path) -> Result<Verdict, Error> {
-    let name = format!("calico-diags-{}", Zoned::now().strftime("%Y%m%d-%H%M%S"));
-    let dir = std::env::temp_dir().join(&name);
-    let inner = dir.join("diagnostics");
-    create(&inner)?;
-    let path = std::env::var("PATH").unwrap_or_default();
-    let path = format!("{path}:/usr/sbin:/sbin:{}", own_dir());
+    let archive = Archive::begin("calico-diags")?;
     for (file, command) in COMMANDS {
-        print(&format!("Collecting {file}"))?;
-        write(&inner.join(file), &answer(command, &path))?;
+        archive.ask(file, &command.split(' ').collect::<Vec<_>>())?;
     }
     for file in FILES {
         if let (Ok(text), Some(name)) = (fs::read(file), Path::new(file).file_name()) {
-            write(&inner.join(name), &text)?;
+            archive.add(name, &text)?;
         }
     }
-    configuration(&inner)?;
-    logs(log_dir, &inner)?;
-    let archive = dir.with_extension("tar.gz");
-    let done = Command::new("tar")
-        .arg("-czf")
-        .arg(&archive)
-        .args(["-C".as_ref(), dir.as_os_str(), "diagnostics".as_ref()])
-        .status();
-    match done {
-        Ok(status) if status.success() => {
-            // What is in the archive is not needed twice.
-            let _ = fs::remove_dir_all(&dir);
-            print(&format!("\nDiags saved to {}", archive.display()))?;
-            Ok(Verdict::Fine)
-        }
-        _ => Err(Error::Refused(format!(
-            "tar(1) cannot make an archive; what was collected is in {}",
-            dir.display()
-        ))),
-    }
+    configuration(&archive)?;
+    logs(log_dir, &archive)?;
+    archive.end()?;
+    Ok(Verdict::Fine)
 }
 
-fn own_dir() -> String {
-    let program = std::env::current_exe().ok();
-    let dir = program.as_deref().and_then(Path::parent);
-    dir.map(|dir| dir.display().to_string()).unwrap_or_default()
-}
-
-/// Returns what a command says, or why it says nothing.
-fn answer(command: &str, path: &str) -> Vec<u8> {
-    let mut words = command.split(' ');
-    let program = words.next().unwrap_or_default();
-    match Command::new(program).args(words).env("PATH", path).output() {
-        Ok(output) => [output.stdout, output.stderr].concat(),
-        Err(error) => format!("{command}: {error}\n").into_bytes(),
-    }
-}
-
-fn configuration(inner: &Path) -> Result<(), Error> {
+fn configuration(archive: &Archive) -> Result<(), Error> {
     for entry in fs::read_dir(CNI_DIR).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_list = path.extension().is_some_and(|extension| extension == "conflist");
         let text = fs::read_to_string(&path).ok().filter(|_| is_list);
         if let (Some(text), Some(name)) = (text, path.file_name()) {
-            write(&inner.join(name), without_secrets(&text).as_bytes())?;
+            archive.add(name, without_secrets(&text).as_bytes())?;
         }
     }
     Ok(())
@@ -150,27 +110,16 @@ fn hide(value: &mut Value) {
     }
 }
 
-fn logs(log_dir: &Path, inner: &Path) -> Result<(), Error> {
-    let (target, dirs) = (inner.join("logs"), [log_dir.to_owned(), log_dir.join(CNI_LOGS)]);
-    create(&target)?;
+fn logs(log_dir: &Path, archive: &Archive) -> Result<(), Error> {
+    let dirs = [log_dir.to_owned(), log_dir.join(CNI_LOGS)];
     for entry in dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if let (true, Ok(text)) = (is_file, fs::read(entry.path())) {
             let end = text.get(text.len().saturating_sub(MAX_LOG)..).unwrap_or_default();
-            write(&target.join(entry.file_name()), end)?;
+            archive.add(Path::new("logs").join(entry.file_name()), end)?;
         }
     }
     Ok(())
-}
-
-fn create(dir: &PathBuf) -> Result<(), Error> {
-    let failed = |source| Error::File { action: "make", path: dir.clone(), source };
-    fs::create_dir_all(dir).map_err(failed)
-}
-
-fn write(path: &Path, text: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::File { action: "write", path: path.to_owned(), source };
-    fs::write(path, text).map_err(failed)
 }
 
 #[cfg(test)]
