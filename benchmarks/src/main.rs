@@ -14,6 +14,7 @@
 //!
 //! The benchmark `policy` has a cluster of the same kind with thousands of pods and policies.
 //! The benchmark `ipam` measures the library of calico-ipam against a control plane alone.
+//! The benchmark `pods` has real kubelets start pods, in a lab of its own, and takes the API server away.
 //! The benchmarks `docker` and `overlay` run containers and pods in labs of their own.
 //! The benchmark `datastore` (starts, writes, watches, lists) runs on the control planes alone.
 //!
@@ -32,6 +33,7 @@ mod isolation;
 mod load;
 mod memory;
 mod overlay;
+mod pods;
 mod policy;
 mod statistics;
 mod writers;
@@ -62,6 +64,8 @@ enum Benchmark {
     Bgp(bgp::Arguments),
     /// What policy costs: at the start, at changes, and in new connections.
     Policy(ProgramArguments),
+    /// Pods of a real kubelet: what they wait for, and how much of it is ours.
+    Pods(pods::Arguments),
     /// Containers of Docker on our network, and on Docker's own.
     Docker {
         /// Measure less, to see whether it works.
@@ -114,6 +118,8 @@ enum Benchmark {
 enum InLab {
     /// The benchmark `docker`, so many times.
     DockerRounds { rounds: usize },
+    /// The benchmark `pods`: so many, and so many seconds without an API server.
+    Pods { pods: u64, outage: u64 },
     /// The benchmark `overlay`, so much of it.
     Overlay { extent: String },
 }
@@ -170,9 +176,13 @@ fn main() -> ExitCode {
         }
         Benchmark::Datastore(arguments) => arguments.run(),
         Benchmark::Docker { quick } => docker::run(quick),
+        Benchmark::Pods(arguments) => pods::run(&arguments),
         Benchmark::Overlay { quick, all_tunnels } => overlay::run(quick, all_tunnels),
         Benchmark::Inside { dir, what } => match what {
             InLab::DockerRounds { rounds } => docker::measure(&dir, rounds),
+            InLab::Pods { pods, outage } => {
+                pods::measure(&dir, pods, std::time::Duration::from_secs(outage))
+            }
             InLab::Overlay { extent } => overlay::measure(&dir, &extent),
         },
         Benchmark::Agent { name, dir, kind } => {

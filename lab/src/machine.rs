@@ -172,13 +172,22 @@ impl Machine {
         self.start_program(PROXY, &[&binary, PROXY, &config, "--v=2"])
     }
 
+    /// Ends the kubelet as a crash would; pods go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it did not run.
+    pub fn stop_kubelet(&self) -> Result<(), Error> {
+        self.node.end_program(KUBELET, Signal::SIGKILL)
+    }
+
     /// Ends the kubelet as a crash would, and starts it again.
     ///
     /// # Errors
     ///
     /// [`Error`] if it did not run, or cannot be started.
     pub fn restart_kubelet(&self) -> Result<(), Error> {
-        self.node.end_program(KUBELET, Signal::SIGKILL)?;
+        self.stop_kubelet()?;
         self.start_kubelet()
     }
 

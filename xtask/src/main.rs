@@ -90,6 +90,8 @@ enum Benchmark {
     Policy,
     /// Our BGP speaker beside BIRD, FRR and GoBGP.
     Bgp,
+    /// Pods of a real kubelet, and calls while the API server is away.
+    Pods,
     /// Containers of Docker on our network beside Docker's own bridge.
     Docker,
     /// The way between pods: bare, ours, in tunnels; on the second kernel, too.
@@ -104,6 +106,7 @@ impl Benchmark {
             Self::Ipam => "ipam",
             Self::Policy => "policy",
             Self::Bgp => "bgp",
+            Self::Pods => "pods",
             Self::Docker => "docker",
             Self::Overlay => "overlay",
         }
@@ -116,6 +119,9 @@ impl Benchmark {
             Self::Datastore | Self::Ipam => &["datastore-daemon"],
             Self::Policy | Self::Overlay => {
                 &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"]
+            }
+            Self::Pods => {
+                &["cni-plugin", "ipam-plugin", "node-daemon", "kube-controllers", "calicoctl"]
             }
             Self::Docker => &[
                 "cni-plugin",
@@ -159,6 +165,10 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Bench { name, arguments } => {
             match name {
                 Benchmark::Bgp => setup::for_bgp_bench(&house)?,
+                Benchmark::Pods => {
+                    setup::for_machines(&house)?;
+                    setup::for_bench(&house, name.programs())?;
+                }
                 Benchmark::Docker => {
                     setup::for_docker()?;
                     setup::for_bench(&house, name.programs())?;

@@ -148,9 +148,14 @@ pub(crate) fn for_cluster(house: &House, arguments: &[String]) -> Result<(), Fai
     if !has_kubelets {
         return for_lab(house, ControlPlane::of(arguments), &["lab", "datastore-daemon"]);
     }
-    install(MACHINES)?;
-    plugins(house)?;
+    for_machines(house)?;
     for_lab(house, ControlPlane::Kubernetes, NODE)
+}
+
+/// Installs what machines with kubelets are made of.
+pub(crate) fn for_machines(house: &House) -> Result<(), Failure> {
+    install(MACHINES)?;
+    plugins(house)
 }
 
 /// Installs what hosts with Docker are made of.
