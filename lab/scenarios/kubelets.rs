@@ -13,19 +13,78 @@ use lab::control_plane::Kind;
 use lab::kubernetes::{self, Kubernetes, POD_SUBNET, Plan};
 use lab::machine::ProxyMode;
 use lab::rbac;
+use serde_json::json;
 
 /// What the pods of this scenario are: servers on two machines, and somebody who asks.
 const WORKLOADS: &str = include_str!("kubelets.yaml");
-/// A pod that comes when the plugin lacks a permission.
+/// A pod that comes when something is wrong.
 const LATE: &str = r#"
 apiVersion: v1
 kind: Pod
-metadata: {name: late, namespace: lab}
+metadata: {name: LATE, namespace: lab}
 spec:
   nodeName: node-1
   terminationGracePeriodSeconds: 1
   containers: [{name: late, image: "localhost/busybox:lab", command: [sleep, "2147483647"]}]
 "#;
+/// A peer that nobody reaches, with a password, and who may read it.
+const PEER: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: bgp, namespace: kube-system}
+stringData: {password: canary-of-a-password}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: calico-bgp-passwords, namespace: kube-system}
+rules:
+  - {apiGroups: [""], resources: [secrets], resourceNames: [bgp], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: calico-bgp-passwords, namespace: kube-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: calico-bgp-passwords}
+subjects: [{kind: ServiceAccount, name: calico-node, namespace: kube-system}]
+---
+apiVersion: crd.projectcalico.org/v1
+kind: BGPPeer
+metadata: {name: nobody}
+spec: {peerIP: 192.0.2.99, asNumber: 64999, password: {secretKeyRef: {name: bgp, key: password}}}
+"#;
+/// What must be in no file, log or event.
+const CANARY: &[u8] = b"canary-of-a-password";
+
+/// Something that somebody breaks, and what a pod's events then say.
+struct Fault {
+    name: &'static str,
+    /// In the shell of the first machine.
+    plant: &'static str,
+    mend: &'static str,
+    words: &'static [&'static str],
+}
+
+/// Some causes of each kind; scenario `planted-faults-are-named` has all of them, with their codes.
+const FAULTS: &[Fault] = &[
+    Fault {
+        name: "late-without-node",
+        plant: "mv /var/lib/calico/nodename /run/nodename",
+        mend: "mv /run/nodename /var/lib/calico/nodename",
+        words: &["/var/lib/calico/nodename", "check that the calico/node"],
+    },
+    Fault {
+        name: "late-with-wrong-mtu",
+        plant: "cd /etc/cni/net.d; cp -p 10-calico.conflist /run/; \
+                sed -i 's/\"mtu\": 0/\"mtu\": \"big\"/' 10-calico.conflist",
+        mend: "mv /run/10-calico.conflist /etc/cni/net.d/",
+        words: &["`mtu` = \"big\"", "use a whole number"],
+    },
+    Fault {
+        name: "late-without-ipam",
+        plant: "mv /opt/cni/bin/calico-ipam /run/",
+        mend: "mv /run/calico-ipam /opt/cni/bin/",
+        words: &["calico-ipam", "/opt/cni/bin", "install it there"],
+    },
+];
 /// What the roles grant, and what of it is not used here for a reason.
 const PERMISSIONS: &str = include_str!("../../testdata/lab/permissions.txt");
 /// How long anything may take on a busy machine.
@@ -74,6 +133,9 @@ const STEPS: &[Step] = &[
     ("policy holds", Life::policy),
     ("logs, exec and port-forward work", Life::kubectl),
     ("credentials come back by themselves", Life::credentials),
+    ("a password of BGP is used", Life::password),
+    ("pods' events name what is wrong", Life::faults_are_told),
+    ("the daemon returns to a token that is no longer good", Life::absence),
     ("every variant is accepted", Life::variants),
 ];
 
@@ -112,15 +174,86 @@ impl Life {
             let path = kubernetes::manifest(name);
             self.kubectl_says(&format!("apply --dry-run=server -k {}", path.display()))?;
         }
+        let whole = kubernetes::manifest("calico.yaml");
+        self.kubectl_says(&format!("apply --dry-run=server -f {}", whole.display())).map(drop)
+    }
+
+    /// A password is read and given to the kernel, and whatever is said of its peer stays.
+    fn password(&self) -> Result<(), Error> {
+        self.cluster.api.apply(PEER)?;
+        eventually("calico-node to speak of the peer", WITHIN, || {
+            let log = self.kubectl_says("logs daemonset/calico-node --namespace kube-system")?;
+            let is_known = log.contains("192.0.2.99");
+            if is_known { Ok(()) } else { Err(Error::wrong("nothing of it in its log")) }
+        })?;
+        self.kubectl_says("delete bgppeers.crd.projectcalico.org nobody").map(drop)
+    }
+
+    /// Plants one fault after the other, each for a pod of its own.
+    fn faults_are_told(&self) -> Result<(), Error> {
+        for Fault { name, plant, mend, words } in FAULTS {
+            self.script_on_first(plant)?;
+            let told = self.late_says(name, words);
+            self.script_on_first(mend)?;
+            told?;
+            self.kubectl_says(&format!("delete pod {name} --namespace lab --wait=false"))?;
+        }
         Ok(())
     }
 
+    /// Makes a pod on the first machine, whose events must have words.
+    fn late_says(&self, name: &str, words: &[&str]) -> Result<(), Error> {
+        self.cluster.api.apply(&LATE.replace("LATE", name))?;
+        eventually(&format!("{name} to say {words:?}"), WITHIN, || {
+            let said = self.kubectl_says(&format!(
+                "get events --namespace lab --field-selector involvedObject.name={name} -o jsonpath={{.items[*].message}}"
+            ))?;
+            let is_said = words.iter().all(|word| said.contains(word));
+            if is_said { Ok(()) } else { Err(Error::wrong(said)) }
+        })
+    }
+
+    fn late_is_ready(&self, name: &str) -> Result<(), Error> {
+        let line = format!("wait --namespace lab --for condition=Ready --timeout=120s pod/{name}");
+        self.kubectl_says(&line).map(drop)
+    }
+
+    /// While the daemon is away, the token that it left is good for nothing any more: pods say so,
+    /// and start when it is back. Those that run talk meanwhile.
+    fn absence(&self) -> Result<(), Error> {
+        let select = |value: &serde_json::Value| {
+            let template = json!({"spec": {"nodeSelector": {"away": value}}});
+            let patch = json!({"spec": {"template": template}}).to_string();
+            let daemon = ["patch", "daemonset", "calico-node", "--namespace", "kube-system"];
+            self.cluster.control_plane.kubectl(&[&daemon[..], &["--patch", &patch]].concat())
+        };
+        select(&json!("yes"))?;
+        eventually("calico-node to be away", WITHIN, || {
+            let pods = "get pods --namespace kube-system --selector k8s-app=calico-node -o name";
+            let pods = self.kubectl_says(pods)?;
+            if pods.trim().is_empty() { Ok(()) } else { Err(Error::wrong(pods)) }
+        })?;
+        let spoil = format!("sed -i -E 's/(token: *\").*/\\1expired\"/' {CREDENTIALS}");
+        self.script_on_first(&spoil)?;
+        let told = self
+            .late_says(
+                "late-without-daemon",
+                &["does not accept our credentials", "renews the token"],
+            )
+            .and_then(|()| self.pods_are_reached());
+        select(&serde_json::Value::Null)?;
+        told?;
+        self.own_workloads_roll()?;
+        self.credentials_are_good(CREDENTIALS)?;
+        self.late_is_ready("late-without-daemon")
+    }
+
     /// Logs of every program, events, and what is written on the machines: none of them holds a
-    /// token, though calico-node says all that it can say.
+    /// token or the password of BGP, though calico-node says all that it can say.
     fn no_secret_is_told(&self) -> Result<(), Error> {
         let mut told = Vec::new();
         let events = self.kubectl_says("get events --all-namespaces --output json")?;
-        if holds_token(events.as_bytes()) {
+        if holds_secret(events.as_bytes()) {
             told.push("events".to_owned());
         }
         for machine in &self.cluster.machines {
@@ -129,7 +262,7 @@ impl Life {
             }
         }
         told.retain(|path| !path.ends_with("/calico-kubeconfig"));
-        if told.is_empty() { Ok(()) } else { Err(Error::wrong(format!("tokens are in {told:?}"))) }
+        if told.is_empty() { Ok(()) } else { Err(Error::wrong(format!("secrets are in {told:?}"))) }
     }
 
     /// A daemon that has nothing to do lives: kubelet has asked each many times by now.
@@ -166,19 +299,9 @@ impl Life {
         let role = "patch clusterrole calico-cni-plugin --type=json --patch";
         let words: Vec<&str> = role.split(' ').chain([change]).collect();
         self.cluster.control_plane.kubectl(&words)?;
-        self.cluster.api.apply(LATE)?;
-        eventually("the pod to say what is not permitted", WITHIN, || {
-            let line = "get events --namespace lab --field-selector involvedObject.name=late -o jsonpath={.items[*].message}";
-            let said = self.kubectl_says(line)?;
-            if said.contains("not permitted") && said.contains("ClusterRole") {
-                Ok(())
-            } else {
-                Err(Error::wrong(said))
-            }
-        })?;
+        self.late_says("late-without-role", &["not permitted", "ClusterRole"])?;
         self.cluster.apply(&kubernetes::installation())?;
-        self.kubectl_says("wait --namespace lab --for condition=Ready --timeout=120s pod/late")
-            .map(drop)
+        self.late_is_ready("late-without-role")
     }
 
     fn kubectl_says(&self, line: &str) -> Result<String, Error> {
@@ -362,8 +485,16 @@ spec:
     }
 
     fn on_first(&self, line: &str) -> Result<String, Error> {
+        self.run_on_first(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    fn script_on_first(&self, script: &str) -> Result<String, Error> {
+        self.run_on_first(&["sh", "-c", script])
+    }
+
+    fn run_on_first(&self, command: &[&str]) -> Result<String, Error> {
         let machine = self.cluster.machines.first().ok_or_else(|| Error::wrong("no machine"))?;
-        machine.node.run(&line.split_whitespace().collect::<Vec<_>>())
+        machine.node.run(command)
     }
 
     /// Whoever restarts, the pods are the same as before, and were never started again.
@@ -473,7 +604,7 @@ fn page(answer: &str) -> Result<String, Error> {
     page.ok_or_else(|| Error::wrong(format!("the answer is `{answer}`")))
 }
 
-/// Adds the files below a directory that hold a token.
+/// Adds the files below a directory that hold a secret.
 fn search(dir: &Path, told: &mut Vec<String>) -> Result<(), Error> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries {
@@ -481,12 +612,17 @@ fn search(dir: &Path, told: &mut Vec<String>) -> Result<(), Error> {
         let (path, kind) = (entry.path(), entry.file_type().map_err(Error::file(dir))?);
         if kind.is_dir() {
             search(&path, told)?;
-        } else if kind.is_file() && holds_token(&std::fs::read(&path).map_err(Error::file(&path))?)
+        } else if kind.is_file() && holds_secret(&std::fs::read(&path).map_err(Error::file(&path))?)
         {
             told.push(path.to_string_lossy().into_owned());
         }
     }
     Ok(())
+}
+
+/// Whether there is a token, or the password that was given to BGP.
+fn holds_secret(bytes: &[u8]) -> bool {
+    holds_token(bytes) || bytes.windows(CANARY.len()).any(|window| window == CANARY)
 }
 
 /// Whether there is a JSON Web Token: a header `{"alg":` in base64, then a dot and more of it
