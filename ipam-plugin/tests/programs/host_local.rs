@@ -1,14 +1,5 @@
 //! Addresses that host-local gave to running pods become ours, once and for each container.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test stops at the first surprise"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -19,16 +10,13 @@ use ipam_plugin::holder::Holder;
 use ipam_plugin::host_local::adopt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use lab::api_access::Api;
-use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
+use lab::control_plane::{Identity, Kind};
 use ledger::{Driver, HostLock};
 use serde_json::json;
 
+use super::{Datastore, Held};
+
 const CLUSTER: &str = "
-apiVersion: crd.projectcalico.org/v1
-kind: ClusterInformation
-metadata: {name: default}
-spec: {datastoreReady: true}
----
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: pool}
@@ -51,19 +39,15 @@ fn pods_of_host_local_keep_their_addresses_on_kubernetes() {
 
 fn pods_keep_their_addresses(kind: Kind) {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings::loopback(kind, &directory.path().join("plane"));
-    let plane = ControlPlane::start(Settings { is_durable: false, ..settings });
-    let plane = plane.unwrap_or_else(|error| panic!("{error}"));
-    plane.install().unwrap();
-    let api = plane.api().unwrap();
-    api.apply(CLUSTER).unwrap();
+    let store = Datastore::start(kind, directory.path(), CLUSTER);
+    let (api, plane) = (&store.api, &store.plane);
     let networks = directory.path().join("k8s-pod-network");
     fs::create_dir(&networks).unwrap();
     host_local_gave(&networks, "10.244.1.2", "c1");
     host_local_gave(&networks, "10.244.1.3", "c2");
     fs::write(networks.join("last_reserved_ip.0"), "10.244.1.3").unwrap();
     fs::write(networks.join("lock"), "").unwrap();
-    run(&api, "web", "10.244.1.2");
+    run(api, "web", "10.244.1.2");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let adopted = || {
         runtime.block_on(async {
@@ -81,7 +65,7 @@ fn pods_keep_their_addresses(kind: Kind) {
         ("10.244.1.2".to_owned(), of("c1", Some("web"))),
         ("10.244.1.3".to_owned(), of("c2", None)),
     ]);
-    assert_eq!(holders(&api), expected);
+    assert_eq!(holders(&store), expected);
     assert_eq!(left(&networks), ["last_reserved_ip.0", "lock"]);
     // Interrupted, it goes on; what it cannot take stays and is told.
     host_local_gave(&networks, "10.244.1.2", "c1");
@@ -89,7 +73,7 @@ fn pods_keep_their_addresses(kind: Kind) {
     let error = adopted().unwrap_err().to_string();
     assert!(error.contains("1 addresses in") && error.contains("192.0.2.9"), "{error}");
     assert!(error.contains("make an IPPool that contains them"), "{error}");
-    assert_eq!(holders(&api), expected);
+    assert_eq!(holders(&store), expected);
     assert_eq!(left(&networks), ["192.0.2.9", "last_reserved_ip.0", "lock"]);
     // Their DEL finds what it frees.
     runtime.block_on(async {
@@ -100,7 +84,7 @@ fn pods_keep_their_addresses(kind: Kind) {
             Holder { network: "k8s-pod-network".into(), container_id: "c1".into(), pod: None };
         delete(&mut driver, &holder).await.unwrap();
     });
-    assert_eq!(holders(&api).into_keys().collect::<Vec<_>>(), ["10.244.1.3"]);
+    assert_eq!(holders(&store).into_keys().collect::<Vec<_>>(), ["10.244.1.3"]);
 }
 
 fn host_local_gave(networks: &Path, addr: &str, container: &str) {
@@ -130,17 +114,7 @@ fn run(api: &Api, name: &str, addr: &str) {
     api.patch_status::<Pod>(Some("shop"), name, &status).unwrap();
 }
 
-/// Returns who holds each address: the handle, and the pod.
-fn holders(api: &Api) -> BTreeMap<String, (String, Option<String>)> {
-    let mut holders = BTreeMap::new();
-    for object in api.list::<api::IpamBlock>().unwrap() {
-        let block = model::block::Block::try_from(&object).unwrap();
-        for ordinal in 0..u32::try_from(block.allocations.len()).unwrap() {
-            let Some(holder) = ipam::slots::holder(&block, ordinal) else { continue };
-            let addr = ipam::slots::address(&block, ordinal).unwrap().to_string();
-            let handle = holder.handle.as_ref().unwrap().to_string();
-            holders.insert(addr, (handle, holder.owner.get("pod").cloned()));
-        }
-    }
-    holders
+/// Returns who holds each address.
+fn holders(store: &Datastore) -> BTreeMap<String, Held> {
+    store.blocks().iter().flat_map(super::holders).collect()
 }
