@@ -108,21 +108,17 @@ fn world() -> Vec<Change> {
             ("projectcalico.org/orchestrator", "k8s"),
             ("projectcalico.org/serviceaccount", "default"),
         ];
+        let if_name = format!("cali{number}").parse().expect("an interface's name");
+        let addrs = vec![
+            format!("10.0.0.{number}").parse().expect("an address"),
+            format!("fd00::{number}").parse().expect("an address"),
+        ];
+        let node = node.parse().expect("a node's name");
         let endpoint = WorkloadEndpoint {
-            pod: pod.clone(),
-            node: node.parse().expect("a node's name"),
-            if_name: format!("cali{number}").parse().expect("an interface's name"),
-            addrs: vec![
-                format!("10.0.0.{number}").parse().expect("an address"),
-                format!("fd00::{number}").parse().expect("an address"),
-            ],
-            mac: None,
-            allowed_sources: Vec::new(),
-            controls: model::endpoint::Controls::default(),
-            container_id: None,
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             profiles: vec!["kns.shop".to_owned()],
             ports: vec![NamedPort { name: "http".to_owned(), protocol: 6, port: 80 }],
+            ..WorkloadEndpoint::new(pod.clone(), node, if_name, addrs)
         };
         changes.push(Change::Workload(pod, Some(Arc::new(endpoint))));
     }

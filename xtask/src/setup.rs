@@ -66,7 +66,11 @@ const MACHINES: &[Tool] = &[
         package: "conntrack",
         purpose: "kube-proxy forgets flows with it",
     },
-    Tool { program: "busybox", package: "busybox-static", purpose: "what pods of tests run" },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+        purpose: "what pods of tests run, and a DHCP server and client",
+    },
     Tool {
         program: "strip",
         package: "binutils",
