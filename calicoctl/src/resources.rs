@@ -495,13 +495,14 @@ fn named(resource: &Resource, object: &Value) -> String {
 }
 
 fn is_namespaced(kind: &str) -> bool {
-    kind == synthetic::WORKLOAD || Resource::find(kind).is_some_and(|one| one.is_namespaced)
+    Resource::find(kind).is_some_and(|one| one.is_namespaced)
 }
 
 fn unknown(word: &str) -> Error {
-    let kinds: Vec<&str> = api::v3::RESOURCES.iter().map(|one| one.kind).collect();
+    let kinds = api::v3::RESOURCES.iter().chain(&api::v3::OF_DOCKER);
+    let kinds: Vec<&str> = kinds.map(|one| one.kind).collect();
     Error::Refused(format!(
-        "resource type `{word}` is not known: use one of {}, Node, Profile, WorkloadEndpoint",
+        "resource type `{word}` is not known: use one of {}, Node",
         kinds.join(", ")
     ))
 }

@@ -40,6 +40,29 @@ fn objects_are_written_and_read(kind: Kind) {
     pools(&cluster);
     policies(&cluster);
     nodes_and_pods(&cluster);
+    docker(&cluster);
+}
+
+/// Where there is Docker, profiles are objects that people write.
+fn docker(cluster: &Cluster) {
+    cluster.plane.install_docker().unwrap();
+    let profile = |action: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: {{name: shop}}\n\
+             spec: {{egress: [{{action: {action}}}], labelsToApply: {{shop: ''}}}}\n"
+        )
+    };
+    for action in ["Allow", "Deny"] {
+        cluster.file("profile.yaml", &profile(action));
+        cluster.succeeds(&["apply", "-f", "profile.yaml"]);
+        let said = cluster.succeeds(&["get", "profile", "shop", "-o", "yaml"]);
+        assert!(said.contains(&format!("action: {action}")), "{said}");
+    }
+    cluster.file("profile.yaml", &profile("Perhaps"));
+    assert!(cluster.refused(&["apply", "-f", "profile.yaml"]).contains("action"));
+    assert!(cluster.succeeds(&["get", "profiles"]).contains("kns.default"));
+    cluster.succeeds(&["delete", "profile", "shop"]);
+    assert!(!cluster.succeeds(&["get", "profiles"]).contains("shop"));
 }
 
 /// What is applied is what is got, applied again it changes nothing, deleted it is gone.

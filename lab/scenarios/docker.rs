@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 use super::faults::{OUTAGE, require_lossless};
 
+#[path = "docker/people.rs"]
+mod people;
+
 /// How long routes, policies and clean-ups may take, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
 /// Containers on each host.
@@ -206,7 +209,39 @@ pub(crate) fn kills(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     )?;
     hosts.cluster.pods.retain(|pod| pod.pod.name != "goes-1");
     Matrix::probe(&hosts.cluster, WITHIN)?.require_full()?;
-    hosts.require_as_docker_has_it(WITHIN)
+    hosts.require_as_docker_has_it(WITHIN)?;
+    reboot(&mut hosts)
+}
+
+/// Somebody pulls a host's plug: what it had is given back, what it restarts is reached again.
+fn reboot(hosts: &mut Hosts) -> Result<(), Error> {
+    let comes_back = NewContainer {
+        name: "returns",
+        network: "web",
+        arguments: &["--restart", "always"],
+        ..NewContainer::default()
+    };
+    hosts.run("node-1", &comes_back)?;
+    hosts.reboot(1)?;
+    hosts.cluster.pods.retain(|pod| pod.node != "node-1");
+    hosts.cluster.wait_ready()?;
+    let node = hosts.cluster.node("node-1")?;
+    eventually("Docker to start a container again", WITHIN, || {
+        let facts = docker::inspect(node, "returns")?;
+        let state = facts.pointer("/State").cloned().unwrap_or_default();
+        let is_running = state.pointer("/Running").and_then(Value::as_bool).unwrap_or_default();
+        if is_running { Ok(()) } else { Err(Error::wrong(format!("its state is {state}"))) }
+    })?;
+    hosts.require_as_docker_has_it(WITHIN)?;
+    docker(node, &["start", "talks-1"])?;
+    for name in ["returns", "talks-1"] {
+        let running = docker::enter(hosts.cluster.node("node-1")?, name)?;
+        hosts.cluster.pods.push(running);
+    }
+    Matrix::probe(&hosts.cluster, WITHIN)?.require_full()?;
+    hosts.require_as_docker_has_it(WITHIN)?;
+    eprintln!("a host was rebooted: its containers are reached, and hold what they have alone");
+    Ok(())
 }
 
 /// A hundred containers come and go, eight at once, and leave nothing.
@@ -274,10 +309,13 @@ fn require_no_objects(hosts: &Hosts) -> Result<(), Error> {
 /// What people do with networks, and what they are told when it cannot be.
 pub(crate) fn networks(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let mut hosts = hosts(dir, control_plane, 1, Families::Dual)?;
+    people::units(&hosts.cluster)?;
     refusals(&hosts)?;
+    people::compose(&mut hosts)?;
     let subnets = ["--ipv6", "--subnet", "10.66.0.0/24", "--subnet", "fd00:66::/64"];
     hosts.create_network("dual", &subnets)?;
-    hosts.create_network("other", &["--subnet", "10.69.0.0/24"])?;
+    let kept = ["--subnet", "10.69.0.0/24", "--aux-address", "router=10.69.0.9"];
+    hosts.create_network("other", &kept)?;
     hosts.create_network("any", &[])?;
     let given = ["--ip", "10.66.0.77", "--ip6", "fd00:66::77", "--publish", "8080:7"];
     let one =
@@ -291,13 +329,19 @@ pub(crate) fn networks(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     taken(&hosts)?;
     let node = hosts.cluster.node("node-1")?;
     docker(node, &["network", "connect", "other", "two"])?;
-    let three = NewContainer { name: "three", network: "other", ..NewContainer::default() };
+    let three = NewContainer {
+        name: "three",
+        network: "other",
+        arguments: &["--expose", "7", "--publish-all"],
+        ..NewContainer::default()
+    };
     let third = docker::run(node, &three)?;
     hosts.require_as_docker_has_it(WITHIN)?;
     let addr = third.addr()?.to_string();
     eventually("the second network of a container", WITHIN, || {
         node.run(&["ip", "netns", "exec", "two", "ping", "-c", "1", "-W", "1", &addr]).map(drop)
     })?;
+    people::chosen_port(&hosts)?;
     // What was reached by the first network still is.
     Matrix::probe(&hosts.cluster, WITHIN)?.require_full()?;
     docker::remove(node, "three")?;
@@ -356,16 +400,23 @@ fn require_echo(whom: &str, said: &str) -> Result<(), Error> {
 /// What is taken is not given twice, and whoever asks for it leaves nothing.
 fn taken(hosts: &Hosts) -> Result<(), Error> {
     let node = hosts.cluster.node("node-1")?;
-    let cases: [(&[&str], &str); 3] = [
+    let before = people::footprint(hosts)?;
+    let cases: [(&[&str], &str); 6] = [
         (&["--network", "dual", "--ip", "10.66.0.77"], "10.66.0.77"),
+        (&["--network", "dual", "--ip", "10.69.0.7"], "10.69.0.7"),
+        (&["--network", "dual", "--ip6", "fd00:66::77"], "fd00:66::77"),
+        (&["--network", "other", "--ip", "10.69.0.9"], "10.69.0.9"),
         (&["--network", "dual", "--publish", "8080:80"], "port 8080/tcp of the host is published"),
-        (&["--network", "dual", "--publish", "80"], "name it, as in --publish"),
+        (&["--network", "dual", "--publish", "8080-8080:80"], "port 8080/tcp of the host"),
     ];
     for (arguments, expected) in cases {
         let all = [&["run", "--name", "never"], arguments, &["lab", "/bin/sleep", "1"]].concat();
         require_line(&refused(node, &all)?, expected)?;
         docker(node, &["rm", "--force", "never"])?;
+        people::require_same(hosts, &before)?;
     }
+    people::in_use(hosts)?;
+    people::require_same(hosts, &before)?;
     hosts.require_as_docker_has_it(WITHIN)
 }
 
@@ -379,6 +430,7 @@ fn refusals(hosts: &Hosts) -> Result<(), Error> {
         "spec": {"cidr": "10.67.0.0/24", "disabled": true},
     }))?;
     let calico = ["--driver", "calico", "--ipam-driver", "calico-ipam"];
+    let before = people::footprint(hosts)?;
     let cases: &[(&[&str], &str)] = &[
         (&["--subnet", "10.244.8.0/24"], "overlaps IPPool default-ipv4-ippool"),
         (&["--subnet", "10.67.0.0/24"], "IPPool closed (10.67.0.0/24) is disabled"),
@@ -390,18 +442,23 @@ fn refusals(hosts: &Hosts) -> Result<(), Error> {
         ),
         (&["--subnet", "10.68.0.0/24", "--gateway", "10.68.0.1"], "leave --gateway out"),
         (&["--internal"], "--internal is not supported"),
+        (&["--subnet", "10.68.0.0/24", "--ipam-opt", "blockSize=8"], "spec.blockSize"),
+        (&["--subnet", "10.68.0.0/24", "--ipam-opt", "ipipMode=x"], "spec.ipipMode"),
+        (
+            &["--subnet", "10.68.0.0/24", "--opt", "com.docker.network.driver.mtu=12"],
+            "use 68 to 65535",
+        ),
+        (&["--subnet", "10.244.0.0/16", "--ipam-opt", "blockSize=28"], "is not what IPPool"),
+        (&["--ipam-opt", "blockSize=28"], "only for a pool that --subnet makes"),
     ];
     for (arguments, expected) in cases {
         let all = [&["network", "create"], &calico[..], arguments, &["never"]].concat();
         require_line(&refused(node, &all)?, expected)?;
+        people::require_same(hosts, &before)?;
     }
     let without = ["network", "create", "--driver", "calico", "never"];
     require_line(&refused(node, &without)?, "add --ipam-driver calico-ipam")?;
-    let networks = docker(node, &["network", "ls", "--quiet", "--filter", "driver=calico"])?;
-    if !networks.trim().is_empty() {
-        return Err(Error::wrong(format!("networks are left: {networks}")));
-    }
-    require_no_objects(hosts)?;
+    people::require_same(hosts, &before)?;
     pool.spec.disabled = Some(false);
     hosts.cluster.api.delete(&hosts.cluster.api.update(&pool)?)
 }

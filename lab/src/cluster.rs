@@ -159,6 +159,25 @@ impl Cluster {
         Ok(node)
     }
 
+    /// Starts a node again that has ended, counted from one: what was in /run and in its kernel is
+    /// gone, what is on its disk is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is none, or with the step that failed.
+    pub fn restart_node(&mut self, number: u8) -> Result<(), Error> {
+        let at = usize::from(number).saturating_sub(1);
+        let node = self.nodes.get_mut(at);
+        let node = node.ok_or_else(|| Error::wrong(format!("there is no node {number}")))?;
+        let (name, dir) = (node.name.clone(), node.dir.clone());
+        node.stop();
+        let run = dir.join("run");
+        std::fs::remove_dir_all(&run).map_err(Error::file(&run))?;
+        fabric::disconnect(&name);
+        *node = Node::start(&name, &dir)?;
+        fabric::connect(self.plan.fabric, node, number)
+    }
+
     /// Installs what the `install-cni` container of a DaemonSet would.
     fn install_plugins(&self, node: &Node) -> Result<(), Error> {
         for plugin in ["calico", "calico-ipam"] {

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::Error;
 use crate::cluster::{Cluster, Families, RunningPod, eventually};
-use crate::control_plane::Identity;
+use crate::control_plane::{Identity, root};
 use crate::node::Node;
 use crate::protocol::{Attached, Pod};
 use crate::rest::Request;
@@ -93,7 +94,10 @@ impl Hosts {
     ///
     /// [`Error`] if it cannot be started.
     pub fn start_daemon(&self, node: &Node) -> Result<(), Error> {
-        self.cluster.start_daemon_with(node, &[("CALICO_CREATE_NODE", "true")])
+        let unit = unit("calico-node")?;
+        let env: Vec<(&str, &str)> =
+            unit.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.cluster.start_daemon_with(node, &env)
     }
 
     /// Starts our plugin on a node.
@@ -116,7 +120,34 @@ impl Hosts {
             ("CALICO_DEBUG", "true"),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        node.start_program(PLUGIN, &[&program], &BTreeMap::from(env))
+        let env = unit(PLUGIN)?.env.into_iter().chain(env).collect();
+        node.start_program(PLUGIN, &[&program], &env)
+    }
+
+    /// Pulls the plug of a host, counted from one, and starts it again with all its programs: what
+    /// is on its disk stays, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with the step that failed.
+    pub fn reboot(&mut self, number: u8) -> Result<(), Error> {
+        let name = format!("node-{number}");
+        let node = self.cluster.node(&name)?;
+        let (namespace, group) = (mount_namespace(node.pid().into())?, group(node));
+        eventually("all programs of a host to end", WITHIN, || {
+            let left = processes(&namespace, &group);
+            for pid in &left {
+                // One that has just ended by itself is fine.
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            }
+            if left.is_empty() { Ok(()) } else { Err(Error::wrong(format!("{left:?} run"))) }
+        })?;
+        self.cluster.restart_node(number)?;
+        let node = self.cluster.node(&name)?;
+        self.start_daemon(node)?;
+        self.start_plugin(node)?;
+        start_dockerd(node)?;
+        wait_for_docker(node)
     }
 
     /// Kills our plugin, as a crash would.
@@ -174,6 +205,12 @@ impl Hosts {
             wanted.sort();
             let mut held = self.held()?;
             held.sort();
+            // What a network keeps for others is held, but no container has it.
+            let mut kept = Vec::new();
+            for node in &self.cluster.nodes {
+                kept.extend(kept_addrs(node)?);
+            }
+            held.retain(|addr| !kept.contains(addr));
             let mut endpoints = self.endpoint_addrs()?;
             endpoints.sort();
             if held == wanted && endpoints == wanted {
@@ -248,15 +285,69 @@ pub fn start_dockerd(node: &Node) -> Result<(), Error> {
     start_dockerd_with(node, &["--live-restore"])
 }
 
+/// What a unit of systemd starts.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    /// The program, with its path.
+    pub program: String,
+    /// Its environment, but for what only this machine knows.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Reads one of our units, such as `calico-node`: labs start what it starts.
+///
+/// # Errors
+///
+/// [`Error`] if there is none.
+pub fn unit(name: &str) -> Result<Unit, Error> {
+    let path = root().join(format!("manifests/systemd/{name}.service"));
+    let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let mut unit = Unit::default();
+    for line in text.lines() {
+        if let Some(command) = line.strip_prefix("ExecStart=") {
+            command.split_whitespace().next().unwrap_or_default().clone_into(&mut unit.program);
+        }
+        if let Some((name, value)) =
+            line.strip_prefix("Environment=").and_then(|it| it.split_once('='))
+        {
+            unit.env.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    Ok(unit)
+}
+
+fn mount_namespace(pid: i64) -> Result<PathBuf, Error> {
+    let path = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
+    std::fs::read_link(&path).map_err(Error::file(&path))
+}
+
+/// Returns all processes that run in a host, and those of its containers.
+fn processes(namespace: &Path, group: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_of_host = |pid: &i32| {
+        // Those that have ended, and are not waited for yet, have no namespace.
+        let Ok(found) = mount_namespace((*pid).into()) else { return false };
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        found == namespace || groups.contains(&format!("{group}/"))
+    };
+    pids.filter(is_of_host).collect()
+}
+
+/// Returns the control group of a host's containers.
+fn group(node: &Node) -> String {
+    // The control groups are the machine's, and go with the lab.
+    let lab = node.dir.ancestors().nth(2).unwrap_or(&node.dir);
+    format!("{}/{}", crate::cgroups::of(lab), node.name)
+}
+
 /// Starts Docker's daemon on a node, with these arguments besides.
 ///
 /// # Errors
 ///
 /// [`Error`] if it cannot be started.
 pub fn start_dockerd_with(node: &Node, more: &[&str]) -> Result<(), Error> {
-    // The control groups are the machine's, and go with the lab.
-    let lab = node.dir.ancestors().nth(2).unwrap_or(&node.dir);
-    let parent = format!("{}/{}", crate::cgroups::of(lab), node.name);
+    let parent = group(node);
     let command = [
         DOCKERD,
         "--cgroup-parent",
@@ -396,15 +487,33 @@ fn addrs(facts: &Value) -> Vec<IpAddr> {
     networks.flat_map(|(_, network)| of(network)).flatten().collect()
 }
 
-/// Returns the addresses of all containers of a node's networks of ours, with their names.
-fn attachments(node: &Node) -> Result<Vec<(String, IpAddr)>, Error> {
+/// Returns a node's networks of ours.
+fn networks(node: &Node) -> Result<Vec<Value>, Error> {
     let list = ["network", "ls", "--quiet", "--no-trunc", "--filter", "driver=calico"];
     let mut found = Vec::new();
     for id in docker(node, &list)?.lines() {
         let text = docker(node, &["network", "inspect", id])?;
         let networks: Vec<Value> = serde_json::from_str(&text).map_err(Error::wrong)?;
-        let containers = networks.iter().filter_map(|it| it.get("Containers")?.as_object());
-        for facts in containers.flat_map(serde_json::Map::values) {
+        found.extend(networks);
+    }
+    Ok(found)
+}
+
+/// Returns the addresses that a node's networks of ours keep for others (`--aux-address`).
+fn kept_addrs(node: &Node) -> Result<Vec<String>, Error> {
+    let networks = networks(node)?;
+    let configs = networks.iter().filter_map(|it| it.pointer("/IPAM/Config")?.as_array()).flatten();
+    let kept = configs.filter_map(|config| config.get("AuxiliaryAddresses")?.as_object());
+    let kept = kept.flat_map(serde_json::Map::values).filter_map(Value::as_str);
+    Ok(kept.map(str::to_owned).collect())
+}
+
+/// Returns the addresses of all containers of a node's networks of ours, with their names.
+fn attachments(node: &Node) -> Result<Vec<(String, IpAddr)>, Error> {
+    let mut found = Vec::new();
+    for network in networks(node)? {
+        let containers = network.get("Containers").and_then(Value::as_object);
+        for facts in containers.into_iter().flat_map(serde_json::Map::values) {
             let text = |field: &str| facts.get(field).and_then(Value::as_str).unwrap_or_default();
             for field in ["IPv4Address", "IPv6Address"] {
                 let addr = text(field).split('/').next().unwrap_or_default().parse();

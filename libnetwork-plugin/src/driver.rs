@@ -22,10 +22,10 @@ use crate::later::{Job, Jobs, Later};
 use crate::pool::{Decision, PoolId, decide, everything};
 use crate::registry::{Promises, Registry};
 use crate::settings::Settings;
-use crate::state::{Endpoint, State};
+use crate::state::{Endpoint, NetworkFacts, State};
 use crate::wire::{
-    ADDRESS_TYPE, CreateEndpoint, CreateNetwork, GATEWAY, MAC, OfAddress, OfEndpoint, PORT_MAP,
-    PortBinding, ReleasePool, RequestPool,
+    ADDRESS_TYPE, CreateEndpoint, CreateNetwork, DeleteNetwork, GATEWAY, MAC, OfAddress,
+    OfEndpoint, PORT_MAP, PortBinding, ReleasePool, RequestPool,
 };
 use crate::{link, place, ports};
 
@@ -52,8 +52,6 @@ pub(crate) struct Driver {
     pub(crate) publishing: tokio::sync::Mutex<()>,
     /// Pools that networks in the making have asked for, and when.
     pub(crate) asked_pools: Mutex<BTreeMap<Cidr, Instant>>,
-    /// What Docker has told of networks.
-    networks: Mutex<BTreeMap<String, Network>>,
     pub(crate) wake: Notify,
 }
 
@@ -79,7 +77,6 @@ impl Driver {
             promises: Mutex::new(Promises::of(promises)),
             publishing: tokio::sync::Mutex::default(),
             asked_pools: Mutex::default(),
-            networks: Mutex::default(),
             wake: Notify::new(),
         };
         Ok((this, jobs))
@@ -94,8 +91,8 @@ impl Driver {
         self.wake.notify_one();
     }
 
-    /// Nothing is made for a network: all that there is to it is in Docker and in its pools.
-    pub(crate) fn create_network(request: &CreateNetwork) -> Result<Value, Error> {
+    /// Nothing is made for a network, but a note of what its endpoints are to be like.
+    pub(crate) fn create_network(&self, request: &CreateNetwork) -> Result<Value, Error> {
         check_id(&request.network)?;
         check_options(&request.options)?;
         let ranges = request.ipv4.iter().chain(&request.ipv6);
@@ -105,6 +102,17 @@ impl Driver {
                 "driver calico needs its own address management: add --ipam-driver calico-ipam",
             ));
         }
+        let generic = request.options.get(GENERIC);
+        let mtu = generic.and_then(|options| options.get(DRIVER_MTU)?.as_str());
+        let subnets = request.ipv4.iter().map(|range| range.pool.as_str());
+        self.state.put_network(&request.network, &facts(mtu, subnets))?;
+        Ok(json!({}))
+    }
+
+    pub(crate) fn delete_network(&self, request: &DeleteNetwork) -> Result<Value, Error> {
+        check_id(&request.network)?;
+        self.state.delete_network(&request.network)?;
+        self.look_soon();
         Ok(json!({}))
     }
 
@@ -162,14 +170,15 @@ impl Driver {
                     .map_err(|error: model::net::InvalidMac| Error::wrong(error.to_string()))?,
             ),
         };
-        let network = self.network(&request.network).await?;
+        check_id(&request.network)?;
+        let network = self.network(&request.network).await;
         let place = place::choose(
             &request.endpoint,
             &request.sandbox,
-            network.iter().flat_map(subnets_v4),
+            network.subnets_v4.iter().cloned(),
             &self.state.endpoints()?,
         )?;
-        let mtu = self.mtu(network.as_ref());
+        let mtu = self.mtu(&network);
         link::make(&self.netlink, &names, (&endpoint.addrs, mac, mtu)).await?;
         let container = names.container.to_string();
         let prefix = &self.settings.container_prefix;
@@ -333,35 +342,50 @@ impl Driver {
     }
 
     /// Returns the MTU of a network's interfaces: its own, ours, or what calico-node says.
-    fn mtu(&self, network: Option<&Network>) -> Option<Mtu> {
-        let options = network.and_then(|network| network.options.as_ref());
-        if let Some(text) = options.and_then(|options| options.get(DRIVER_MTU)) {
-            return text.parse().ok().map(Mtu);
-        }
+    fn mtu(&self, network: &NetworkFacts) -> Option<Mtu> {
         let said = || {
             let text = kernel::files::read(&self.settings.mtu_file, 64).ok()?;
             text.trim().parse().ok().map(Mtu)
         };
-        self.settings.mtu.or_else(said)
+        network.mtu.map(Mtu).or(self.settings.mtu).or_else(said)
     }
 
-    /// Returns a network; Docker is asked once.
-    async fn network(&self, id: &str) -> Result<Option<Network>, Error> {
-        let known = || self.networks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(network) = known().get(id) {
-            return Ok(Some(network.clone()));
+    /// Returns what is known of a network; Docker is asked for one that another version of ours
+    /// has made, which is as any other if Docker does not answer.
+    async fn network(&self, id: &str) -> NetworkFacts {
+        if let Some(network) = self.state.network(id) {
+            return network;
         }
-        let network = self.docker.network(id).await?;
-        if let Some(network) = &network {
-            known().insert(id.to_owned(), network.clone());
-        }
-        Ok(network)
+        let found = self.docker.network(id).await;
+        let found = found.inspect_err(|error| {
+            tracing::warn!(network = id, error = error.line(), "taken for one without options");
+        });
+        found.ok().flatten().map(|network| facts_of(&network)).unwrap_or_default()
     }
 
     /// Takes note of the networks that there are.
-    pub(crate) fn note_networks(&self, networks: &[Network]) {
-        let networks = networks.iter().map(|network| (network.id.clone(), network.clone()));
-        *self.networks.lock().unwrap_or_else(PoisonError::into_inner) = networks.collect();
+    pub(crate) fn note_networks(&self, networks: &[Network]) -> Result<(), Error> {
+        for network in networks.iter().filter(|network| check_id(&network.id).is_ok()) {
+            self.state.put_network(&network.id, &facts_of(network))?;
+        }
+        Ok(())
+    }
+}
+
+fn facts_of(network: &Network) -> NetworkFacts {
+    let mtu = network.options.as_ref().and_then(|options| options.get(DRIVER_MTU));
+    let configs = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+    facts(mtu.map(String::as_str), configs.map(|config| config.subnet.as_str()))
+}
+
+/// Returns what endpoints of a network depend on.
+fn facts<'a>(mtu: Option<&str>, subnets: impl Iterator<Item = &'a str>) -> NetworkFacts {
+    let ranges = subnets.filter_map(|subnet| subnet.parse::<Cidr>().ok());
+    // That of a network without one is all there is.
+    let ranges = ranges.filter(|range| range.family() == Family::V4 && range.prefix_len() > 0);
+    NetworkFacts {
+        mtu: mtu.and_then(|text| text.parse().ok()),
+        subnets_v4: ranges.map(|range| range.to_string()).collect(),
     }
 }
 
@@ -385,15 +409,6 @@ fn check_options(options: &Map<String, Value>) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Returns the IPv4 ranges of a network, as its maker has written them.
-fn subnets_v4(network: &Network) -> impl Iterator<Item = String> {
-    let configs = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
-    let ranges = configs.filter_map(|config| config.subnet.parse::<Cidr>().ok());
-    // That of a network without one is all there is.
-    let ranges = ranges.filter(|range| range.family() == Family::V4 && range.prefix_len() > 0);
-    ranges.map(|range| range.to_string())
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ async fn run() -> Result<(), Error> {
         user_agent: concat!("calico-docker/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..datastore::Options::default()
     })?;
-    let state = State::at(&settings.state_dir)?;
+    let state = State::at(&settings.state_dir, &settings.data_dir)?;
     let plugin_dir = settings.plugin_dir.clone();
     let node = settings.node.clone();
     let (driver, jobs) = Driver::new(settings, client, Netlink::open()?, state)?;

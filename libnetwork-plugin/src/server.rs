@@ -133,7 +133,7 @@ async fn dispatch(driver: &Driver, method: &str, body: &[u8]) -> Result<Value, E
             "networks of driver calico are of one host each, and Docker Swarm wants those of many: \
              make the network on every host, without Swarm's --scope",
         )),
-        "NetworkDriver.CreateNetwork" => Driver::create_network(&read!()),
+        "NetworkDriver.CreateNetwork" => driver.create_network(&read!()),
         "NetworkDriver.CreateEndpoint" => ask!(create_endpoint),
         "NetworkDriver.DeleteEndpoint" => ask!(delete_endpoint),
         "NetworkDriver.EndpointOperInfo" => Ok(json!({"Value": {}})),
@@ -144,10 +144,7 @@ async fn dispatch(driver: &Driver, method: &str, body: &[u8]) -> Result<Value, E
         "NetworkDriver.FreeNetwork"
         | "NetworkDriver.DiscoverNew"
         | "NetworkDriver.DiscoverDelete" => Ok(json!({})),
-        "NetworkDriver.DeleteNetwork" => {
-            driver.look_soon();
-            Ok(json!({}))
-        }
+        "NetworkDriver.DeleteNetwork" => driver.delete_network(&read!()),
         "IpamDriver.GetCapabilities" => {
             Ok(json!({"RequiresMACAddress": true, "RequiresRequestReplay": false}))
         }

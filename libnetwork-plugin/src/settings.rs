@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) plugin_dir: PathBuf,
     /// Where we keep what must survive us, but not the machine's restart.
     pub(crate) state_dir: PathBuf,
+    /// Where we keep what must survive that, too.
+    pub(crate) data_dir: PathBuf,
     /// The lock of all on this host who write to address management.
     pub(crate) ipam_lock_file: PathBuf,
     /// Where calico-node writes the MTU of workloads.
@@ -82,6 +84,7 @@ impl Settings {
             docker_socket: path("CALICO_DOCKER_SOCKET", "/var/run/docker.sock"),
             plugin_dir: path("CALICO_DOCKER_PLUGIN_DIR", "/run/docker/plugins"),
             state_dir: path("CALICO_DOCKER_STATE_DIR", "/run/calico/libnetwork"),
+            data_dir: path("CALICO_DOCKER_DATA_DIR", "/var/lib/calico/libnetwork"),
             ipam_lock_file: path("CALICO_IPAM_LOCK_FILE", "/var/run/calico/ipam.lock"),
             mtu_file: path("CALICO_MTU_FILE", "/var/lib/calico/mtu"),
             creates_profiles: switch("CALICO_LIBNETWORK_CREATE_PROFILES", true)?,

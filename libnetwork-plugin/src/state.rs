@@ -1,7 +1,9 @@
-//! What must survive us: endpoints and addresses that Docker was promised, one file each.
+//! What must survive us: endpoints and addresses that Docker was promised, and its networks, one
+//! file each.
 //!
-//! The files are in a directory that the machine's restart empties, as it removes the interfaces
-//! that they tell of.
+//! The former are in a directory that the machine's restart empties, as it removes the interfaces
+//! that they tell of. Networks outlive it, and Docker starts their containers again before it
+//! answers anybody who asks what they are like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,6 +47,17 @@ pub(crate) struct Place {
     pub(crate) routes: BTreeSet<String>,
 }
 
+/// A network, as far as its endpoints depend on it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct NetworkFacts {
+    /// The MTU of its interfaces, in bytes, if it has one of its own.
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
+    /// Its IPv4 ranges.
+    #[serde(default)]
+    pub(crate) subnets_v4: BTreeSet<String>,
+}
+
 /// A port that this host publishes.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub(crate) struct Published {
@@ -63,6 +76,7 @@ pub(crate) struct Published {
 pub(crate) struct State {
     endpoints: PathBuf,
     addresses: PathBuf,
+    networks: PathBuf,
 }
 
 impl State {
@@ -71,10 +85,15 @@ impl State {
     /// # Errors
     ///
     /// [`Error::File`].
-    pub(crate) fn at(path: &Path) -> Result<Self, Error> {
-        let this = Self { endpoints: path.join("endpoints"), addresses: path.join("addresses") };
-        directory::make(&this.endpoints)?;
-        directory::make(&this.addresses)?;
+    pub(crate) fn at(path: &Path, lasting: &Path) -> Result<Self, Error> {
+        let this = Self {
+            endpoints: path.join("endpoints"),
+            addresses: path.join("addresses"),
+            networks: lasting.join("networks"),
+        };
+        for dir in [&this.endpoints, &this.addresses, &this.networks] {
+            directory::make(dir)?;
+        }
         Ok(this)
     }
 
@@ -111,6 +130,43 @@ impl State {
     /// [`Error::File`].
     pub(crate) fn delete_endpoint(&self, id: &str) -> Result<(), Error> {
         Ok(files::delete(&self.endpoints.join(id)).map(drop)?)
+    }
+
+    /// Returns the ids of all networks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub(crate) fn networks(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(directory::read(&self.networks, LIMIT)?.into_keys().collect())
+    }
+
+    /// Returns a network; its id must have been checked.
+    pub(crate) fn network(&self, id: &str) -> Option<NetworkFacts> {
+        let text = files::read(&self.networks.join(id), LIMIT).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Keeps a network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub(crate) fn put_network(&self, id: &str, network: &NetworkFacts) -> Result<(), Error> {
+        if self.network(id).as_ref() == Some(network) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(network).unwrap_or_default();
+        Ok(files::publish(&self.networks.join(id), text.as_bytes(), MODE)?)
+    }
+
+    /// Forgets a network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub(crate) fn delete_network(&self, id: &str) -> Result<(), Error> {
+        Ok(files::delete(&self.networks.join(id)).map(drop)?)
     }
 
     /// Returns all addresses and the handles that hold them.
@@ -154,8 +210,11 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_found_by_the_next_life() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::at(dir.path()).unwrap();
+        let (dir, lasting) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let state = State::at(dir.path(), lasting.path()).unwrap();
+        let network =
+            NetworkFacts { mtu: Some(1400), subnets_v4: ["10.0.0.0/16".to_owned()].into() };
+        state.put_network("1", &network).unwrap();
         let port = Published { protocol: "tcp".into(), host_ip: None, host_port: 8080, port: 80 };
         let endpoint = Endpoint {
             network: "n".into(),
@@ -167,7 +226,12 @@ mod tests {
         state.put_endpoint("0f", &endpoint).unwrap();
         let addr = "fd00::1".parse().unwrap();
         state.put_address(addr, "libnetwork.x").unwrap();
-        let state = State::at(dir.path()).unwrap();
+        let state = State::at(tempfile::tempdir().unwrap().path(), lasting.path()).unwrap();
+        assert_eq!(state.network("1"), Some(network), "the machine has restarted");
+        assert_eq!(state.networks().unwrap(), ["1".to_owned()].into());
+        state.delete_network("1").unwrap();
+        assert_eq!(state.network("1"), None);
+        let state = State::at(dir.path(), lasting.path()).unwrap();
         assert_eq!(state.endpoint("0f"), Some(endpoint.clone()));
         assert_eq!(state.endpoints().unwrap(), [("0f".to_owned(), endpoint)].into());
         assert_eq!(state.handle(addr).as_deref(), Some("libnetwork.x"));

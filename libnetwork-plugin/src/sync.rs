@@ -135,7 +135,7 @@ async fn look(driver: &Driver, is_whole: bool, gone: &mut Gone) -> Result<(), Er
     // Networks first: who is attached by then is one of the containers.
     let networks = driver.docker.networks().await?;
     let containers = driver.docker.containers().await?;
-    driver.note_networks(&networks);
+    driver.note_networks(&networks)?;
     let kept = driver.state.endpoints()?;
     let wanted = wanted(driver, &networks, &containers, &kept);
     let attached: BTreeSet<String> = wanted.keys().cloned().collect();
@@ -155,6 +155,10 @@ async fn look(driver: &Driver, is_whole: bool, gone: &mut Gone) -> Result<(), Er
         }
     }
     clear_endpoints(driver, &attached, gone, moment).await?;
+    let has_network = |id: &str| networks.iter().any(|network| network.id == id);
+    for id in gone.unowned.overdue(driver.state.networks()?.iter(), has_network, moment) {
+        driver.state.delete_network(&id)?;
+    }
     if !is_settled {
         gone.shared = None;
         share(driver, &uses).await?;

@@ -35,6 +35,8 @@ pub(crate) struct CreateNetwork {
 /// One range of a network.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct IpamData {
+    #[serde(rename = "Pool", default, deserialize_with = "nullable")]
+    pub(crate) pool: String,
     #[serde(rename = "Gateway", default, deserialize_with = "nullable")]
     pub(crate) gateway: String,
 }
@@ -59,6 +61,13 @@ pub(crate) struct Interface {
     pub(crate) address_v6: String,
     #[serde(rename = "MacAddress", default, deserialize_with = "nullable")]
     pub(crate) mac: String,
+}
+
+/// `NetworkDriver.DeleteNetwork`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct DeleteNetwork {
+    #[serde(rename = "NetworkID", default)]
+    pub(crate) network: String,
 }
 
 /// All that names one endpoint: `Join`, `Leave`, `DeleteEndpoint`, `EndpointOperInfo`, and the two

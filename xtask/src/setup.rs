@@ -88,6 +88,8 @@ const DOCKER: &[Tool] = &[
     Tool { program: "dockerd", package: "docker.io", purpose: "runs containers, in labs" },
     Tool { program: "iptables", package: "iptables", purpose: "publishes ports of containers" },
     Tool { program: "/bin/busybox", package: "busybox-static", purpose: "is their only image" },
+    Tool { program: "docker-compose", package: "docker-compose", purpose: "uses our networks" },
+    Tool { program: "systemd-analyze", package: "systemd", purpose: "verifies our units" },
 ];
 
 /// What the benchmark `bgp` compares with.

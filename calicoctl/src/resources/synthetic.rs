@@ -1,14 +1,16 @@
-//! Kinds that are other views of Kubernetes' objects: nodes, workload endpoints and profiles.
+//! Kinds that are other views of Kubernetes' objects: nodes, workload endpoints and profiles; the
+//! latter two with those of Docker's containers, which are objects of their own.
 
 use api::kubernetes;
-use datastore::{Client, Filter};
+use api::v3::Resource;
+use datastore::{Client, Error as StoreError, Filter};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use serde_json::{Value, json};
 
 use crate::Error;
 
 /// A pod as a place where policy is.
-pub(super) const WORKLOAD: &str = "WorkloadEndpoint";
+const WORKLOAD: &str = "WorkloadEndpoint";
 const NODE: &str = "Node";
 const PROFILE: &str = "Profile";
 
@@ -37,7 +39,9 @@ pub(super) async fn list(
         NODE => client.list::<Node>(&all).await?.iter().map(node).collect(),
         WORKLOAD => {
             let filter = Filter { namespace: namespace.map(str::to_owned), ..all };
-            client.list::<Pod>(&filter).await?.iter().filter_map(workload).collect()
+            let pods = client.list::<Pod>(&filter).await?;
+            let containers = of_docker(client, kind, namespace).await?;
+            pods.iter().filter_map(workload).chain(containers).collect()
         }
         _ => {
             let namespaces = client.list::<Namespace>(&all).await?;
@@ -48,9 +52,26 @@ pub(super) async fn list(
                 Some(format!("ksa.{}.{}", one.metadata.namespace?, one.metadata.name?))
             });
             let fixed = std::iter::once("projectcalico-default-allow".to_owned());
-            fixed.chain(spaces).chain(accounts).map(|name| profile(&name)).collect()
+            let networks = of_docker(client, kind, None).await?;
+            let all = fixed.chain(spaces).chain(accounts).map(|name| profile(&name));
+            all.chain(networks).collect()
         }
     })
+}
+
+/// Reads those that `calico-docker` writes; most clusters have no such kind.
+async fn of_docker(
+    client: &Client,
+    kind: &str,
+    namespace: Option<&str>,
+) -> Result<Vec<Value>, Error> {
+    let Some(resource) = Resource::find(kind) else { return Ok(Vec::new()) };
+    let namespace = namespace.filter(|_| resource.is_namespaced);
+    match client.list_any(&super::place(resource), namespace).await {
+        Ok(objects) => Ok(objects.iter().map(|object| resource.to_written(object)).collect()),
+        Err(StoreError::UnknownKind { .. } | StoreError::NotFound { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn object(kind: &str, metadata: &Value, spec: &Value) -> Value {

@@ -113,14 +113,14 @@ const COLUMNS: [(&[&str], &[Column], &[Column]); 13] = [
     (
         &["WorkloadEndpoint"],
         &[
-            ("WORKLOAD", "/spec/pod"),
+            ("WORKLOAD", "/spec/pod?/spec/containerID"),
             ("NODE", "/spec/node"),
             ("NETWORKS", "/spec/ipNetworks"),
             ("INTERFACE", "/spec/interfaceName"),
         ],
         &[
             NAME,
-            ("WORKLOAD", "/spec/pod"),
+            ("WORKLOAD", "/spec/pod?/spec/containerID"),
             ("NODE", "/spec/node"),
             ("NETWORKS", "/spec/ipNetworks"),
             ("INTERFACE", "/spec/interfaceName"),

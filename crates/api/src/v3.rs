@@ -14,8 +14,8 @@ use crate::{
     API_VERSION, BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNetworkPolicy,
     CalicoNodeStatus, ClusterInformation, FelixConfiguration, GlobalNetworkPolicy,
     GlobalNetworkSet, HostEndpoint, Invalid, IpPool, IpReservation, IpamConfig,
-    KubeControllersConfiguration, NetworkSet, PolicyObject, StagedGlobalNetworkPolicy,
-    StagedKubernetesNetworkPolicy, StagedNetworkPolicy, Tier,
+    KubeControllersConfiguration, NetworkSet, PolicyObject, Profile, StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy, StagedNetworkPolicy, Tier, WorkloadEndpoint,
 };
 
 /// The group of the objects that people write, with its version.
@@ -173,6 +173,25 @@ pub const RESOURCES: [Resource; 20] = [
     Resource { check: checked!(Tier => model::tier::Tier), ..plain("Tier", "tiers") },
 ];
 
+/// Kinds that a cluster has only where Docker's containers are in it (`manifests/docker`).
+pub const OF_DOCKER: [Resource; 2] = [
+    Resource {
+        check: |json| {
+            let profile = Profile::from_json(json)?;
+            crate::profile(&profile).1.into_iter().next().map_or(Ok(()), Err)
+        },
+        names: &["pro", "pros"],
+        ..plain("Profile", "profiles")
+    },
+    Resource {
+        check: checked!(WorkloadEndpoint => model::endpoint::WorkloadEndpoint),
+        is_namespaced: true,
+        is_writable: false,
+        names: &["wep", "weps"],
+        ..plain("WorkloadEndpoint", "workloadendpoints")
+    },
+];
+
 const fn plain(kind: &'static str, plural: &'static str) -> Resource {
     Resource { kind, stored_kind: kind, plural, ..NONE }
 }
@@ -182,7 +201,7 @@ impl Resource {
     #[must_use]
     pub fn find(word: &str) -> Option<&'static Self> {
         let word = word.to_lowercase();
-        RESOURCES.iter().find(|one| {
+        RESOURCES.iter().chain(&OF_DOCKER).find(|one| {
             let kind = one.kind.to_lowercase();
             word == kind
                 || word == format!("{kind}s")
@@ -375,9 +394,10 @@ pub fn resource_of(object: &Value) -> Result<&'static Resource, Invalid> {
     }
     let found = RESOURCES
         .iter()
+        .chain(&OF_DOCKER)
         .find(|one| if version == VERSION { one.kind == kind } else { one.stored_kind == kind });
     found.ok_or_else(|| {
-        let kinds: Vec<&str> = RESOURCES.iter().map(|one| one.kind).collect();
+        let kinds: Vec<&str> = RESOURCES.iter().chain(&OF_DOCKER).map(|one| one.kind).collect();
         let problem = format!("is none that is known here: use one of {}", kinds.join(", "));
         Fault::new("kind", kind, problem).of(title())
     })
