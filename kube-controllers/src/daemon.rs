@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::election;
 use crate::finalizers;
-use crate::host_endpoints::{self, Creation};
+use crate::host_endpoints;
 use crate::load_balancer;
 use crate::look::{self, Rules};
 use crate::metrics::Metrics;
@@ -181,9 +181,8 @@ impl Controllers {
             look::look(&self.client, &mut self.watchlist, &self.metrics, (rules, now)).await;
         let is_refused = matches!(looked, Err(look::Error::Refused(_)));
         self.metrics.tell_refusal(usize::from(is_refused));
-        let creation =
-            if node.creates_host_endpoints { Creation::Enabled } else { Creation::Disabled };
-        let endpoints = host_endpoints::reconcile(&self.client, creation).await;
+        let wanted = node.host_endpoints.as_ref();
+        let endpoints = host_endpoints::reconcile(&self.client, wanted).await;
         let problem = match (looked, endpoints) {
             (Err(error), _) => Some(error.to_string()),
             (_, Err(error)) => Some(error.to_string()),

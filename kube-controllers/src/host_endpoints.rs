@@ -1,25 +1,20 @@
 //! Host endpoints for all nodes, so that policy can select machines by the labels of nodes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use api::{HostEndpoint, HostEndpointSpec, kubernetes};
 use datastore::{Client, Error as StoreError, Filter};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1 as core;
+use model::Labels;
+use model::cluster::{HostEndpointTemplate, HostEndpoints};
+use model::node::Node;
 use tracing::{info, warn};
 
 /// Who made the endpoint.
 const CREATED_BY: (&str, &str) = ("projectcalico.org/created-by", "calico-kube-controllers");
 /// The profile without which a machine would be cut off by its first endpoint.
 const PROFILE: &str = "projectcalico-default-allow";
-
-/// Whether nodes get endpoints.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Creation {
-    /// Every node has one.
-    Enabled,
-    /// Those that were made are taken away.
-    Disabled,
-}
 
 /// What to do with one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,15 +24,28 @@ enum Action {
     Delete(HostEndpoint),
 }
 
-/// Brings the endpoints into line with the nodes.
+/// Brings the endpoints into line with the nodes; without anything wanted, those that were made are
+/// taken away.
 ///
 /// # Errors
 ///
 /// What the datastore fails with, if it is not about one endpoint.
-pub(crate) async fn reconcile(client: &Client, creation: Creation) -> Result<(), StoreError> {
-    let nodes: Vec<Node> = client.list(&Filter::default()).await?;
+pub(crate) async fn reconcile(
+    client: &Client,
+    wanted: Option<&HostEndpoints>,
+) -> Result<(), StoreError> {
+    for template in wanted.iter().flat_map(|wanted| &wanted.templates) {
+        if let Some(pattern) = &template.pattern {
+            warn!(
+                template = %template.name, pattern,
+                "makes no host endpoints: nodes do not tell the names of their interfaces; use \
+                 interfaceCIDRs instead of interfacePattern"
+            );
+        }
+    }
+    let nodes: Vec<core::Node> = client.list(&Filter::default()).await?;
     let actual: Vec<HostEndpoint> = client.list(&Filter::default()).await?;
-    for action in plan(&nodes, actual, creation) {
+    for action in plan(&nodes, actual, wanted) {
         let (verb, name, result) = match &action {
             Action::Create(one) => ("made", one.name(), client.create(one).await.map(drop)),
             Action::Update(one) => ("changed", one.name(), client.update(one).await.map(drop)),
@@ -55,11 +63,17 @@ pub(crate) async fn reconcile(client: &Client, creation: Creation) -> Result<(),
 
 /// Decides what to do; endpoints that somebody else made are left alone, and without any node
 /// nothing is deleted.
-fn plan(nodes: &[Node], actual: Vec<HostEndpoint>, creation: Creation) -> Vec<Action> {
-    let mut desired: BTreeMap<String, HostEndpoint> = match creation {
-        Creation::Enabled => nodes.iter().filter_map(endpoint).collect(),
-        Creation::Disabled => BTreeMap::new(),
-    };
+fn plan(
+    nodes: &[core::Node],
+    actual: Vec<HostEndpoint>,
+    wanted: Option<&HostEndpoints>,
+) -> Vec<Action> {
+    let readable = || nodes.iter().filter_map(|object| kubernetes::node(object).ok());
+    let of_nodes = wanted.into_iter().flat_map(|wanted| {
+        readable().flat_map(|node| endpoints(&node, wanted)).collect::<Vec<_>>()
+    });
+    let mut desired: BTreeMap<String, HostEndpoint> =
+        of_nodes.map(|endpoint| (endpoint.name().to_owned(), endpoint)).collect();
     let mut actions = Vec::new();
     for mut found in actual {
         let labels = found.metadata.labels.as_ref();
@@ -68,12 +82,18 @@ fn plan(nodes: &[Node], actual: Vec<HostEndpoint>, creation: Creation) -> Vec<Ac
         match desired.remove(found.name()) {
             Some(_) if !is_ours => {}
             Some(desired) => {
+                let noted = desired.metadata.annotations.iter().flatten();
+                let of_found = found.metadata.annotations.clone().unwrap_or_default();
                 let is_same = found.metadata.labels == desired.metadata.labels
+                    && noted.clone().all(|(key, value)| of_found.get(key) == Some(value))
                     && found.spec.node == desired.spec.node
                     && found.spec.interface_name == desired.spec.interface_name
                     && found.spec.expected_ips == desired.spec.expected_ips
                     && found.spec.profiles == desired.spec.profiles;
                 if !is_same {
+                    let noted = noted.map(|(key, value)| (key.clone(), value.clone()));
+                    let all: BTreeMap<_, _> = of_found.into_iter().chain(noted).collect();
+                    found.metadata.annotations = (!all.is_empty()).then_some(all);
                     found.metadata.labels = desired.metadata.labels;
                     found.spec = HostEndpointSpec { ports: found.spec.ports, ..desired.spec };
                     actions.push(Action::Update(found));
@@ -87,24 +107,52 @@ fn plan(nodes: &[Node], actual: Vec<HostEndpoint>, creation: Creation) -> Vec<Ac
     actions
 }
 
-/// Returns a node's endpoint with its name; `None` for a node that cannot be read.
-fn endpoint(object: &Node) -> Option<(String, HostEndpoint)> {
-    let node = kubernetes::node(object).ok()?;
-    let name = format!("{}-auto-hep", node.name);
+/// Returns a node's endpoints.
+fn endpoints(node: &Node, wanted: &HostEndpoints) -> Vec<HostEndpoint> {
     let own = [node.ipv4, node.ipv6].into_iter().flatten().map(|addr| addr.addr());
-    let addrs = own.chain(node.tunnel_addrs.iter()).map(|addr| addr.to_string());
+    let addrs: Vec<IpAddr> = own.chain(node.tunnel_addrs.iter()).collect();
+    let default = wanted.has_default.then(|| {
+        let name = format!("{}-auto-hep", node.name);
+        endpoint(node, name, (Some("*"), &addrs), &Labels::new())
+    });
+    let of_template = |template: &HostEndpointTemplate| {
+        let is_in = |addr: &&IpAddr| {
+            template.networks.is_empty() || template.networks.iter().any(|net| net.contains(**addr))
+        };
+        let addrs: Vec<IpAddr> = addrs.iter().filter(is_in).copied().collect();
+        if template.pattern.is_some() || addrs.is_empty() || !template.nodes.matches(&node.labels) {
+            return None;
+        }
+        // Without networks it is for all interfaces, and otherwise for those with the addresses.
+        let interface = template.networks.is_empty().then_some("*");
+        let name = format!("{}-{}-auto-hep", node.name, template.name);
+        let mut endpoint = endpoint(node, name, (interface, &addrs), &template.labels);
+        let annotations = template.annotations.clone();
+        endpoint.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
+        Some(endpoint)
+    };
+    default.into_iter().chain(wanted.templates.iter().filter_map(of_template)).collect()
+}
+
+fn endpoint(
+    node: &Node,
+    name: String,
+    (interface, addrs): (Option<&str>, &[IpAddr]),
+    more: &Labels,
+) -> HostEndpoint {
     let spec = HostEndpointSpec {
         node: Some(node.name.to_string()),
-        interface_name: Some("*".to_owned()),
-        expected_ips: Some(addrs.collect()),
+        interface_name: interface.map(str::to_owned),
+        expected_ips: Some(addrs.iter().map(ToString::to_string).collect()),
         profiles: Some(vec![PROFILE.to_owned()]),
         ..HostEndpointSpec::default()
     };
-    let mut endpoint = HostEndpoint::named(name.clone(), spec);
-    let mut labels = node.labels;
+    let mut endpoint = HostEndpoint::named(name, spec);
+    let mut labels = node.labels.clone();
+    labels.extend(more.clone());
     labels.insert(CREATED_BY.0.to_owned(), CREATED_BY.1.to_owned());
     endpoint.metadata.labels = Some(labels);
-    Some((name, endpoint))
+    endpoint
 }
 
 #[cfg(test)]
@@ -113,7 +161,11 @@ mod tests {
 
     use super::*;
 
-    fn node(name: &str, zone: &str) -> Node {
+    fn wanted() -> HostEndpoints {
+        HostEndpoints { has_default: true, templates: Vec::new() }
+    }
+
+    fn node(name: &str, zone: &str) -> core::Node {
         serde_json::from_value(json!({"metadata": {
             "name": name,
             "labels": {"zone": zone},
@@ -125,8 +177,8 @@ mod tests {
         .unwrap()
     }
 
-    fn made(nodes: &[Node]) -> Vec<HostEndpoint> {
-        let made = plan(nodes, Vec::new(), Creation::Enabled).into_iter();
+    fn made(nodes: &[core::Node]) -> Vec<HostEndpoint> {
+        let made = plan(nodes, Vec::new(), Some(&wanted())).into_iter();
         made.map(|action| match action {
             Action::Create(endpoint) => endpoint,
             Action::Update(_) | Action::Delete(_) => panic!("{action:?}"),
@@ -146,12 +198,12 @@ mod tests {
     #[test]
     fn nothing_is_written_when_all_is_as_it_should_be() {
         let nodes = [node("a", "west")];
-        assert_eq!(plan(&nodes, made(&nodes), Creation::Enabled), []);
+        assert_eq!(plan(&nodes, made(&nodes), Some(&wanted())), []);
     }
 
     #[test]
     fn labels_of_the_node_follow_to_the_endpoint() {
-        let plan = plan(&[node("a", "east")], made(&[node("a", "west")]), Creation::Enabled);
+        let plan = plan(&[node("a", "east")], made(&[node("a", "west")]), Some(&wanted()));
         let [Action::Update(endpoint)] = plan.as_slice() else { panic!("{plan:?}") };
         let labels = endpoint.metadata.labels.as_ref().unwrap();
         assert_eq!(labels.get("zone").unwrap(), "east");
@@ -163,10 +215,41 @@ mod tests {
         let mut foreign = made(&[node("b", "west")]).remove(0);
         foreign.metadata.labels = None;
         let actual = || [made(&[node("c", "west")]), vec![foreign.clone()]].concat();
-        let with_node = plan(&nodes, actual(), Creation::Disabled);
+        let with_node = plan(&nodes, actual(), None);
         assert!(
             matches!(with_node.as_slice(), [Action::Delete(one)] if one.name() == "c-auto-hep")
         );
-        assert_eq!(plan(&[], actual(), Creation::Enabled), []);
+        assert_eq!(plan(&[], actual(), Some(&wanted())), []);
+    }
+
+    #[test]
+    fn templates_make_endpoints_of_some_nodes_addresses() {
+        let template = HostEndpointTemplate {
+            name: "storage".to_owned(),
+            networks: vec!["192.0.2.0/24".parse().unwrap()],
+            pattern: None,
+            nodes: "zone == 'west'".parse().unwrap(),
+            labels: [("zone".to_owned(), "own".to_owned())].into(),
+            annotations: [("who".to_owned(), "me".to_owned())].into(),
+        };
+        let wanted = HostEndpoints { has_default: false, templates: vec![template] };
+        let nodes = [node("a", "west"), node("b", "east")];
+        let actions = plan(&nodes, made(&nodes), Some(&wanted));
+        let names: Vec<(bool, &str)> = actions
+            .iter()
+            .map(|action| match action {
+                Action::Create(one) => (true, one.name()),
+                Action::Update(one) | Action::Delete(one) => (false, one.name()),
+            })
+            .collect();
+        let (gone, new) =
+            ([(false, "a-auto-hep"), (false, "b-auto-hep")], (true, "a-storage-auto-hep"));
+        assert_eq!(names, [gone[0], gone[1], new]);
+        let Some(Action::Create(endpoint)) = actions.last() else { panic!("{actions:?}") };
+        assert_eq!(endpoint.spec.interface_name, None);
+        assert_eq!(endpoint.spec.expected_ips, Some(vec!["192.0.2.1".to_owned()]));
+        assert_eq!(endpoint.metadata.labels.as_ref().unwrap()["zone"], "own");
+        assert_eq!(endpoint.metadata.annotations.as_ref().unwrap()["who"], "me");
+        assert_eq!(plan(&nodes, vec![endpoint.clone()], Some(&wanted)), []);
     }
 }

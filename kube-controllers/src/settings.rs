@@ -164,7 +164,7 @@ mod tests {
         let node = read(&[]).unwrap().node.unwrap();
         assert_eq!(node.leak_grace_period, Some(Duration::from_secs(900)));
         assert_eq!(node.reconciler_period, Some(Duration::from_secs(300)));
-        assert!(!node.creates_host_endpoints);
+        assert_eq!(node.host_endpoints, None);
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
         .unwrap();
         let node = read.node.unwrap();
         assert_eq!(node.reconciler_period, Some(Duration::from_secs(60)));
-        assert!(node.creates_host_endpoints);
+        assert_eq!(node.host_endpoints.map(|hosts| hosts.has_default), Some(true));
         assert_eq!(read.load_balancer, None);
         assert!(read.migrates_policy_names);
         assert!(!read.has_health_checks);

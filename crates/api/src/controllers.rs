@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::cluster::{ControllersConfiguration as Model, LoadBalancerController, NodeController};
-use model::net::Cidr;
+use model::cluster::{
+    ControllersConfiguration as Model, HostEndpointTemplate, HostEndpoints, LoadBalancerController,
+    NodeController,
+};
+use selector::Selector;
 
 use crate::bgp::severity;
 use crate::invalid::{Fault, parse, parse_some, within, word};
@@ -186,36 +189,49 @@ fn migrates_policy_names(controllers: Option<&ControllersSpec>) -> Result<bool, 
 }
 
 fn node_controller(wire: &NodeControllerSpec) -> Result<NodeController, Fault> {
-    let hosts = wire.host_endpoint.as_ref();
-    let auto_create = hosts.and_then(|hosts| hosts.auto_create.as_deref());
-    let default = hosts.and_then(|hosts| hosts.create_default_host_endpoint.as_deref());
-    word("hostEndpoint.createDefaultHostEndpoint", default, &SWITCH, true)?;
-    let templates = hosts.and_then(|hosts| hosts.templates.as_deref()).unwrap_or_default();
-    for (index, template) in templates.iter().enumerate() {
-        check_template(template)
-            .map_err(|fault| fault.under(format!("hostEndpoint.templates[{index}]")))?;
-    }
+    let hosts = wire.host_endpoint.as_ref().map(host_endpoints).transpose();
+    let hosts = hosts.map_err(|fault| fault.under("hostEndpoint"))?;
     let set = |length: Duration| (!length.is_zero()).then_some(length);
     let period = duration("reconcilerPeriod", wire.reconciler_period.as_deref())?;
     let grace = duration("leakGracePeriod", wire.leak_grace_period.as_deref())?;
     Ok(NodeController {
         reconciler_period: set(period.unwrap_or(DEFAULT_PERIOD)),
         sync_labels: word("syncLabels", wire.sync_labels.as_deref(), &SWITCH, true)?,
-        creates_host_endpoints: word("hostEndpoint.autoCreate", auto_create, &SWITCH, false)?,
+        host_endpoints: hosts.flatten(),
         leak_grace_period: set(grace.unwrap_or(DEFAULT_GRACE)),
     })
 }
 
-fn check_template(wire: &HostEndpointTemplateSpec) -> Result<(), Fault> {
-    if wire.generate_name.as_ref().is_none_or(String::is_empty) {
+fn host_endpoints(wire: &AutoHostEndpointSpec) -> Result<Option<HostEndpoints>, Fault> {
+    let default = wire.create_default_host_endpoint.as_deref();
+    let templates = wire.templates.iter().flatten().enumerate().map(|(index, one)| {
+        template(one).map_err(|fault| fault.under(format!("templates[{index}]")))
+    });
+    let hosts = HostEndpoints {
+        has_default: word("createDefaultHostEndpoint", default, &SWITCH, true)?,
+        templates: templates.collect::<Result<_, _>>()?,
+    };
+    let is_on = word("autoCreate", wire.auto_create.as_deref(), &SWITCH, false)?;
+    Ok(is_on.then_some(hosts))
+}
+
+fn template(wire: &HostEndpointTemplateSpec) -> Result<HostEndpointTemplate, Fault> {
+    let name = wire.generate_name.as_deref().unwrap_or_default();
+    if name.is_empty() {
         let problem = "is missing: say how the names of these host endpoints are to end";
         return Err(Fault::new("generateName", "", problem));
     }
-    for (index, text) in wire.interface_cidrs.iter().flatten().enumerate() {
-        let _: Cidr = parse(&format!("interfaceCIDRs[{index}]"), text)?;
-    }
-    let _: Option<selector::Selector> = parse_some("nodeSelector", wire.node_selector.as_deref())?;
-    Ok(())
+    let networks = wire.interface_cidrs.iter().flatten().enumerate();
+    let networks = networks.map(|(index, text)| parse(&format!("interfaceCIDRs[{index}]"), text));
+    let nodes: Option<Selector> = parse_some("nodeSelector", wire.node_selector.as_deref())?;
+    Ok(HostEndpointTemplate {
+        name: name.to_owned(),
+        networks: networks.collect::<Result<_, _>>()?,
+        pattern: wire.interface_pattern.clone().filter(|text| !text.is_empty()),
+        nodes: nodes.unwrap_or_else(Selector::all),
+        labels: wire.labels.clone().unwrap_or_default(),
+        annotations: wire.annotations.clone().unwrap_or_default(),
+    })
 }
 
 fn load_balancer(wire: &LoadBalancerControllerSpec) -> Result<LoadBalancerController, Fault> {

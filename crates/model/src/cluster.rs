@@ -1,8 +1,13 @@
 //! What the cluster as a whole says of itself, and what it wants to be told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use selector::Selector;
+
+use crate::Labels;
 use crate::id::NodeName;
+use crate::net::Cidr;
 
 /// What the cluster is (`ClusterInformation`).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -64,10 +69,36 @@ pub struct NodeController {
     /// Whether labels of Kubernetes nodes are copied to Calico's. Here both are the same objects,
     /// so that there is nothing to copy.
     pub sync_labels: bool,
-    /// Whether it makes a host endpoint for every node.
-    pub creates_host_endpoints: bool,
+    /// The host endpoints that it makes for nodes; `None` makes none.
+    pub host_endpoints: Option<HostEndpoints>,
     /// How long an address may look lost before it is released; `None` never releases.
     pub leak_grace_period: Option<Duration>,
+}
+
+/// The host endpoints that a controller makes for nodes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostEndpoints {
+    /// Whether every node has one for all of its interfaces.
+    pub has_default: bool,
+    /// Further ones.
+    pub templates: Vec<HostEndpointTemplate>,
+}
+
+/// Host endpoints of one sort.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostEndpointTemplate {
+    /// A part of their names.
+    pub name: String,
+    /// Networks that the node's address of such an interface lies in; none are all.
+    pub networks: Vec<Cidr>,
+    /// An expression for the names of such interfaces, which nodes do not tell: it makes none.
+    pub pattern: Option<String>,
+    /// The nodes that have them.
+    pub nodes: Selector,
+    /// Their labels, beside those of their nodes.
+    pub labels: Labels,
+    /// Their annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What the load balancer controller does.
