@@ -91,8 +91,9 @@ pub(crate) fn block_size(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
 
-/// While the API server is away, local pods keep their routes; and packets to an address that was
-/// freed never leave the node of its block, with calico-node or without (R08).
+/// While the API server is away, pods keep their routes; and packets to an address that was freed
+/// never leave the node of its block: when nobody can be told that a pod has gone, when everybody
+/// was, and without calico-node (R08).
 pub(crate) fn freed_lead_nowhere(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let mut cluster = up(dir, control_plane)?;
     cluster.add_pods("pod", 8)?;
@@ -106,23 +107,30 @@ pub(crate) fn freed_lead_nowhere(dir: &Path, control_plane: Kind) -> Result<(), 
         return Err(Error::wrong(format!("routes changed: {before:?}, then {during:?}")));
     }
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
-    cluster.control_plane.start_api_server()?;
-
     let freed: Vec<IpAddr> = on(&cluster, "node-1").skip(1).collect();
     for node in &cluster.nodes {
         watch(node, &freed)?;
     }
     let kept = on(&cluster, "node-1").next().ok_or_else(|| Error::wrong("no pod on node-1"))?;
+    let is_reached = |cluster: &Cluster| -> Result<(), Error> {
+        let reached = reached(cluster, "node-2", &[kept])?;
+        require(!reached.is_empty(), || format!("{kept} is in use and yet unreachable"))
+    };
+    let gone = cluster.pods.iter().find(|pod| pod.addrs().iter().any(|addr| freed.contains(addr)));
+    let gone = gone.ok_or_else(|| Error::wrong("one pod on node-1"))?;
+    let link = api::names::host_veth_name(&gone.pod.namespace, &gone.pod.name, "cali");
+    let link = link.ok_or_else(|| Error::wrong("a pod without interface"))?.to_string();
+    cluster.node("node-1")?.run(&["ip", "link", "delete", &link])?;
+    require_nowhere(&cluster, &[gone.addr()?])?;
+    is_reached(&cluster)?;
+    cluster.control_plane.start_api_server()?;
+
     cluster.remove_pods(|pod| pod.addrs().iter().any(|addr| freed.contains(addr)))?;
     eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
     require_nowhere(&cluster, &freed)?;
     cluster.end_daemon(cluster.node("node-1")?, Signal::SIGKILL)?;
     require_nowhere(&cluster, &freed)?;
-    let left = reached(&cluster, "node-2", &[kept])?;
-    if left.is_empty() {
-        return Err(Error::wrong(format!("{kept} is in use and yet unreachable")));
-    }
-    Ok(())
+    is_reached(&cluster)
 }
 
 fn up(dir: &Path, control_plane: Kind) -> Result<Cluster, Error> {

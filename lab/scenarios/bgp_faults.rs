@@ -1,14 +1,12 @@
-//! What has withdrawn or kept routes wrongly elsewhere: R08, R14 and R15 of our list of outages.
+//! What has withdrawn routes wrongly elsewhere: R14 and R15 of our list of outages.
 
 use std::path::Path;
 use std::time::Duration;
 
 use lab::Error;
 use lab::bird::{Bird, Neighbour};
-use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
+use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
 use lab::control_plane::Kind;
-use lab::node::Node;
-use lab::reachability::Matrix;
 use lab::routes;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -21,50 +19,6 @@ const WITHIN: Duration = Duration::from_secs(60);
 const ASNS: [u32; 2] = [65_001, 64_512];
 /// How often one daemon is killed.
 const KILLS: usize = 3;
-
-/// R08: nobody tells that a pod has gone. Packets to its address end at its node, they never
-/// leave it for the fabric; other pods keep their routes, and all is right when the API is back.
-pub(crate) fn freed_addresses(dir: &Path, control_plane: Kind) -> Result<(), Error> {
-    let mut cluster = up(dir, control_plane, 2)?;
-    cluster.add_pods("pod", 4)?;
-    Matrix::probe(&cluster, WITHIN)?.require_full()?;
-    let on = |node: &str| cluster.pods.iter().filter(|pod| pod.node == node).cloned().collect();
-    let (here, there): (Vec<RunningPod>, Vec<RunningPod>) = (on("node-1"), on("node-2"));
-    let [gone, kept] = here.as_slice() else { return Err(Error::wrong("not two pods")) };
-    let [from, ..] = there.as_slice() else { return Err(Error::wrong("no pod")) };
-    let (gone_addr, kept_addr) = (gone.addr()?, kept.addr()?);
-    let (gone, from) = (gone.clone(), from.clone());
-    cluster.control_plane.stop_api_server();
-    let node = cluster.node("node-1")?;
-    count_packets(node, &gone_addr.to_string())?;
-    let link = api::names::host_veth_name(&gone.pod.namespace, &gone.pod.name, "cali");
-    let link = link.ok_or_else(|| Error::wrong("a pod without interface"))?.to_string();
-    node.run(&["ip", "link", "delete", &link])?;
-    let target = gone_addr.to_string();
-    let ping = ["ip", "netns", "exec", &from.pod.container, "ping", "-c", "20", "-i", "0.05", "-W"];
-    let ping = [&ping[..], &["1", &target]].concat();
-    // It fails, as nobody answers.
-    drop(cluster.node("node-2")?.run(&ping));
-    let counts = counts(node)?;
-    require(counts == [20, 0], || format!("packets in and out again: {counts:?}, not 20 and 0"))?;
-    let held = routes::actual(node)?;
-    let kept_line = format!("{kept_addr}/32 dev ");
-    require(held.iter().any(|line| line.starts_with(&kept_line)), || format!("{held:?}"))?;
-    cluster.control_plane.start_api_server()?;
-    let place = cluster.pods.iter().position(|pod| pod.pod.name == gone.pod.name);
-    let gone = place.map(|place| cluster.pods.remove(place));
-    if let Some(gone) = gone {
-        cluster.node("node-1")?.del(&gone.pod)?;
-        let pod = cluster
-            .api
-            .get_in::<k8s_openapi::api::core::v1::Pod>(&gone.pod.namespace, &gone.pod.name)?;
-        if let Some(pod) = pod {
-            cluster.api.delete(&pod)?;
-        }
-    }
-    eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
-    Matrix::probe(&cluster, WITHIN)?.require_full()
-}
 
 /// R14 and R15: daemons are killed and started, one again and again, one beside a dead peer, all
 /// of them at once. No packet is lost, a router with a session to each node sees no route
@@ -120,25 +74,6 @@ pub(crate) fn restarts(dir: &Path, control_plane: Kind) -> Result<(), Error> {
 fn up(dir: &Path, control_plane: Kind, nodes: u8) -> Result<Cluster, Error> {
     let plan = Plan { control_plane, nodes, families: Families::V4, fabric: Fabric::Bridge };
     Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))
-}
-
-/// Counts packets to an address as they come into a node, and as they leave it by its uplink.
-fn count_packets(node: &Node, addr: &str) -> Result<(), Error> {
-    let rules = format!(
-        "table ip leak {{ \
-         chain in {{ type filter hook prerouting priority -350; \
-         iifname eth0 ip daddr {addr} icmp type echo-request counter; }}; \
-         chain out {{ type filter hook postrouting priority 300; \
-         oifname eth0 ip daddr {addr} counter; }}; }}"
-    );
-    node.run(&["nft", &rules]).map(drop)
-}
-
-fn counts(node: &Node) -> Result<Vec<u64>, Error> {
-    let text = node.run(&["nft", "list", "table", "ip", "leak"])?;
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let counts = words.windows(2).filter(|pair| pair.first() == Some(&"packets"));
-    Ok(counts.filter_map(|pair| pair.get(1)?.parse().ok()).collect())
 }
 
 /// Waits until all is as before, and fails if the router has been told that a route is gone.

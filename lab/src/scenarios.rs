@@ -102,7 +102,6 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("parted-nodes-find-together", faults::partition, EMBEDDED),
     ("mesh-becomes-reflectors", bgp::mesh_to_reflectors, EMBEDDED),
     ("mesh-gets-a-password", bgp::mesh_password, EMBEDDED),
-    ("r08-freed-addresses-lead-nowhere", bgp_faults::freed_addresses, EMBEDDED),
     ("r14-r15-restarts-are-not-noticed", bgp_faults::restarts, EMBEDDED),
     ("services-are-reached-through-the-rack", peers::rack, EMBEDDED),
     ("bgp-troubles-are-told", bgp_troubles::are_told, BOTH),
