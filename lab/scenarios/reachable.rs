@@ -26,16 +26,6 @@ pub(crate) fn dual_stack(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     )
 }
 
-/// Four pods with two addresses each, on a kernel that is years older than that of most tests:
-/// what we say to it over netlink must be understood there, too.
-pub(crate) fn on_another_kernel(dir: &Path, control_plane: Kind) -> Result<(), Error> {
-    reach(
-        dir,
-        Plan { control_plane, nodes: 2, families: Families::Dual, fabric: Fabric::Bridge },
-        4,
-    )
-}
-
 fn reach(dir: &Path, plan: Plan, pods: usize) -> Result<(), Error> {
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", pods)?;

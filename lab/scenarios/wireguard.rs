@@ -11,6 +11,7 @@ use lab::control_plane::Kind;
 use lab::node::Node;
 use lab::reachability::Matrix;
 use lab::rest::Request;
+use lab::routes;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ pub(crate) fn strict(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     cluster.add_pods("pod", 4)?;
     require_seen_in_clear(dir, &cluster)?;
+    eventually("routes as modelled", WITHIN, || routes::require_as_modelled(&cluster))?;
     encrypt(&cluster)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     let clear = Capture::start(dir, "clear", CLEAR)?;

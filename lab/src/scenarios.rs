@@ -138,7 +138,6 @@ const ALL: &[(&str, Run, &[Kind])] = &[
 ///
 /// Code runs ten to thirty times slower there: few nodes, few pods, the embedded datastore.
 const SECOND: &[(&str, Run, &[Kind])] = &[
-    ("pods-talk-on-debians-kernel", reachable::on_another_kernel, EMBEDDED),
     ("ipip-changes-modes-under-packets", tunnels::ipip_modes, EMBEDDED),
     ("wireguard-lets-nothing-out-in-clear", wireguard::strict, EMBEDDED),
 ];

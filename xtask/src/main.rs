@@ -207,19 +207,14 @@ fn run(task: Task) -> Result<(), Failure> {
     }
 }
 
-/// Runs everything that proves the project right; stops at the first part that fails.
+/// Runs everything that proves the project right; stops at the first failure.
 fn test(house: &House) -> Result<(), Failure> {
     setup::for_tests(house)?;
     command::step("unit and integration tests");
     house.tests(Run::new("cargo")).args(["test", "--workspace", "--no-fail-fast"]).run()?;
     command::step("scenarios in the lab");
-    // Scenarios wait most of the time, and the second kernel's machine computes all the time.
-    std::thread::scope(|scope| {
-        let second = scope.spawn(|| second_kernel::scenarios(house, &[]));
-        let first = house.lab().arg("scenarios").run();
-        let crashed = || Failure::Machine("the second kernel's run ended unexpectedly".to_owned());
-        first.and(second.join().unwrap_or_else(|_| Err(crashed())))
-    })
+    house.lab().arg("scenarios").run()?;
+    second_kernel::scenarios(house, &[])
 }
 
 /// Runs scenarios by name, each on the kernel that it is for.

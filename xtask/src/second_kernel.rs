@@ -244,8 +244,6 @@ impl Dir {
         let dirs = [self.venv().join("bin")].into_iter().chain(std::env::split_paths(&path));
         let path = std::env::join_paths(dirs).unwrap_or_default();
         let run = Run::new("setpriv").args(["--pdeathsig", "TERM"]);
-        // It would take all that there is from what runs beside it.
-        let run = run.args(["nice", "--adjustment=5"]);
         let run = run.args(["timeout", "--kill-after=10", WITHIN_SECONDS]).arg(self.vng());
         let run = run.args(["--verbose", "--disable-kvm", "--force-9p", "--run"]).arg(image);
         let run = run.args(["--user", "root", "--cpus", "2", "--memory", "3G", "--rwdir"]);
