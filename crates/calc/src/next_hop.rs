@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::net::Cidr;
+use model::net::{Cidr, zone};
 
 /// Where a route that is not ours leads.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +43,10 @@ impl UnderlayTable {
     pub fn gateway(&self, next_hop: IpAddr) -> Option<IpAddr> {
         let mut addr = next_hop;
         for _ in 0..MAX_DEPTH {
+            if zone::of(addr).is_some() {
+                // A link-local neighbour is on the link that it names.
+                return Some(addr);
+            }
             match self.longest_match(addr)? {
                 Underlay::OnLink => return Some(addr),
                 Underlay::Via(gateway) => addr = *gateway,
@@ -101,6 +105,14 @@ mod tests {
         ]);
         assert_eq!(gateway(&table, "10.0.0.9").as_deref(), Some("10.0.0.9"));
         assert_eq!(gateway(&table, "10.9.0.9").as_deref(), Some("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_link_local_neighbour_is_a_gateway_without_any_route() {
+        let table = table(&[("10.1.0.0/16", Some("fe80:2::1"))]);
+        assert_eq!(gateway(&table, "fe80:2::1").as_deref(), Some("fe80:2::1"));
+        assert_eq!(gateway(&table, "10.1.2.3").as_deref(), Some("fe80:2::1"));
+        assert_eq!(gateway(&table, "fe80::1"), None);
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl State {
                 if gateways.is_empty() {
                     return unwritable("it names no gateway");
                 }
-                if gateways.iter().any(|addr| Family::of(*addr) != dst.family()) {
+                if dst.family() == Family::V6 && gateways.iter().any(IpAddr::is_ipv4) {
                     return unwritable("a gateway must be of the destination's family");
                 }
                 let errno = match dst.family() {

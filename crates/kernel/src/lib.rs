@@ -12,6 +12,7 @@
 //!  fake ───────── the same table and tunnels in memory; both pass the same tests
 //!  socket  datagram   TCP as BGP wants it, UDP as BFD does
 //!  ways ───────── by which interface packets leave for an address
+//!  advertisement      Router Advertisements, by which BGP's neighbours find each other
 //!  sysctl  files  directory  lock  process  socket_diag
 //! ```
 //!
@@ -27,6 +28,7 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod advertisement;
 pub mod conntrack;
 pub mod datagram;
 pub mod directory;

@@ -79,7 +79,7 @@ impl KernelRoutes {
         let target = match &route.target {
             RouteTarget::Blackhole => Target::Blackhole,
             RouteTarget::Via(gateways) => {
-                Target::Via(gateways.iter().copied().map(NextHop::new).collect())
+                Target::Via(gateways.iter().copied().map(NextHop::at).collect())
             }
             RouteTarget::Link(if_name) => Target::Link(index_of(if_name, indexes)?),
             RouteTarget::Tunnel(if_name, gateway) => {
@@ -210,7 +210,7 @@ fn target(target: Target, names: &BTreeMap<IfIndex, IfName>) -> Option<RouteTarg
             Some(RouteTarget::Tunnel(names.get(&link)?.clone(), gateway))
         }
         Target::Via(hops) => {
-            let gateways: BTreeSet<IpAddr> = hops.into_iter().map(|hop| hop.gateway).collect();
+            let gateways: BTreeSet<IpAddr> = hops.iter().map(NextHop::addr).collect();
             Some(RouteTarget::Via(gateways))
         }
         Target::Throw | Target::Other(_) => None,

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use model::net::Cidr;
+use model::net::{Cidr, zone};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -151,6 +151,7 @@ pub fn set_listener_key(
 ///
 /// [`Error::Connect`], [`Error::Bind`] or [`Error::Setup`].
 pub async fn connect(peer: SocketAddr, options: &Options) -> Result<TcpStream, Error> {
+    let peer = zone::to_socket(peer);
     let setup = |step| move |source| Error::Setup { addr: peer, step, source };
     let socket = open(peer)?;
     if let Some(key) = &options.md5_key {

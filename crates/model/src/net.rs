@@ -2,6 +2,7 @@
 
 mod cidr;
 mod link;
+pub mod zone;
 
 pub use cidr::{Cidr, InterfaceAddr, InvalidCidr};
 pub use link::{IfIndex, IfName, InvalidIfName, InvalidMac, MacAddr, Mtu};

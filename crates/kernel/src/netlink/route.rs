@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use model::desired::RouteProtocol;
-use model::net::{Cidr, Family, IfIndex};
+use model::net::{Cidr, Family, IfIndex, zone};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
@@ -134,6 +134,22 @@ impl NextHop {
     #[must_use]
     pub const fn new(gateway: IpAddr) -> Self {
         Self { gateway, link: None, is_on_link: false }
+    }
+
+    /// Makes the gateway `addr`, on the link that it names if it is link-local.
+    #[must_use]
+    pub fn at(addr: IpAddr) -> Self {
+        let (gateway, link) = zone::split(addr);
+        Self { gateway, link, is_on_link: false }
+    }
+
+    /// Returns the gateway's address, with its link if it is link-local.
+    #[must_use]
+    pub fn addr(&self) -> IpAddr {
+        match (self.gateway, self.link) {
+            (IpAddr::V6(addr), Some(link)) => zone::on_link(addr, link).unwrap_or(self.gateway),
+            _ => self.gateway,
+        }
     }
 
     /// Makes a gateway on `link`, as an IPv6 link-local one must be.

@@ -6,7 +6,7 @@ use kernel::netlink::RouteFilter;
 use kernel::route_table::{Change, KernelRoutes};
 use kernel::{RouteTable, fake};
 use model::desired::{Route, RouteProtocol, RouteTarget};
-use model::net::{Cidr, IfName};
+use model::net::{Cidr, IfName, zone};
 
 use crate::sandbox::{Sandbox, addr, cidr, if_name};
 
@@ -107,6 +107,8 @@ async fn lists_what_was_written<W: World>() {
         "10.65.0.0/26 blackhole proto 80",
         "10.65.1.0/26 via 10.0.0.2 proto 80",
         "10.65.2.0/26 via 10.0.0.2 10.0.0.3 10.0.0.4 proto 80",
+        "10.65.4.0/26 via fd00::2 proto 80",
+        "10.65.5.0/26 via 10.0.0.2 fd00::2 proto 80",
         "10.65.3.0/26 via 198.51.100.1 dev cali1 onlink proto 80",
         "fd01::2/128 dev cali1 proto 3",
         "fd01::/122 blackhole proto 80",
@@ -116,11 +118,11 @@ async fn lists_what_was_written<W: World>() {
     ];
     let upserts: Vec<String> = written.iter().map(|text| format!("+ {text}")).collect();
     let upserts: Vec<&str> = upserts.iter().map(String::as_str).collect();
-    assert_eq!(apply(&table, &upserts).await, ["done"; 10]);
+    assert_eq!(apply(&table, &upserts).await, ["done"; 12]);
     assert_eq!(table.list().await.unwrap(), routes(&written));
     let deletes: Vec<String> = written.iter().map(|text| format!("- {text}")).collect();
     let deletes: Vec<&str> = deletes.iter().map(String::as_str).collect();
-    assert_eq!(apply(&table, &deletes).await, ["done"; 10]);
+    assert_eq!(apply(&table, &deletes).await, ["done"; 12]);
     assert_eq!(table.list().await.unwrap(), BTreeMap::new());
 }
 
@@ -183,7 +185,7 @@ async fn a_refused_change_does_not_stop_the_others<W: World>() {
             "+ 10.1.0.0/16 via 192.0.2.1 proto 80",
             "+ fd01::/64 via 2001:db8::1 proto 80",
             "+ 10.2.0.0/16 dev none0 proto 3",
-            "+ 10.3.0.0/16 via fd00::2 proto 80",
+            "+ fd03::/64 via 10.0.0.2 proto 80",
             "+ 10.4.0.0/16 blackhole proto 80",
         ],
     )
@@ -232,4 +234,28 @@ contract! {
     foreign_routes_are_neither_seen_nor_deleted
     a_refused_change_does_not_stop_the_others
     a_link_takes_its_routes_along
+}
+
+/// IPv4 by way of IPv6 too (RFC 8950); the same address on two links is two gateways.
+#[tokio::test]
+async fn a_link_local_gateway_is_on_the_link_that_it_names() {
+    let world = Real::new().await;
+    let mut gateways = Vec::new();
+    for name in ["eth0", "cali1"] {
+        let link = world.host.netlink.link(&if_name(name)).await.unwrap().unwrap();
+        gateways.push(zone::on_link("fe80::2".parse().unwrap(), link.index).unwrap());
+    }
+    let [one, other] = [gateways[0], gateways[1]];
+    let table = world.table(&OURS);
+    let written = [
+        format!("10.65.1.0/26 via {one} proto 80"),
+        format!("10.65.2.0/26 via {one} {other} proto 80"),
+        format!("fd02::/122 via {other} proto 80"),
+        format!("fd03::/122 via {one} {other} proto 80"),
+    ];
+    let upserts: Vec<String> = written.iter().map(|text| format!("+ {text}")).collect();
+    let upserts: Vec<&str> = upserts.iter().map(String::as_str).collect();
+    assert_eq!(apply(&table, &upserts).await, ["done"; 4]);
+    let written: Vec<&str> = written.iter().map(String::as_str).collect();
+    assert_eq!(table.list().await.unwrap(), routes(&written));
 }

@@ -7,7 +7,7 @@ use model::net::{Cidr, Family, IfIndex};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
-    RouteNextHopFlags, RouteScope, RouteType,
+    RouteNextHopFlags, RouteScope, RouteType, RouteVia,
 };
 
 use super::{NextHop, RouteEntry, Target};
@@ -41,21 +41,23 @@ pub(super) fn of_route(route: &RouteEntry) -> Result<RouteMessage, Error> {
             return Err(unwritable(route, "its type is none that we write"));
         }
         Target::Via(hops) => {
-            let is_odd = |hop: &NextHop| Family::of(hop.gateway) != route.dst.family();
+            // IPv4 goes by way of IPv6 (RFC 8950), but not the other way round.
+            let is_odd = |hop: &NextHop| hop.gateway.is_ipv4() && route.dst.family() == Family::V6;
             if hops.iter().any(is_odd) {
                 return Err(unwritable(route, "a gateway must be of the destination's family"));
             }
             match hops.as_slice() {
                 [] => return Err(unwritable(route, "it names no gateway")),
                 [hop] => {
-                    message.attributes.push(RouteAttribute::Gateway(hop.gateway.into()));
+                    message.attributes.push(to_gateway(route.dst.family(), hop.gateway));
                     message.attributes.extend(hop.link.map(|link| RouteAttribute::Oif(link.0)));
                     if hop.is_on_link {
                         message.header.flags |= RouteFlags::Onlink;
                     }
                 }
                 hops => {
-                    let hops = hops.iter().map(of_hop).collect();
+                    let family = route.dst.family();
+                    let hops = hops.iter().map(|hop| of_hop(family, hop)).collect();
                     message.attributes.push(RouteAttribute::MultiPath(hops));
                 }
             }
@@ -91,7 +93,7 @@ pub(crate) fn of_route_message(message: &RouteMessage) -> Option<RouteEntry> {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(addr) => dst = ip(addr)?,
-            RouteAttribute::Gateway(addr) => gateway = ip(addr),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = gateway_of(attribute),
             RouteAttribute::Oif(index) => link = Some(IfIndex(*index)),
             RouteAttribute::Priority(found) => metric = *found,
             RouteAttribute::Table(found) => table = *found,
@@ -137,23 +139,37 @@ fn set_table(message: &mut RouteMessage, table: u32) {
     message.attributes.push(RouteAttribute::Table(table));
 }
 
-fn of_hop(hop: &NextHop) -> RouteNextHop {
+fn of_hop(family: Family, hop: &NextHop) -> RouteNextHop {
     let mut next = RouteNextHop::default();
     next.interface_index = hop.link.map_or(0, |link| link.0);
     if hop.is_on_link {
         next.flags |= RouteNextHopFlags::Onlink;
     }
-    next.attributes.push(RouteAttribute::Gateway(hop.gateway.into()));
+    next.attributes.push(to_gateway(family, hop.gateway));
     next
 }
 
 fn hop(next: &RouteNextHop) -> Option<NextHop> {
-    let gateway = next.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(addr) => ip(addr),
-        _ => None,
-    })?;
+    let gateway = next.attributes.iter().find_map(gateway_of)?;
     let link = (next.interface_index != 0).then_some(IfIndex(next.interface_index));
     Some(NextHop { gateway, link, is_on_link: next.flags.contains(RouteNextHopFlags::Onlink) })
+}
+
+/// Returns what names `gateway` in a route of `family`: of another family it needs `RTA_VIA`.
+fn to_gateway(family: Family, gateway: IpAddr) -> RouteAttribute {
+    match gateway {
+        IpAddr::V6(addr) if family == Family::V4 => RouteAttribute::Via(RouteVia::Inet6(addr)),
+        IpAddr::V4(_) | IpAddr::V6(_) => RouteAttribute::Gateway(gateway.into()),
+    }
+}
+
+fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(addr) => ip(addr),
+        RouteAttribute::Via(RouteVia::Inet(addr)) => Some((*addr).into()),
+        RouteAttribute::Via(RouteVia::Inet6(addr)) => Some((*addr).into()),
+        _ => None,
+    }
 }
 
 fn ip(addr: &RouteAddress) -> Option<IpAddr> {
