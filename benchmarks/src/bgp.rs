@@ -4,11 +4,14 @@
 //! ```text
 //!  injector (BIRD) ── device under test ── monitor (BIRD)      each in its namespace
 //! ```
+//!
+//! And how fast calico-node and BIRD bring routes into the kernel.
 
 mod bird;
 mod chain;
 mod client;
 mod device;
+mod fib;
 mod network;
 mod reflector;
 mod report;
@@ -19,14 +22,18 @@ mod report;
 mod shell;
 pub(crate) mod speaker;
 
+use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use lab::Error;
 
 use self::chain::{Row, Session, Words};
 use self::device::Device;
-use crate::{isolation, load_average, step};
+use crate::cni::world::NODE_ADDR;
+use crate::{cni, isolation, load_average, step};
 
 /// What to measure.
 #[derive(Clone, Debug, Args)]
@@ -37,6 +44,18 @@ pub(crate) struct Arguments {
     /// Whose speakers.
     #[arg(long, value_delimiter = ',', default_value = "ours,bird,frr,gobgp")]
     devices: Vec<Device>,
+    /// Up to how many routes GoBGP is measured with: more take it minutes.
+    #[arg(long, default_value_t = 100_000)]
+    gobgp_most: u32,
+    /// How many routes go into the kernel's table; 0 leaves this part out.
+    #[arg(long, default_value_t = 100_000)]
+    installed: u32,
+    /// After so many minutes nothing more is begun; what was left out is said.
+    #[arg(long, default_value_t = 13)]
+    minutes: u32,
+    /// Where cargo has put the programs; `release` beside it goes first.
+    #[arg(long, env = "CALICO_BIN_DIR", default_value = "target/lab")]
+    bin_dir: PathBuf,
     /// How many clients the reflector has; none leaves this part out.
     #[arg(long, value_delimiter = ',', default_value = "200,1000")]
     clients: Vec<u32>,
@@ -53,6 +72,9 @@ pub(crate) struct Arguments {
 struct Findings {
     rows: Vec<Row>,
     reflectors: Vec<reflector::Row>,
+    installs: Vec<fib::Row>,
+    /// What there was no time for.
+    left_out: Vec<String>,
     load_average: [String; 2],
 }
 
@@ -62,30 +84,103 @@ struct Findings {
 ///
 /// [`Error`] if something cannot be measured. What is measured and bad is no error.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let before = load_average();
-    isolation::furnish("10.97.0.1")?;
+    let mut findings = Findings {
+        rows: Vec::new(),
+        reflectors: Vec::new(),
+        installs: Vec::new(),
+        left_out: Vec::new(),
+        load_average: [load_average(), String::new()],
+    };
+    let until =
+        Instant::now().checked_add(Duration::from_secs(60).saturating_mul(arguments.minutes));
+    isolation::furnish(NODE_ADDR)?;
     network::make()?;
-    let mut rows = Vec::new();
-    for routes in arguments.routes.iter().copied() {
-        for words in [Words::Same, Words::Unique] {
-            for session in [Session::External, Session::Reflected] {
-                for device in &arguments.devices {
-                    step(&format!("{} {session:?} {words:?} {routes}", device.name()));
-                    rows.push(chain::measure(*device, session, words, routes)?);
-                }
+    for task in tasks(arguments) {
+        step(&task.to_string());
+        if until.is_some_and(|until| Instant::now() >= until) {
+            findings.left_out.push(task.to_string());
+            continue;
+        }
+        // One that cannot be measured does not take the others along.
+        if let Err(error) = findings.add(task, arguments) {
+            findings.left_out.push(format!("{task}: {error}"));
+        }
+    }
+    findings.load_average[1] = load_average();
+    report::print(&findings);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Something to measure.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    Chain(Device, Session, Words, u32),
+    Reflector(Device, u32),
+    Install(Device, u32),
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain(device, session, words, routes) => {
+                write!(f, "{} {session:?} {words:?} {routes}", device.name())
+            }
+            Self::Reflector(device, clients) => {
+                write!(f, "{} reflecting to {clients} clients", device.name())
+            }
+            Self::Install(device, routes) => {
+                write!(f, "{} installing {routes} routes", device.name())
             }
         }
     }
-    let mut reflectors = Vec::new();
+}
+
+impl Findings {
+    fn add(&mut self, task: Task, arguments: &Arguments) -> Result<(), Error> {
+        match task {
+            Task::Chain(device, session, words, routes) => {
+                self.rows.push(chain::measure(device, session, words, routes)?);
+            }
+            Task::Reflector(device, clients) => {
+                let routes = arguments.client_routes;
+                self.reflectors.push(reflector::measure(device, clients, routes)?);
+            }
+            Task::Install(device, routes) => {
+                let bin = cni::programs(&arguments.bin_dir)?;
+                self.installs.push(fib::measure(device, routes, &bin)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns all that is to be measured, what matters most first.
+fn tasks(arguments: &Arguments) -> Vec<Task> {
+    let (few, many) = arguments.routes.split_at(arguments.routes.len().min(1));
+    let mut tasks: Vec<Task> = few.iter().flat_map(|routes| chains(arguments, *routes)).collect();
+    if arguments.installed != 0 {
+        let install = |device| Task::Install(device, arguments.installed);
+        tasks.extend([Device::Ours, Device::Bird].map(install));
+    }
     for clients in &arguments.clients {
-        for device in &arguments.reflectors {
-            step(&format!("{} reflecting to {clients} clients", device.name()));
-            reflectors.push(reflector::measure(*device, *clients, arguments.client_routes)?);
+        let reflect = |device: &Device| Task::Reflector(*device, *clients);
+        tasks.extend(arguments.reflectors.iter().map(reflect));
+    }
+    tasks.extend(many.iter().flat_map(|routes| chains(arguments, *routes)));
+    tasks
+}
+
+fn chains(arguments: &Arguments, routes: u32) -> Vec<Task> {
+    let is_asked = |device: &&Device| **device != Device::Gobgp || routes <= arguments.gobgp_most;
+    let devices: Vec<Device> = arguments.devices.iter().filter(is_asked).copied().collect();
+    let mut tasks = Vec::new();
+    for words in [Words::Same, Words::Unique] {
+        for session in [Session::External, Session::Reflected] {
+            let chain = |device: &Device| Task::Chain(*device, session, words, routes);
+            tasks.extend(devices.iter().map(chain));
         }
     }
-    let load_average = [before, load_average()];
-    report::print(&Findings { rows, reflectors, load_average });
-    Ok(ExitCode::SUCCESS)
+    tasks
 }
 
 /// Returns the name of a value as the command line has it.

@@ -1,5 +1,6 @@
 //! The calico-node that is measured.
 
+use std::fmt::Display;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -52,6 +53,11 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(Self { process, ready_after: started.elapsed() })
+    }
+
+    /// Returns its process id.
+    pub(crate) fn pid(&self) -> impl Display + Copy + use<> {
+        self.process.pid()
     }
 
     /// Returns its resident memory in KiB.

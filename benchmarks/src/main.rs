@@ -161,7 +161,7 @@ fn main() -> ExitCode {
             isolation::run_inside(isolation::LIMIT)
         }
         Benchmark::Bgp(_) if !isolation::is_inside() => {
-            isolation::run_inside(isolation::LIMIT.saturating_mul(6))
+            isolation::run_inside(isolation::LIMIT.saturating_mul(2))
         }
         Benchmark::Bgp(arguments) => bgp::run(&arguments),
         Benchmark::Look { kubeconfig } => ipam::look::run(&kubeconfig),

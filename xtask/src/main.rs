@@ -117,7 +117,8 @@ impl Benchmark {
         match self {
             Self::Cni => &["cni-plugin", "ipam-plugin", "node-daemon"],
             Self::Datastore | Self::Ipam => &["datastore-daemon"],
-            Self::Policy | Self::Overlay => {
+            // What `bgp` compares speakers by it has in itself; into the kernel goes calico-node.
+            Self::Policy | Self::Overlay | Self::Bgp => {
                 &["cni-plugin", "ipam-plugin", "node-daemon", "datastore-daemon"]
             }
             Self::Pods => {
@@ -130,8 +131,6 @@ impl Benchmark {
                 "node-daemon",
                 "datastore-daemon",
             ],
-            // The benchmark has the speaker and calico-node's shell around it in itself.
-            Self::Bgp => &[],
         }
     }
 }
@@ -164,23 +163,13 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Check => check::run(&house),
         Task::Bench { name, arguments } => {
             match name {
-                Benchmark::Bgp => setup::for_bgp_bench(&house)?,
-                Benchmark::Pods => {
-                    setup::for_machines(&house)?;
-                    setup::for_bench(&house, name.programs())?;
-                }
-                Benchmark::Docker => {
-                    setup::for_docker()?;
-                    setup::for_bench(&house, name.programs())?;
-                }
-                Benchmark::Overlay => {
-                    setup::for_overlay_bench(&house)?;
-                    setup::for_bench(&house, name.programs())?;
-                }
-                Benchmark::Cni | Benchmark::Datastore | Benchmark::Ipam | Benchmark::Policy => {
-                    setup::for_bench(&house, name.programs())?;
-                }
+                Benchmark::Pods => setup::for_machines(&house)?,
+                Benchmark::Bgp => setup::for_speakers()?,
+                Benchmark::Docker => setup::for_docker()?,
+                Benchmark::Overlay => setup::for_overlay_bench(&house)?,
+                Benchmark::Cni | Benchmark::Datastore | Benchmark::Ipam | Benchmark::Policy => {}
             }
+            setup::for_bench(&house, name.programs())?;
             let benchmarks = house.tests(Run::new(house.benchmarks()));
             let benchmarks = benchmarks.env("CALICO_BIN_DIR", house.release());
             let is_whole = arguments.is_empty();

@@ -216,12 +216,9 @@ pub(crate) fn for_overlay_bench(house: &House) -> Result<(), Failure> {
     second_kernel::set_up(house)
 }
 
-/// Makes ready for the benchmark `bgp`, which has what it measures in itself.
-pub(crate) fn for_bgp_bench(house: &House) -> Result<(), Failure> {
-    install(LAB)?;
-    install(SPEAKERS)?;
-    step("building what is measured (about 5 minutes the first time)");
-    build(house, "lab", &["benchmarks"])
+/// Installs what the benchmark `bgp` compares with.
+pub(crate) fn for_speakers() -> Result<(), Failure> {
+    install(SPEAKERS)
 }
 
 fn build(house: &House, profile: &str, packages: &[&str]) -> Result<(), Failure> {

@@ -46,7 +46,7 @@ pub(super) struct Row {
 }
 
 /// How long either way may take.
-const WITHIN: Duration = Duration::from_secs(300);
+const WITHIN: Duration = Duration::from_secs(120);
 
 /// Measures one device in one way.
 pub(super) fn measure(
@@ -68,6 +68,7 @@ pub(super) fn measure(
         asn,
         peers: peers.into_iter().map(|(peer, asn)| (peer.addr, asn)).collect(),
         is_reflector: false,
+        installs: false,
         routes: None,
     };
     let [of_injector, of_device, of_monitor] = asns;

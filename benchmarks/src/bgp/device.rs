@@ -32,6 +32,8 @@ pub(super) struct Setup {
     pub(super) peers: Vec<(Ipv4Addr, u32)>,
     /// Is it a reflector, and its peers are clients?
     pub(super) is_reflector: bool,
+    /// Do its routes go into the kernel's table? BIRD alone can.
+    pub(super) installs: bool,
     /// Statements of static routes to announce, by BIRD alone.
     pub(super) routes: Option<std::path::PathBuf>,
 }
@@ -85,6 +87,9 @@ fn bird(setup: &Setup) -> String {
     if let Some(routes) = &setup.routes {
         let _ = writeln!(text, "protocol static injected {{\ndisabled;\nipv4;");
         let _ = writeln!(text, "include \"{}\";\n}}", routes.display());
+    }
+    if setup.installs {
+        text.push_str("protocol kernel { ipv4 { export all; }; }\n");
     }
     for (number, (peer, peer_asn)) in setup.peers.iter().enumerate() {
         let client = if setup.is_reflector { "rr client;" } else { "" };

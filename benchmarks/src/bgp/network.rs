@@ -57,6 +57,15 @@ pub(super) fn add_clients(count: u32, directory: &Path) -> Result<(), Error> {
     ip(&["-batch", &file.to_string_lossy()]).map(drop)
 }
 
+/// Gives the bridge an address of its own.
+///
+/// # Errors
+///
+/// [`Error::Program`] of ip(8).
+pub(super) fn add_to_bridge(addr: Ipv4Addr) -> Result<(), Error> {
+    run(&format!("address replace {addr}/16 dev br0"))
+}
+
 fn run(arguments: &str) -> Result<(), Error> {
     let arguments: Vec<&str> = arguments.split(' ').collect();
     ip(&arguments).map(drop)

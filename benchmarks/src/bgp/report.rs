@@ -7,13 +7,17 @@ use serde_json::{Value, json};
 
 use super::chain::Row;
 use super::device::Device;
-use super::{Findings, name_of, reflector};
+use super::{Findings, fib, name_of, reflector};
 use crate::statistics::{ratio, rounded};
 
 /// Prints the tables and, last, the line.
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
 pub(super) fn print(findings: &Findings) {
     println!("{}\n\n{}\n", chains(&findings.rows), reflectors(&findings.reflectors));
+    println!("{}\n", installs(&findings.installs));
+    for left in &findings.left_out {
+        println!("not measured: {left}");
+    }
     let [before, after] = &findings.load_average;
     println!("load average before and after: {before}, {after}\n\n{}", to_json(findings));
 }
@@ -74,6 +78,24 @@ fn reflectors(rows: &[reflector::Row]) -> Table {
     table
 }
 
+fn installs(rows: &[fib::Row]) -> Table {
+    let mut table =
+        table(["into the kernel", "device", "all s", "gone s", "MiB idle", "MiB", "CPU s"]);
+    for row in rows {
+        let [idle, loaded] = row.resident_kib;
+        table.add_row([
+            row.routes.to_string(),
+            row.device.name(),
+            seconds(row.all),
+            seconds(row.gone),
+            format!("{:.1}", float(idle) / 1024.0),
+            format!("{:.1}", float(loaded) / 1024.0),
+            seconds(Some(row.cpu)),
+        ]);
+    }
+    table
+}
+
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -105,10 +127,19 @@ fn to_json(findings: &Findings) -> Value {
             "all_s": secs(row.all), "resident_kib": row.resident_kib, "cpu_s": secs(row.cpu),
         })
     };
+    let install = |row: &fib::Row| {
+        json!({
+            "device": row.device.name(), "routes": row.routes, "all_s": row.all.map(secs),
+            "withdrawn_s": row.gone.map(secs), "resident_kib": row.resident_kib,
+            "cpu_s": secs(row.cpu),
+        })
+    };
     json!({
         "benchmark": "bgp",
         "chains": findings.rows.iter().map(chain).collect::<Vec<_>>(),
         "reflectors": findings.reflectors.iter().map(reflector).collect::<Vec<_>>(),
+        "installs": findings.installs.iter().map(install).collect::<Vec<_>>(),
+        "left_out": findings.left_out,
         "load_average": findings.load_average,
     })
 }
