@@ -40,6 +40,7 @@ impl Session {
                 is_internal: is_set(1),
                 add_path: chosen(2),
                 foreign_next_hops: chosen(3),
+                is_on_link: is_set(5),
             },
             form: Form { width, max_len, add_path: chosen(2) },
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use calc::Problem;
 use comfy_table::{Table, presets};
+use model::net::zone;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -138,7 +139,7 @@ impl BgpReport {
         let peers = snapshot.status.peers.iter().map(|peer| PeerReport {
             name: peer.name.clone(),
             object: peer.object.clone(),
-            address: peer.peer_addr.to_string(),
+            address: zone::to_text(peer.peer_addr),
             asn: peer.peer_asn.0,
             state: format!("{:?}", peer.state),
             seconds: snapshot.time_in_state(peer).as_secs(),
@@ -222,7 +223,7 @@ async fn routes(view: Option<&View>) -> Vec<RouteReport> {
     let Some(view) = view else { return Vec::new() };
     let routes = view.routes().await.into_iter().map(|(cidr, gateways)| RouteReport {
         destination: cidr.to_string(),
-        gateways: gateways.iter().map(ToString::to_string).collect(),
+        gateways: gateways.iter().copied().map(zone::to_text).collect(),
     });
     routes.collect()
 }

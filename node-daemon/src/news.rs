@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bgp::{PeerStatus, State};
 use calc::Problem;
+use model::net::zone;
 use model::time::Timestamp;
 
 use crate::schedule::Schedule;
@@ -124,7 +125,7 @@ impl News {
             let was_up = seen.is_up;
             *seen = Seen { is_up, establishments: peer.establishments };
             let subject = peer.object.clone().map_or(Subject::Node, Subject::Peer);
-            let who = format!("{} (AS {})", peer.peer_addr, peer.peer_asn.0);
+            let who = format!("{} (AS {})", zone::to_text(peer.peer_addr), peer.peer_asn.0);
             // Up in both looks, and up anew between them: it has been lost as well.
             let is_lost = if was_up { !is_up || times > 0 } else { !is_up && times > 0 };
             if is_lost {

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use model::cluster::{NodeStatusRequest, StatusClass};
 use model::id::NodeName;
-use model::net::{Cidr, Family};
+use model::net::{Cidr, Family, zone};
 use serde_json::{Value, json};
 
 use crate::bgp::{Routes, Snapshot, View};
@@ -190,7 +190,7 @@ fn sessions(seen: &Seen<'_>) -> BgpStatus {
         });
         let up = peers.clone().filter(|(_, peer)| peer.state == State::Established).count();
         let row = |(snapshot, peer): (&Snapshot, &bgp::PeerStatus)| PeerStatus {
-            peer_ip: Some(peer.peer_addr.to_string()),
+            peer_ip: Some(zone::to_text(peer.peer_addr)),
             kind: Some(kind(peer).to_owned()),
             state: Some(format!("{:?}", peer.state)),
             since: Some(time(ago(seen.now, snapshot.time_in_state(peer)))),
@@ -242,10 +242,10 @@ fn route(seen: &Seen<'_>, cidr: Cidr, gateway: IpAddr) -> RouteStatus {
     RouteStatus {
         kind: Some("FIB".to_owned()),
         destination: Some(cidr.to_string()),
-        gateway: Some(gateway.to_string()),
+        gateway: Some(zone::to_text(gateway)),
         learned_from: Some(LearnedFromStatus {
             source_type: Some(source.to_owned()),
-            peer_ip: peer.map(|peer| peer.peer_addr.to_string()),
+            peer_ip: peer.map(|peer| zone::to_text(peer.peer_addr)),
             ..LearnedFromStatus::default()
         }),
         ..RouteStatus::default()

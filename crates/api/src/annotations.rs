@@ -74,6 +74,8 @@ pub const BGP_ROLE: &str = "bgp.projectcalico.org/role";
 pub const BGP_EXTENDED_MESSAGES: &str = "bgp.projectcalico.org/extended-messages";
 /// Whether an external peer without filters is told nothing and told from nothing (RFC 8212).
 pub const BGP_REQUIRE_POLICY: &str = "bgp.projectcalico.org/require-policy";
+/// The interface on which the peer is found by itself, in place of its address: `eth0`.
+pub const BGP_INTERFACE: &str = "bgp.projectcalico.org/interface";
 /// Several paths of one prefix: `both`, `receive`, `send` or `none` (RFC 7911).
 pub const BGP_ADD_PATH: &str = "bgp.projectcalico.org/add-path";
 /// How often BFD packets are sent to a peer: `300ms` (RFC 5880). Absent: no BFD.

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 
 use model::bgp_filter::{FilterRule, SessionKind};
 use model::desired::{Advertisements, BgpSession, Filters, Reflection, Role};
-use model::net::{Asn, Cidr, Family};
-use model::peer::{Community, NextHopMode};
+use model::net::{Asn, Cidr, Family, zone};
+use model::peer::{Community, NextHopMode, RoutePriority};
 
-use crate::filter::{self, NORMAL_LOCAL_PREF, Route, Verdict};
+use crate::filter::{self, Route, Verdict};
 use crate::ranges::Ranges;
 use crate::rib::{Candidate, DEFAULT_LOCAL_PREF, Source};
+use crate::ways::Ways;
 use crate::wire::{Attributes, Families, Form};
 
 /// How a peer is told of routes. Peers with the same policy are told in the same words.
@@ -49,10 +50,14 @@ pub(crate) struct Scope {
     not_exported: Ranges,
     /// What learned routes inside a range are marked with.
     marks: BTreeMap<Cidr, BTreeSet<Community>>,
+    /// The priority of what we originate.
+    priority: RoutePriority,
+    /// Which interface leads where.
+    pub(crate) ways: Ways,
 }
 
 impl Scope {
-    pub(crate) fn of(advertisements: &Advertisements) -> Self {
+    pub(crate) fn of(advertisements: &Advertisements, ways: Ways) -> Self {
         Self {
             own: advertisements
                 .originated
@@ -63,6 +68,8 @@ impl Scope {
             exportable: advertisements.exportable.iter().copied().collect(),
             not_exported: advertisements.not_exported.iter().copied().collect(),
             marks: advertisements.marks.clone(),
+            priority: advertisements.priority,
+            ways,
         }
     }
 
@@ -75,9 +82,14 @@ impl Scope {
         ]
     }
 
-    /// Are learned routes marked otherwise than before?
-    pub(crate) fn marks_differ(&self, old: &Self) -> bool {
-        self.marks != old.marks
+    /// Are routes told in other words than before?
+    pub(crate) fn words_differ(&self, old: &Self) -> bool {
+        (&self.marks, self.priority) != (&old.marks, old.priority)
+    }
+
+    /// Returns the LOCAL_PREF of what we originate.
+    fn normal_local_pref(&self, family: Family) -> u32 {
+        filter::local_pref_of(self.priority.of(family))
     }
 
     /// Returns what a learned route to `cidr` is marked with.
@@ -91,7 +103,7 @@ impl Scope {
     /// What lies inside a prefix of ours is a leftover of somebody's and stays here,
     /// unless it is preferred to a normal route: then a workload is moving.
     fn passes_learned(&self, cidr: &Cidr, attributes: &Attributes) -> bool {
-        let is_elevated = local_pref(attributes) > NORMAL_LOCAL_PREF;
+        let is_elevated = local_pref(attributes) > self.normal_local_pref(cidr.family());
         self.exportable.cover(cidr)
             && !self.not_exported.cover(cidr)
             && (is_elevated || !self.own.cover(cidr))
@@ -103,7 +115,7 @@ impl Policy {
         Self {
             is_internal: session.is_internal(),
             local_asn: session.local_asn,
-            local_addr,
+            local_addr: zone::split(local_addr).0,
             next_hop: session.next_hop,
             reflection: session.reflection,
             filters: session.export.clone(),
@@ -113,6 +125,11 @@ impl Policy {
             families: agreement.families,
             foreign_next_hops: agreement.foreign_next_hops,
         }
+    }
+
+    /// Do rules of any family ask for interfaces?
+    pub(crate) fn asks_for_interfaces(&self) -> bool {
+        asks_for_interfaces(&self.filters)
     }
 
     pub(crate) fn rules(&self, family: Family) -> &[FilterRule] {
@@ -150,9 +167,9 @@ impl Policy {
             return Verdict::Reject;
         }
         // Calico attaches communities behind the filters, so rules see a bare path.
-        let attributes = &own_attributes();
+        let attributes = &own_attributes(family, scope);
         let session = self.session_kind();
-        let route = Route { cidr, attributes, is_learned: false, session };
+        let route = Route { cidr, attributes, is_learned: false, session, way: None };
         filter::judge(self.rules(family), &route)
     }
 
@@ -171,7 +188,8 @@ impl Policy {
         if !is_told {
             return Verdict::Reject;
         }
-        let route = Route { cidr, attributes, is_learned: true, session: self.session_kind() };
+        let (session, way) = (self.session_kind(), Some((candidate.path.next_hop, &scope.ways)));
+        let route = Route { cidr, attributes, is_learned: true, session, way };
         filter::judge(self.rules(family), &route)
     }
 
@@ -199,6 +217,8 @@ impl Policy {
             NextHopMode::SelfAddr => true,
             NextHopMode::Keep => false,
         };
+        // What is on one of our links only we can reach.
+        let is_ours = is_ours || zone::is_link_local(candidate.path.next_hop);
         if is_ours { self.local_addr } else { candidate.path.next_hop }
     }
 
@@ -208,8 +228,9 @@ impl Policy {
         marks: &Attributes,
         family: Family,
         verdict: Verdict,
+        scope: &Scope,
     ) -> (IpAddr, Attributes) {
-        let mut attributes = own_attributes();
+        let mut attributes = own_attributes(family, scope);
         filter::apply(self.rules(family), verdict, &mut attributes);
         attributes.communities.extend_from_slice(&marks.communities);
         attributes.large_communities.extend_from_slice(&marks.large_communities);
@@ -264,8 +285,15 @@ impl Policy {
     }
 }
 
-fn own_attributes() -> Attributes {
-    Attributes { local_pref: Some(NORMAL_LOCAL_PREF), ..Attributes::default() }
+/// Do rules of any family ask for interfaces?
+pub(crate) fn asks_for_interfaces(filters: &Filters) -> bool {
+    let rules = Family::ALL.into_iter().filter_map(|family| filters.of(family)).flatten();
+    rules.into_iter().any(|rule| rule.interface.is_some())
+}
+
+fn own_attributes(family: Family, scope: &Scope) -> Attributes {
+    let local_pref = Some(scope.normal_local_pref(family));
+    Attributes { local_pref, ..Attributes::default() }
 }
 
 fn local_pref(attributes: &Attributes) -> u32 {

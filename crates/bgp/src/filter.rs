@@ -1,18 +1,23 @@
 //! Filters of people: which rule decides about a route, and what it does to it
 //! (the `BGPFilter` of Calico).
 
+use std::net::IpAddr;
+
 use model::bgp_filter::{FilterOperation, FilterRule, PrefixMatch, PrefixOperator, SessionKind};
 use model::net::{Asn, Cidr};
 use model::peer::Community;
 
 use crate::rib::DEFAULT_LOCAL_PREF;
+use crate::ways::{self, Ways};
 use crate::wire::{AsPath, Attributes};
 
 /// The LOCAL_PREF that stands for the kernel metric 0; Calico subtracts metrics from it.
 const METRIC_BASE: u32 = 2_147_483_647;
 
-/// The LOCAL_PREF of our own routes: what Calico makes of the metric 1024 of a normal route.
-pub(crate) const NORMAL_LOCAL_PREF: u32 = METRIC_BASE - 1024;
+/// Returns the LOCAL_PREF of our own routes: what Calico makes of the metric of a normal route.
+pub(crate) const fn local_pref_of(priority: u32) -> u32 {
+    METRIC_BASE.saturating_sub(priority)
+}
 
 /// A route as rules see it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Route<'a> {
     pub(crate) is_learned: bool,
     /// The kind of the session that the rules stand at.
     pub(crate) session: SessionKind,
+    /// Where it leads, and by which interface that is.
+    pub(crate) way: Option<(IpAddr, &'a Ways)>,
 }
 
 /// What rules say about a route.
@@ -50,15 +57,19 @@ pub(crate) fn judge(rules: &[FilterRule], route: &Route<'_>) -> Verdict {
 /// Does the route have all the marks of the rule?
 fn matches(rule: &FilterRule, route: &Route<'_>) -> bool {
     let attributes = route.attributes;
-    // The speaker knows no interfaces: what we originate leads nowhere, and what is learned
-    // leads to a gateway.
-    rule.interface.is_none()
+    rule.interface.as_deref().is_none_or(|pattern| leads_out_of(pattern, route))
         && rule.prefix.as_ref().is_none_or(|prefix| matches_prefix(prefix, route.cidr))
         && (route.is_learned || !rule.from_peers_only)
         && rule.session.is_none_or(|session| session == route.session)
         && rule.communities.iter().all(|each| has_community(attributes, *each))
         && starts_with(&attributes.as_path, &rule.as_path_prefix)
         && rule.priority.is_none_or(|priority| priority == priority_of(attributes))
+}
+
+/// Does the route lead out of an interface that the pattern fits? What we originate leads nowhere.
+fn leads_out_of(pattern: &str, route: &Route<'_>) -> bool {
+    let interface = route.way.and_then(|(next_hop, ways)| ways.interface(next_hop));
+    interface.is_some_and(|interface| ways::fits(pattern, interface.as_str()))
 }
 
 fn matches_prefix(wanted: &PrefixMatch, cidr: &Cidr) -> bool {

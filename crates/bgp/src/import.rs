@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use model::bgp_filter::SessionKind;
 use model::desired::{BgpSession, Role};
-use model::net::{Asn, Cidr};
+use model::net::{Asn, Cidr, zone};
 
 use crate::filter::{self, Route, Verdict};
 use crate::rib::{Interner, Path};
+use crate::ways::Ways;
 use crate::wire::Attributes;
 
 /// Who we are, to whom a route must not come back.
@@ -19,6 +20,7 @@ pub(crate) struct Identity<'a> {
     pub(crate) identifier: u32,
     pub(crate) cluster_ids: &'a BTreeSet<u32>,
     pub(crate) local_addr: Option<IpAddr>,
+    pub(crate) ways: &'a Ways,
 }
 
 /// Takes the prefixes of one announcement, which share next hop and attributes.
@@ -26,6 +28,7 @@ pub(crate) struct Identity<'a> {
 pub(crate) struct Import<'a> {
     session: &'a BgpSession,
     next_hop: IpAddr,
+    ways: &'a Ways,
     /// `None` if no prefix is taken.
     attributes: Option<Arc<Attributes>>,
     /// What rules have made of the path, by their verdict.
@@ -35,15 +38,17 @@ pub(crate) struct Import<'a> {
 impl<'a> Import<'a> {
     pub(crate) fn new(
         session: &'a BgpSession,
-        identity: &Identity<'_>,
+        identity: &Identity<'a>,
         next_hop: IpAddr,
         attributes: &Arc<Attributes>,
     ) -> Self {
-        let is_usable = is_gateway(next_hop)
-            && Some(next_hop) != identity.local_addr
+        let next_hop = on_our_side(next_hop, session);
+        let is_usable = next_hop.is_some_and(is_gateway)
+            && next_hop != identity.local_addr
             && is_loop_free(attributes, session, identity);
         let attributes = is_usable.then(|| for_customers(session, attributes)).flatten();
-        Self { session, next_hop, attributes, paths: Vec::new() }
+        let next_hop = next_hop.unwrap_or(session.peer_addr);
+        Self { session, next_hop, ways: identity.ways, attributes, paths: Vec::new() }
     }
 
     /// Returns the path to use for `cidr`, if one may be used.
@@ -57,7 +62,8 @@ impl<'a> Import<'a> {
         }
         let rules = rules.unwrap_or_default();
         let session = if is_internal { SessionKind::Internal } else { SessionKind::External };
-        let route = Route { cidr, attributes, is_learned: true, session };
+        let way = Some((self.next_hop, self.ways));
+        let route = Route { cidr, attributes, is_learned: true, session, way };
         let verdict = filter::judge(rules, &route);
         if verdict == Verdict::Reject {
             return None;
@@ -106,6 +112,17 @@ fn is_unicast(cidr: &Cidr) -> bool {
     match cidr.addr() {
         IpAddr::V4(addr) => !(addr.is_multicast() && len >= 4 || addr.is_loopback() && len >= 8),
         IpAddr::V6(addr) => !(addr.is_multicast() && len >= 8 || addr.is_loopback() && len == 128),
+    }
+}
+
+/// Returns the next hop with its link if it is link-local: that of the session, if that has one.
+/// Without, nobody knows where it is (RFC 2545 §3).
+fn on_our_side(next_hop: IpAddr, session: &BgpSession) -> Option<IpAddr> {
+    match next_hop {
+        IpAddr::V6(addr) if zone::is_link_local(next_hop) => {
+            zone::on_link(addr, zone::of(session.peer_addr)?)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => Some(next_hop),
     }
 }
 

@@ -39,6 +39,7 @@ mod ranges;
 pub mod rib;
 pub mod session;
 pub mod speaker;
+mod ways;
 pub mod wire;
 
 pub use connection::ConnectionId;

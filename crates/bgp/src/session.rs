@@ -21,7 +21,7 @@ use model::time::Timestamp;
 use crate::connection::{Connection, ConnectionId, Message, Stage, TimerEvent};
 use crate::counts::MessageCounts;
 use crate::speaker::Output;
-use crate::wire::{self, BgpIdentifier, Notification, Reason, RouteRefresh, Update};
+use crate::wire::{self, BgpIdentifier, Families, Notification, Reason, RouteRefresh, Update};
 
 /// The states of RFC 4271 §8.2.2.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -64,8 +64,8 @@ pub(crate) enum Effect {
 /// How an Established session ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Loss {
-    /// The peer may come back within this time; its routes stay (RFC 4724 §4.2).
-    Graceful(Duration),
+    /// The peer may come back within this time; its routes of these families stay (RFC 4724 §4.2).
+    Graceful(Duration, Families),
     /// Its routes go.
     Hard,
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::desired::Origination;
-use model::net::Cidr;
+use model::net::{Cidr, Family};
 use model::time::Timestamp;
 
 pub use event::{Input, Output, PathFate, Problem};
@@ -82,7 +82,9 @@ struct Peer {
     source: Option<Arc<Source>>,
     /// Counts what makes earlier paths stale: losses of the session, refreshes.
     epoch: u32,
-    /// When paths of earlier epochs go at the latest.
+    /// Paths of epochs before these are stale.
+    floors: Floors,
+    /// When stale paths go at the latest.
     stale_until: Option<Timestamp>,
     /// The families whose initial routes it has told.
     ended: Families,
@@ -94,6 +96,29 @@ struct Peer {
     deadline: Option<Timestamp>,
     state: State,
     since: Timestamp,
+}
+
+/// An epoch for each family: a refresh of one says nothing of the other's paths.
+#[derive(Clone, Copy, Debug, Default)]
+struct Floors {
+    v4: u32,
+    v6: u32,
+}
+
+impl Floors {
+    const fn of(self, family: Family) -> u32 {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    fn raise(&mut self, family: Family, epoch: u32) {
+        match family {
+            Family::V4 => self.v4 = epoch,
+            Family::V6 => self.v6 = epoch,
+        }
+    }
 }
 
 impl Speaker {
@@ -140,6 +165,7 @@ impl Speaker {
                 self.advertise(&advertisements, now);
                 Vec::new()
             }
+            Input::Ways(ways) => self.take_ways(ways),
             Input::Accepted { connection, peer_addr, local_addr } => {
                 self.on_accepted(connection, peer_addr, local_addr, now)
             }
@@ -330,12 +356,21 @@ impl Speaker {
         peer.owes_refresh_end = false;
         if peer.stale_until.is_some() {
             // RFC 4724 §4.2: what was stale already does not survive a second restart.
-            self.table.remove_before(index, peer.epoch);
+            for family in Family::ALL {
+                self.table.remove_before(index, family, peer.floors.of(family));
+            }
         }
-        peer.epoch = peer.epoch.saturating_add(1);
+        for family in Family::ALL {
+            peer.begin_epoch(family);
+        }
         match loss {
-            Loss::Graceful(time) if !time.is_zero() => peer.stale_until = Some(now + time),
-            Loss::Graceful(_) | Loss::Hard => {
+            Loss::Graceful(time, families) if !time.is_zero() => {
+                peer.stale_until = Some(now + time);
+                for family in Family::ALL.into_iter().filter(|each| !families.contains(*each)) {
+                    self.table.remove_before(index, family, u32::MAX);
+                }
+            }
+            Loss::Graceful(..) | Loss::Hard => {
                 peer.stale_until = None;
                 self.table.remove_peer(index);
             }
@@ -347,7 +382,9 @@ impl Speaker {
         let is_due = |peer: &&mut Peer| peer.stale_until.is_some_and(|until| until <= now);
         if let Some(peer) = self.peers.get_mut(&index).filter(is_due) {
             peer.stale_until = None;
-            self.table.remove_before(index, peer.epoch);
+            for family in Family::ALL {
+                self.table.remove_before(index, family, peer.floors.of(family));
+            }
         }
     }
 
@@ -380,9 +417,10 @@ impl Speaker {
 }
 
 impl Peer {
-    /// Makes what the peer has told so far old, until it tells it again.
-    fn begin_epoch(&mut self) {
+    /// Makes what the peer has told so far of `family` old, until it tells it again.
+    fn begin_epoch(&mut self, family: Family) {
         self.epoch = self.epoch.saturating_add(1);
+        self.floors.raise(family, self.epoch);
         if let Some(source) = &mut self.source {
             Arc::make_mut(source).epoch = self.epoch;
         }

@@ -46,6 +46,7 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
         exportable: pools(false).chain(service::reflected(cluster)).collect(),
         not_exported: pools(true).collect(),
         marks: marks(cluster),
+        priority: cluster.bgp.normal_priority,
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use model::desired::BgpSession;
 use model::net::{Asn, Family};
 use model::node::Node;
-use model::peer::{BgpPeer, BindMode, PeerNodes};
+use model::peer::{BgpPeer, BindMode, PeerNodes, PeerRemote};
 
 use crate::secrets::Lookup;
 use crate::{Cluster, Problem};
@@ -27,10 +27,11 @@ struct Wanted<'a> {
 /// a global peer's, and a global peer's before one for some nodes.
 pub(crate) fn of(cluster: &Cluster, problems: &mut Vec<Problem>) -> Vec<BgpSession> {
     let Some(node) = cluster.node() else { return Vec::new() };
-    let mut by_remote: BTreeMap<(IpAddr, u16), Wanted<'_>> = BTreeMap::new();
+    let mut by_remote: BTreeMap<_, Wanted<'_>> = BTreeMap::new();
     let wanted = mesh(cluster, node, problems).into_iter();
     for wanted in wanted.chain(peer::configured(cluster, node, problems)) {
-        match by_remote.entry((wanted.session.peer_addr, wanted.session.peer_port)) {
+        let BgpSession { interface, peer_addr, peer_port, .. } = &wanted.session;
+        match by_remote.entry((interface.clone(), *peer_addr, *peer_port)) {
             Entry::Vacant(entry) => {
                 entry.insert(wanted);
             }
@@ -56,11 +57,19 @@ fn collision(first: &Wanted<'_>, second: &Wanted<'_>) -> Option<Problem> {
     (!is_same && winner.name != loser.name).then(|| Problem {
         object: format!("BGPPeer {}", loser.name),
         message: format!(
-            "peer {} port {} is already that of BGPPeer {}, which is used; delete one of the two, \
+            "{} is already that of BGPPeer {}, which is used; delete one of the two, \
              or restrict them to different nodes",
-            second.session.peer_addr, second.session.peer_port, winner.name
+            remote_of(&second.session),
+            winner.name
         ),
     })
+}
+
+fn remote_of(session: &BgpSession) -> String {
+    match &session.interface {
+        Some(name) => format!("the peer on interface {name}"),
+        None => format!("peer {} port {}", session.peer_addr, session.peer_port),
+    }
 }
 
 /// Returns where this node listens: an address of each family that it has.
@@ -74,6 +83,14 @@ pub(crate) fn listen(cluster: &Cluster) -> BTreeSet<SocketAddr> {
         (BindMode::All, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
         (BindMode::All, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
     });
+    // A peer on an interface calls a link-local address, which no object names.
+    let has_nameless = cluster
+        .peers
+        .values()
+        .any(|peer| matches!(peer.remote, PeerRemote::Interface { .. }) && is_for(peer, node));
+    let for_nameless = has_nameless && bind == BindMode::All;
+    let any: Option<IpAddr> = for_nameless.then_some(Ipv6Addr::UNSPECIFIED.into());
+    let listen = listen.chain(any);
     listen.map(|addr| SocketAddr::new(addr, listen_port(cluster, node))).collect()
 }
 

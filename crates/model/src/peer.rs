@@ -12,7 +12,7 @@ use selector::Selector;
 
 use crate::desired::{AddPath, BfdSettings, Role};
 use crate::id::NodeName;
-use crate::net::{Asn, Cidr, Family};
+use crate::net::{Asn, Cidr, Family, IfName};
 
 /// How the cluster speaks BGP (`BGPConfiguration` named `default`).
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,37 @@ pub struct BgpConfiguration {
     pub services: AdvertisedServices,
     /// The addresses that local workloads peer with, at most one of each family.
     pub workload_peering_addrs: Vec<IpAddr>,
+    /// The priority of ordinary routes.
+    pub normal_priority: RoutePriority,
+}
+
+/// A kernel metric for routes of each family; the smaller is preferred.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoutePriority {
+    /// Of IPv4 routes.
+    pub v4: u32,
+    /// Of IPv6 routes.
+    pub v6: u32,
+}
+
+impl RoutePriority {
+    /// Calico's for ordinary routes.
+    pub const NORMAL: Self = Self { v4: 1024, v6: 1024 };
+
+    /// Returns that of routes of `family`.
+    #[must_use]
+    pub const fn of(self, family: Family) -> u32 {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+impl Default for RoutePriority {
+    fn default() -> Self {
+        Self::NORMAL
+    }
 }
 
 /// Where a node listens for its peers.
@@ -121,6 +152,7 @@ impl Default for BgpConfiguration {
             mesh_password: None,
             services: AdvertisedServices::default(),
             workload_peering_addrs: Vec::new(),
+            normal_priority: RoutePriority::NORMAL,
         }
     }
 }
@@ -242,6 +274,13 @@ pub enum PeerRemote {
         /// Its TCP port.
         port: u16,
         /// Its AS.
+        asn: Asn,
+    },
+    /// Whoever is on the other end of an interface.
+    Interface {
+        /// Its name.
+        name: IfName,
+        /// The neighbour's AS.
         asn: Asn,
     },
     /// The nodes whose labels match.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::desired::{BgpSession, Password};
-use model::net::{Cidr, Family};
+use model::net::{Cidr, Family, zone};
 
 /// The password of the connections that come from each range; of two ranges that cover an
 /// address the longer one counts, as in the kernel.
@@ -18,7 +18,9 @@ pub(super) type Keys = BTreeMap<Cidr, Password>;
 pub(super) fn of(sessions: &[BgpSession]) -> Keys {
     let mut by_addr: BTreeMap<IpAddr, Option<&Password>> = BTreeMap::new();
     for session in sessions {
-        by_addr.entry(session.peer_addr).or_insert(session.password.as_ref());
+        // The kernel compares link-local addresses without their link.
+        let addr = zone::split(session.peer_addr).0;
+        by_addr.entry(addr).or_insert(session.password.as_ref());
     }
     let mut keys = Keys::new();
     for family in Family::ALL {

@@ -12,6 +12,7 @@ mod bfd;
 mod connection;
 mod keys;
 mod listener;
+mod neighbours;
 mod options;
 mod pending;
 mod run;
@@ -20,9 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ::bgp::rib::Gateways;
 use ::bgp::{BgpIdentifier, PeerStatus, Speaker, SpeakerConfig, State};
 use model::desired::{Advertisements, BgpSession};
-use model::net::Cidr;
+use model::net::{Cidr, IfName};
 use model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -47,13 +49,15 @@ pub enum Command {
     Configure(Vec<BgpSession>),
     /// This is all that is announced from now on.
     Advertise(Advertisements),
+    /// These interfaces lead to these ranges.
+    Ways(BTreeMap<Cidr, IfName>),
 }
 
 /// What the speaker tells the daemon.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// The kernel should hold these routes: gateways by destination, `None` to remove it.
-    RoutesChanged(Vec<(Cidr, Option<BTreeSet<IpAddr>>)>),
+    /// The kernel should hold these routes: gateways by destination, none to remove it.
+    RoutesChanged(Vec<(Cidr, Gateways)>),
     /// A session is in another state.
     SessionChanged {
         /// Its name.

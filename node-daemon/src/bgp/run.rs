@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ::bgp::{ConnectionId, Input, Output, PathFate, Problem, Speaker, State};
 use bytes::Bytes;
 use kernel::socket;
+use model::net::zone;
 use model::time::Timestamp;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::bfd::{self, Bfd};
 use super::keys::{self, Keys};
+use super::neighbours::{self, Neighbours};
 use super::options::BySession;
 use super::pending::Pending;
 use super::{Command, Event, Routes, Snapshot, connection, listener};
@@ -77,6 +79,8 @@ pub(super) struct Runner {
     bfd: Bfd,
     paths: BTreeMap<IpAddr, ::bfd::State>,
     of_paths: mpsc::UnboundedReceiver<bfd::News>,
+    neighbours: Neighbours,
+    of_neighbours: mpsc::UnboundedReceiver<neighbours::News>,
 }
 
 impl Runner {
@@ -88,6 +92,7 @@ impl Runner {
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE_LEN);
         let (bfd, of_paths) = Bfd::new(seed);
+        let (neighbours, of_neighbours) = Neighbours::new();
         Self {
             speaker,
             origin,
@@ -107,6 +112,8 @@ impl Runner {
             bfd,
             paths: BTreeMap::new(),
             of_paths,
+            neighbours,
+            of_neighbours,
         }
     }
 
@@ -126,6 +133,7 @@ impl Runner {
                 },
                 Some(asked) = questions.recv() => self.tell_routes(asked),
                 Some(news) = self.of_paths.recv() => self.on_path(news),
+                Some(news) = self.of_neighbours.recv() => self.on_neighbour(news),
                 Some(message) = self.inbox.recv() => self.on_messages(message),
                 permit = events.reserve(), if !self.pending.is_empty() => match permit {
                     Ok(permit) => if let Some(event) = self.pending.take() { permit.send(event) },
@@ -146,19 +154,34 @@ impl Runner {
         match command {
             Command::Listen(addrs) => self.listen(&addrs),
             Command::Advertise(all) => self.step(Input::Advertise(all)),
+            Command::Ways(ways) => self.step(Input::Ways(ways)),
             Command::Configure(sessions) => {
-                // Sockets first: the speaker's next words may be connections.
-                self.options = BySession::new(&sessions);
-                self.keys.send_if_modified(|old| {
-                    let new = keys::of(&sessions);
-                    let is_new = *old != new;
-                    *old = new;
-                    is_new
-                });
-                self.bfd.configure(&sessions);
-                self.peers = sessions.len();
-                self.step(Input::Configure(sessions));
+                self.neighbours.configure(sessions);
+                self.configure();
             }
+        }
+    }
+
+    /// Has the sessions that are wanted, as far as their peers are known.
+    fn configure(&mut self) {
+        let sessions = self.neighbours.sessions();
+        // Sockets first: the speaker's next words may be connections.
+        self.options = BySession::new(&sessions);
+        self.keys.send_if_modified(|old| {
+            let new = keys::of(&sessions);
+            let is_new = *old != new;
+            *old = new;
+            is_new
+        });
+        self.bfd.configure(&sessions);
+        self.peers = sessions.len();
+        self.step(Input::Configure(sessions));
+    }
+
+    fn on_neighbour(&mut self, news: neighbours::News) {
+        let speaker = &self.speaker;
+        if self.neighbours.on_news(news, |addr| speaker.is_established(addr)) {
+            self.configure();
         }
     }
 
@@ -250,11 +273,17 @@ impl Runner {
                     && let Ok(local) = stream.local_addr()
                 {
                     self.open(id, stream);
-                    self.step(Input::Connected { connection: id, local_addr: local.ip() });
+                    let local_addr = zone::of_socket(local);
+                    self.step(Input::Connected { connection: id, local_addr });
                 }
             }
             Message::Accepted { stream, peer, local } => {
-                let options = self.options.incoming(peer.ip());
+                let [peer_addr, local_addr] = [peer, local].map(zone::of_socket);
+                let speaker = &self.speaker;
+                if self.neighbours.on_call(peer_addr, |addr| speaker.is_established(addr)) {
+                    self.configure();
+                }
+                let options = self.options.incoming(peer_addr);
                 if let Err(error) = socket::accepted(&stream, peer, &options) {
                     tracing::warn!(%error, "dropped a connection of a BGP peer");
                     return;
@@ -262,11 +291,7 @@ impl Runner {
                 let id = ConnectionId::Incoming(self.next_incoming);
                 self.next_incoming = self.next_incoming.saturating_add(1);
                 self.open(id, stream);
-                self.step(Input::Accepted {
-                    connection: id,
-                    peer_addr: peer.ip(),
-                    local_addr: local.ip(),
-                });
+                self.step(Input::Accepted { connection: id, peer_addr, local_addr });
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp::{PeerStatus, State};
 use jiff::{SignedDuration, Timestamp};
-use model::net::{Cidr, Family};
+use model::net::{Cidr, Family, zone};
 
 use crate::bgp::Snapshot;
 
@@ -66,7 +66,7 @@ pub(super) fn details(
         is_known = true;
         let details = [
             ("BGP state", format!("{:?}", peer.state)),
-            ("  Neighbor address", peer.peer_addr.to_string()),
+            ("  Neighbor address", zone::to_text(peer.peer_addr)),
             ("  Neighbor AS", peer.peer_asn.to_string()),
             ("Last error", peer.last_error.clone().unwrap_or_default()),
         ];
@@ -109,7 +109,7 @@ pub(super) fn routes(
     let mut text = String::new();
     for (index, (cidr, gateway)) in of_family.flat_map(gateways).enumerate() {
         let code = if index == 0 { "1007-" } else { " " };
-        let source = peer_at(&gateway);
+        let (source, gateway) = (peer_at(&gateway), zone::to_text(gateway));
         let _ = writeln!(
             text,
             "{code}{:<18} via {gateway} on * [{source}] * (100) [i]",

@@ -21,9 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ::bgp::rib::Gateways;
 use calc::next_hop::UnderlayTable;
 use calc::tunnels::ETHERNET;
 use calc::{Affected, Change, Cluster, Desired, Problem};
+use model::bgp_filter::BgpFilter;
 use model::desired::{Route, RouteTarget, TunnelDevice};
 use model::id::NodeName;
 use model::net::{Cidr, IfName};
@@ -48,8 +50,11 @@ pub(crate) struct Engine {
     refresh_interval: Duration,
     routes: Table<Cidr, Route>,
     underlay: UnderlayTable,
+    ways: BTreeMap<Cidr, IfName>,
+    /// What the speaker was told of them.
+    told_ways: BTreeMap<Cidr, IfName>,
     workload_links: BTreeSet<IfName>,
-    learned: BTreeMap<Cidr, BTreeSet<IpAddr>>,
+    learned: BTreeMap<Cidr, Gateways>,
     has_bgp_converged: bool,
     /// What was last calculated, and the problems found; `None` until in sync.
     calculated: Option<(Desired, Vec<Problem>)>,
@@ -76,6 +81,8 @@ impl Engine {
             refresh_interval,
             routes: Table::new(Backoff::KERNEL),
             underlay: UnderlayTable::default(),
+            ways: BTreeMap::new(),
+            told_ways: BTreeMap::new(),
             workload_links: BTreeSet::new(),
             learned: BTreeMap::new(),
             has_bgp_converged: false,
@@ -129,6 +136,7 @@ impl Engine {
             return effects;
         }
         effects.extend(self.recalculate());
+        effects.extend(self.ways());
         if self.routes.needs_list(now) || self.tunnels.needs_list(now) {
             effects.push(Effect::ListKernel);
             return effects;
@@ -234,7 +242,7 @@ impl Engine {
         !self.demand.has_all_blocks || self.are_blocks_synced
     }
 
-    fn learn(&mut self, changes: Vec<(Cidr, BTreeSet<IpAddr>)>) {
+    fn learn(&mut self, changes: Vec<(Cidr, Gateways)>) {
         for (dst, next_hops) in changes {
             if next_hops.is_empty() {
                 self.learned.remove(&dst);
@@ -246,6 +254,7 @@ impl Engine {
 
     fn take_kernel(&mut self, state: KernelState, now: Timestamp) {
         self.underlay = state.underlay;
+        self.ways = state.ways;
         self.workload_links = state.workload_links;
         let next = now + self.refresh_interval;
         self.routes.listed(state.routes, next);
@@ -292,6 +301,24 @@ impl Engine {
         let problems = self.problems();
         effects.extend((problems != told).then_some(Effect::Problems(problems)));
         effects
+    }
+
+    /// Returns what the speaker must know of interfaces, if that has changed: nothing, unless a
+    /// filter asks for them.
+    fn ways(&mut self) -> Option<Effect> {
+        let asks = |filter: &BgpFilter| {
+            let BgpFilter { export_v4, import_v4, export_v6, import_v6, .. } = filter;
+            let mut all = [export_v4, import_v4, export_v6, import_v6].into_iter().flatten();
+            all.any(|rule| rule.interface.is_some())
+        };
+        let is_asked = self.cluster.filters.values().any(asks);
+        let none = BTreeMap::new();
+        let ways = if is_asked { &self.ways } else { &none };
+        if *ways == self.told_ways {
+            return None;
+        }
+        self.told_ways.clone_from(ways);
+        Some(Effect::Ways(self.told_ways.clone()))
     }
 
     fn problems(&self) -> Vec<Problem> {

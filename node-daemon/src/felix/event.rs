@@ -1,8 +1,9 @@
 //! Everything that can change what Felix does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use ::bgp::rib::Gateways;
 use calc::next_hop::UnderlayTable;
 use calc::{Change, Problem, TunnelSettings, WireguardSettings};
 use kernel::tunnels;
@@ -28,7 +29,7 @@ pub(crate) enum Event {
     /// What the kernel holds now.
     Kernel(Box<KernelState>),
     /// Routes that BGP learned with their next hops, or lost where there is none.
-    Learned(Vec<(Cidr, BTreeSet<IpAddr>)>),
+    Learned(Vec<(Cidr, Gateways)>),
     /// BGP knows what its reachable peers know; what it has not learned by now is stale.
     BgpConverged,
     /// How the changes of the last [`Effect::Routes`] went.
@@ -201,6 +202,8 @@ pub(crate) struct KernelState {
     pub(crate) routes: BTreeMap<Cidr, Route>,
     /// Everybody else's routes, by which next hops are reached.
     pub(crate) underlay: UnderlayTable,
+    /// The interfaces that those lead out of, and those that link-local neighbours are on.
+    pub(crate) ways: BTreeMap<Cidr, IfName>,
     /// Workload interfaces that are up.
     pub(crate) workload_links: BTreeSet<IfName>,
     /// Tunnel devices and their entries.
@@ -232,6 +235,8 @@ pub(crate) enum Effect {
     Listen(BTreeSet<SocketAddr>),
     /// Announce this, and nothing else.
     Advertise(Advertisements),
+    /// Judge filters that ask for interfaces by these.
+    Ways(BTreeMap<Cidr, IfName>),
     /// Have these sessions, and no others.
     Sessions(Vec<BgpSession>),
     /// Tell people what in the datastore cannot be followed; empty when all is well again.

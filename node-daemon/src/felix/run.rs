@@ -144,11 +144,7 @@ impl Felix {
 
     fn on_bgp(&mut self, event: bgp::Event, origin: Instant) {
         match event {
-            bgp::Event::RoutesChanged(changes) => {
-                let learned =
-                    changes.into_iter().map(|(dst, hops)| (dst, hops.unwrap_or_default()));
-                self.note(Event::Learned(learned.collect()), origin);
-            }
+            bgp::Event::RoutesChanged(changes) => self.note(Event::Learned(changes), origin),
             bgp::Event::Converged => self.note(Event::BgpConverged, origin),
             bgp::Event::SessionChanged { name, peer_addr, state, last_error } => {
                 let last_error = last_error.unwrap_or_default();
@@ -201,6 +197,7 @@ impl Felix {
                 }
                 Effect::Listen(addrs) => self.tell_bgp(bgp::Command::Listen(addrs)).await,
                 Effect::Advertise(all) => self.tell_bgp(bgp::Command::Advertise(all)).await,
+                Effect::Ways(ways) => self.tell_bgp(bgp::Command::Ways(ways)).await,
                 Effect::Sessions(all) => self.tell_bgp(bgp::Command::Configure(all)).await,
                 Effect::Problems(problems) => self.report(problems),
             }

@@ -1,15 +1,16 @@
 //! Between the kernel's numbers and the engine's names: listing routes and changing them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use calc::next_hop::{Underlay, UnderlayTable};
 use config::value::Pattern;
-use kernel::netlink::{Error, Link, RouteEntry, RouteFilter, Target, default_metric};
+use kernel::netlink::{Error, Link, NextHop, RouteEntry, RouteFilter, Target, default_metric};
 use kernel::route_table::{Change, KernelRoutes, RouteTable as _};
 use kernel::tunnels::{self, KernelTunnels, Tunnels as _};
 use kernel::{Netlink, sysctl};
 use model::desired::{Route, RouteProtocol, RouteTarget, TunnelDevice};
-use model::net::{Family, IfIndex, IfName, Mtu};
+use model::net::{Cidr, Family, IfIndex, IfName, Mtu, zone};
 
 use super::event::{
     Applied, DeviceApplied, DeviceChange, EntryApplied, EntryChange, KernelState, RouteChange,
@@ -133,21 +134,34 @@ impl Links {
         let by_index = links.into_iter().map(|link| (link.index, link.name)).collect();
         Self { by_index, workloads, host_mtu }
     }
+
+    /// Returns the ranges of link-local addresses with their links, as `zone` numbers them; they
+    /// come before what routes say.
+    fn ranges(&self) -> impl Iterator<Item = (Cidr, (u32, IfName))> {
+        let others = |name: &IfName| !self.workloads.contains(name);
+        self.by_index.iter().filter(move |(_, name)| others(name)).filter_map(|(index, name)| {
+            let any = zone::on_link(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), *index)?;
+            Some((Cidr::containing(any, 32).ok()?, (0, name.clone())))
+        })
+    }
 }
 
 /// Separates our routes from everybody else's.
 fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> KernelState {
     let mut own = BTreeMap::new();
     let mut underlay = Vec::new();
+    let mut ways: BTreeMap<Cidr, (u32, IfName)> = links.ranges().collect();
     for entry in routes {
-        match own_route(&entry, links, ownership) {
-            Some(route) => {
-                own.insert(entry.dst, route);
-            }
-            None => {
-                underlay.extend(underlay_of(&entry).map(|found| (entry.metric, entry.dst, found)));
-            }
+        if let Some(route) = own_route(&entry, links, ownership) {
+            own.insert(entry.dst, route);
+            continue;
         }
+        if let Some(name) = way_of(&entry, links) {
+            let way = (entry.metric, name);
+            let known = ways.entry(entry.dst).or_insert_with(|| way.clone());
+            *known = way.min(known.clone());
+        }
+        underlay.extend(underlay_of(&entry).map(|found| (entry.metric, entry.dst, found)));
     }
     // Of several routes to one network the kernel takes the one with the lowest metric.
     underlay.sort_by_key(|(metric, dst, _)| (*metric, *dst));
@@ -155,6 +169,7 @@ fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> 
     KernelState {
         routes: own,
         underlay,
+        ways: ways.into_iter().map(|(dst, (_, name))| (dst, name)).collect(),
         workload_links: links.workloads.clone(),
         host_mtu: links.host_mtu,
         ..KernelState::default()
@@ -180,7 +195,7 @@ fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option
             RouteTarget::Tunnel(links.by_index.get(&link)?.clone(), gateway)
         }
         Target::Via(hops) if is_calico(entry) => {
-            RouteTarget::Via(hops.iter().map(|hop| hop.gateway).collect())
+            RouteTarget::Via(hops.iter().map(NextHop::addr).collect())
         }
         Target::Blackhole if is_calico(entry) => RouteTarget::Blackhole,
         Target::Via(_) | Target::Blackhole | Target::Throw | Target::Other(_) => return None,
@@ -192,19 +207,27 @@ fn is_calico(entry: &RouteEntry) -> bool {
     entry.protocol == RouteProtocol::CALICO
 }
 
+/// Returns the interface that a route leads out of.
+fn way_of(entry: &RouteEntry, links: &Links) -> Option<IfName> {
+    let index = match &entry.target {
+        Target::Link(index) => *index,
+        Target::Via(hops) => hops.first()?.link?,
+        Target::Blackhole | Target::Throw | Target::Other(_) => return None,
+    };
+    links.by_index.get(&index).cloned()
+}
+
 /// Returns what the route says of reaching next hops, if it says anything.
 fn underlay_of(entry: &RouteEntry) -> Option<Underlay> {
     match &entry.target {
         Target::Link(_) => Some(Underlay::OnLink),
-        Target::Via(hops) => hops.first().map(|hop| Underlay::Via(hop.gateway)),
+        Target::Via(hops) => hops.first().map(|hop| Underlay::Via(hop.addr())),
         Target::Blackhole | Target::Throw | Target::Other(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kernel::netlink::NextHop;
-
     use super::*;
 
     const UPLINK: IfIndex = IfIndex(2);

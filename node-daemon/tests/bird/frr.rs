@@ -11,14 +11,31 @@ use super::lab::{Lab, Rules, poll, run};
 
 const ADDRS: [&str; 2] = ["192.0.2.3", "fd00::3"];
 
-/// A running bgpd.
+/// A running bgpd, and zebra where it needs one.
 pub(crate) struct Frr {
-    process: Child,
+    processes: Vec<Child>,
     dir: PathBuf,
 }
 
 impl Frr {
     pub(crate) fn start(lab: &Lab, rules: &Rules) -> Self {
+        Self::start_with(lab, &configuration(rules), false)
+    }
+
+    /// Starts one whose only neighbour is whoever is on eth0, in any AS but its own.
+    pub(crate) fn start_unnumbered(lab: &Lab, asn: u32) -> Self {
+        let text = format!(
+            "frr defaults traditional\nrouter bgp {asn}\n bgp router-id 192.0.2.3\n \
+             no bgp ebgp-requires-policy\n no bgp network import-check\n \
+             neighbor eth0 interface remote-as external\n neighbor eth0 timers connect 1\n \
+             address-family ipv4 unicast\n  network 10.244.3.0/26\n exit-address-family\n \
+             address-family ipv6 unicast\n  network fd00:244:3::/122\n  neighbor eth0 activate\n \
+             exit-address-family\n"
+        );
+        Self::start_with(lab, &text, true)
+    }
+
+    fn start_with(lab: &Lab, text: &str, has_zebra: bool) -> Self {
         let dir = lab.path("frr");
         let _ = std::fs::create_dir(&dir);
         // bgpd gives up its rights and then makes its sockets here.
@@ -26,23 +43,37 @@ impl Frr {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
         }
         let config = dir.join("bgpd.conf");
-        std::fs::write(&config, configuration(rules)).unwrap();
+        std::fs::write(&config, text).unwrap();
         let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-        let process = Program::new("ip")
-            .args(["netns", "exec", lab.peers(), "/usr/lib/frr/bgpd", "-n", "-f"])
-            .arg(&config)
-            .args(["-z", &path("zserv"), "--vty_socket", dir.to_str().unwrap()])
-            .args(["-i", &path("bgpd.pid"), "-l", ADDRS[0], "-l", ADDRS[1]])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start bgpd: needs root, iproute2 and `apt-get install frr`");
-        let frr = Self { process, dir };
-        poll("bgpd answers (is frr installed?)", || {
-            let socket = frr.dir.join("bgpd.vty");
+        let start = |daemon: &str, more: &[&str]| {
+            Program::new("ip")
+                .args(["netns", "exec", lab.peers(), &format!("/usr/lib/frr/{daemon}")])
+                .args(["-z", &path("zserv"), "--vty_socket", dir.to_str().unwrap()])
+                .args(["-i", &path(&format!("{daemon}.pid"))])
+                .args(more)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("start FRR: needs root, iproute2 and `apt-get install frr`")
+        };
+        let mut frr = Self { processes: Vec::new(), dir: dir.clone() };
+        if has_zebra {
+            frr.processes.push(start("zebra", &[]));
+            frr.wait_for_socket("zserv");
+        }
+        let listen = ["-n", "-f", config.to_str().unwrap(), "-l", ADDRS[0], "-l", ADDRS[1]];
+        // Link-local calls come to no address that is known before.
+        let options = if has_zebra { &listen[1..3] } else { &listen[..] };
+        frr.processes.push(start("bgpd", options));
+        frr.wait_for_socket("bgpd.vty");
+        frr
+    }
+
+    fn wait_for_socket(&self, name: &str) {
+        poll("FRR answers (is frr installed?)", || {
+            let socket = self.dir.join(name);
             if socket.exists() { Ok(()) } else { Err(format!("no {}", socket.display())) }
         });
-        frr
     }
 
     pub(crate) fn ask(&self, command: &str) -> Value {
@@ -64,8 +95,10 @@ impl Frr {
 
 impl Drop for Frr {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        for process in self.processes.iter_mut().rev() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 

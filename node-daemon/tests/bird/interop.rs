@@ -2,12 +2,12 @@
 
 use bgp::State;
 use model::desired::{AddPath, BgpSession, Password, Reflection};
-use model::net::{Asn, Family};
+use model::net::{Asn, Family, zone};
 use serde_json::json;
 
 use super::frr::Frr;
 use super::gobgp::GoBgp;
-use super::lab::{Bird, Lab, Ours, Rules};
+use super::lab::{Bird, Lab, Ours, Rules, poll};
 
 const ADDRS: [[&str; 2]; 3] =
     [["192.0.2.2", "fd00::2"], ["192.0.2.3", "fd00::3"], ["192.0.2.4", "fd00::4"]];
@@ -141,4 +141,35 @@ fn frr_sends_ipv4_over_ipv6_and_several_paths() {
     let neighbor = "show bgp neighbors fd00::1 json";
     let add_path = "/fd00::1/neighborCapabilities/addPath/ipv4Unicast/txAdvertisedAndReceived";
     frr.wait_for(neighbor, add_path, &json!(true));
+}
+
+/// As `neighbor eth0 interface remote-as external` does it: neither side names an address.
+#[test]
+fn frr_and_we_find_each_other_on_an_interface() {
+    let lab = Lab::new("unnumbered");
+    let nobody = std::net::Ipv6Addr::UNSPECIFIED.into();
+    let session = BgpSession {
+        interface: "eth0".parse().ok(),
+        families: Family::ALL.into(),
+        ..BgpSession::new("Global_eth0".to_owned(), nobody, Asn(64_512), Asn(65_003))
+    };
+    let ours = Ours::start_as(&lab, false, vec![session]);
+    let frr = Frr::start_unnumbered(&lab, 65_003);
+    let wanted = ["10.244.3.0/26", "fd00:244:3::/122"];
+    ours.wait_until("FRR's blocks of both families are known by a link", |view| {
+        wanted.iter().all(|block| {
+            let hops = view.routes.get(&block.parse().unwrap());
+            hops.is_some_and(|hops| hops.iter().all(|hop| zone::of(*hop).is_some()))
+        })
+    });
+    for (family, block) in [("ipv4", "10.244.1.0/26"), ("ipv6", "fd00:244:1::/122")] {
+        let path = format!("show bgp {family} unicast {block} json");
+        frr.wait_for(&path, "/paths/0/valid", &json!(true));
+        frr.wait_for(&path, "/paths/0/peer/interface", &json!("eth0"));
+    }
+    // FRR's zebra has put our block into its kernel, by way of our link-local address.
+    poll("the kernel routes our block to eth0", || {
+        let text = lab.ip_of_peers("route show 10.244.1.0/26");
+        if text.contains("dev eth0") { Ok(()) } else { Err(text) }
+    });
 }

@@ -74,6 +74,12 @@ impl Lab {
         &self.bird
     }
 
+    /// Asks ip(8) in the namespace of the peers.
+    pub(crate) fn ip_of_peers(&self, question: &str) -> String {
+        let all = ["-n", &self.bird].into_iter().chain(question.split_whitespace());
+        run("ip", &all.collect::<Vec<_>>())
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -290,7 +296,9 @@ impl Ours {
         };
         let status = status_receiver.recv().unwrap();
         let ours = Self { commands: Some(commands), status, view, thread: Some(thread) };
-        let listen = ["192.0.2.1:179", "[fd00::1]:179"].map(|addr| addr.parse().unwrap());
+        let has_nameless = sessions.iter().any(|session| session.interface.is_some());
+        let listen = if has_nameless { "[::]:179" } else { "[fd00::1]:179" };
+        let listen = ["192.0.2.1:179", listen].map(|addr| addr.parse().unwrap());
         ours.send(Command::Listen(listen.into()));
         ours.configure(sessions);
         ours.originate(&["10.244.1.0/26", "fd00:244:1::/122"]);
@@ -404,11 +412,11 @@ fn record(view: &mut View, event: Event) {
     match event {
         Event::RoutesChanged(routes) => {
             for (cidr, gateways) in routes {
-                if let Some(gateways) = gateways {
-                    view.routes.insert(cidr, gateways);
-                } else {
+                if gateways.is_empty() {
                     view.routes.remove(&cidr);
                     view.withdrawn.push(cidr);
+                } else {
+                    view.routes.insert(cidr, (*gateways).clone());
                 }
             }
         }

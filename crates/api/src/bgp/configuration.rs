@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use model::net::{Asn, Cidr, Family};
 use model::peer::{
     AdvertisedServices, BgpConfiguration as Configuration, BgpNodeConfiguration, BindMode,
-    PrefixAdvertisement, SecretKey,
+    PrefixAdvertisement, RoutePriority, SecretKey,
 };
 use serde_json::Value;
 
@@ -125,6 +125,7 @@ impl TryFrom<&BgpConfiguration> for Configuration {
                 mesh_password: password("nodeMeshPassword", spec.node_mesh_password.as_ref())?,
                 services: services(spec)?,
                 workload_peering_addrs: workload_peering_addrs(spec)?,
+                normal_priority: normal_priority(spec)?,
             })
         };
         read().map_err(|fault| object.faulty(fault))
@@ -235,13 +236,18 @@ fn check(name: &str, spec: &BgpConfigurationSpec) -> Result<(), Fault> {
     severity("logSeverityScreen", spec.log_severity_screen.as_deref())?;
     let routes = [("Enabled", ()), ("Disabled", ()), ("EnabledNoEncapOnly", ())];
     word("programClusterRoutes", spec.program_cluster_routes.as_deref(), &routes, ())?;
-    for (field, metric) in [
-        ("ipv4NormalRoutePriority", spec.ipv4_normal_route_priority),
-        ("ipv6NormalRoutePriority", spec.ipv6_normal_route_priority),
-    ] {
-        within(field, metric, 1..=2_147_483_646)?;
-    }
-    Ok(())
+    normal_priority(spec).map(drop)
+}
+
+fn normal_priority(spec: &BgpConfigurationSpec) -> Result<RoutePriority, Fault> {
+    let read = |field, metric, default| {
+        within(field, metric, 1..=2_147_483_646).map(|found| found.unwrap_or(default))
+    };
+    let RoutePriority { v4, v6 } = RoutePriority::NORMAL;
+    Ok(RoutePriority {
+        v4: read("ipv4NormalRoutePriority", spec.ipv4_normal_route_priority, v4)?,
+        v6: read("ipv6NormalRoutePriority", spec.ipv6_normal_route_priority, v6)?,
+    })
 }
 
 /// Refuses in a node's object what only the cluster's may say.

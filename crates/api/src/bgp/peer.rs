@@ -4,6 +4,7 @@ mod options;
 
 use std::net::{IpAddr, SocketAddr};
 
+use model::net::{Asn, IfName};
 use model::peer::{BgpConfiguration, BgpPeer as Peer, NextHopMode, PeerNodes, PeerRemote};
 use serde_json::Value;
 
@@ -67,13 +68,13 @@ impl TryFrom<&BgpPeer> for Peer {
 
     fn try_from(object: &BgpPeer) -> Result<Self, Invalid> {
         let spec = &object.spec;
-        let options = options::of(object)?;
+        let (options, interface) = (options::of(object)?, options::interface(object)?);
         let read = || {
             let source = [("UseNodeIP", true), ("None", false)];
             Ok(Self {
                 name: object.name().to_owned(),
                 nodes: nodes(spec)?,
-                remote: remote(spec)?,
+                remote: remote(spec, interface.clone())?,
                 uses_node_addr: word(
                     "sourceAddress",
                     spec.source_address.as_deref(),
@@ -141,8 +142,11 @@ fn nodes(spec: &BgpPeerSpec) -> Result<PeerNodes, Fault> {
     }
 }
 
-fn remote(spec: &BgpPeerSpec) -> Result<PeerRemote, Fault> {
+fn remote(spec: &BgpPeerSpec, interface: Option<IfName>) -> Result<PeerRemote, Fault> {
     let asn = asn("asNumber", spec.as_number.as_ref())?;
+    if let Some(name) = interface {
+        return on_interface(spec, name, asn);
+    }
     let workloads = some(spec.local_workload_selector.as_ref());
     match (some(spec.peer_ip.as_ref()), some(spec.peer_selector.as_ref()), workloads) {
         (Some(text), None, None) => {
@@ -176,6 +180,24 @@ fn remote(spec: &BgpPeerSpec) -> Result<PeerRemote, Fault> {
             Err(Fault::new(if first.is_some() { "peerIP" } else { "peerSelector" }, value, problem))
         }
     }
+}
+
+/// Reads a peer that is found on an interface, so that nothing else says who it is.
+fn on_interface(spec: &BgpPeerSpec, name: IfName, asn: Option<Asn>) -> Result<PeerRemote, Fault> {
+    let others = [
+        ("peerIP", &spec.peer_ip),
+        ("peerSelector", &spec.peer_selector),
+        ("localWorkloadSelector", &spec.local_workload_selector),
+    ];
+    for (field, value) in others {
+        if let Some(value) = some(value.as_ref()) {
+            let problem = "and the annotation bgp.projectcalico.org/interface exclude each other: \
+                           leave one out";
+            return Err(Fault::new(field, value, problem));
+        }
+    }
+    let needed = || Fault::new("asNumber", "", "is missing: say the AS of the peer");
+    Ok(PeerRemote::Interface { name, asn: asn.ok_or_else(needed)? })
 }
 
 fn peer_ip(text: &str) -> Option<(IpAddr, u16)> {

@@ -30,7 +30,10 @@ fn attributes(asns: &[u32], local_pref: Option<u32>, communities: &[u32]) -> Att
 fn passes(rule: &FilterRule, cidr: &str, attributes: &Attributes, is_learned: bool) -> bool {
     let cidr = cidr.parse().unwrap();
     let session = SessionKind::Internal;
-    let route = Route { cidr: &cidr, attributes, is_learned, session };
+    let eth0 = [("10.0.0.0/8".parse().unwrap(), "eth0".parse().unwrap())];
+    let ways = Ways::from(std::collections::BTreeMap::from(eth0));
+    let way = is_learned.then_some(("10.9.9.9".parse().unwrap(), &ways));
+    let route = Route { cidr: &cidr, attributes, is_learned, session, way };
     judge(std::slice::from_ref(rule), &route) != Verdict::Untouched
 }
 
@@ -70,7 +73,8 @@ fn every_mark_of_a_rule_must_match() {
     };
     for (what, rule, expected) in [
         ("none", rule(|_| {}), true),
-        ("interface", rule(|rule| rule.interface = Some("eth*".to_owned())), false),
+        ("interface", rule(|rule| rule.interface = Some("eth*".to_owned())), true),
+        ("other interface", rule(|rule| rule.interface = Some("*.calico".to_owned())), false),
         ("internal", rule(|rule| rule.session = Some(SessionKind::Internal)), true),
         ("external", rule(|rule| rule.session = Some(SessionKind::External)), false),
         ("community", rule(|r| r.communities = vec![Community::Standard(65_000, 7)]), true),
@@ -96,13 +100,22 @@ fn what_we_originate_is_not_from_peers() {
 }
 
 #[test]
+fn what_we_originate_leads_out_of_no_interface() {
+    let (rule, path) =
+        (FilterRule { interface: Some("*".to_owned()), ..ANY }, Attributes::default());
+    assert!(passes(&rule, "10.0.0.0/26", &path, true));
+    assert!(!passes(&rule, "10.0.0.0/26", &path, false));
+}
+
+#[test]
 fn the_first_rule_that_matches_decides() {
     let never = FilterRule { from_peers_only: true, ..ANY };
     let reject = FilterRule { is_accepted: false, ..ANY };
     let cidr = "10.0.0.0/26".parse().unwrap();
     let attributes = Attributes::default();
     let session = SessionKind::External;
-    let route = Route { cidr: &cidr, attributes: &attributes, is_learned: false, session };
+    let route =
+        Route { cidr: &cidr, attributes: &attributes, is_learned: false, session, way: None };
     assert_eq!(judge(&[never.clone(), reject.clone(), ANY], &route), Verdict::Reject);
     assert_eq!(judge(&[never.clone(), ANY, reject], &route), Verdict::Rule(1));
     assert_eq!(judge(&[never], &route), Verdict::Untouched);

@@ -141,7 +141,8 @@ mod tests {
             cluster_id: None,
             epoch: 0,
         };
-        let path = Arc::new(Path { next_hop: addr, attributes: Arc::new(attributes), serial: 1 });
+        let path =
+            Arc::new(Path { next_hop: addr, attributes: Arc::new(attributes), serial: 1, hash: 0 });
         Candidate { source: Arc::new(source), path, received_id: 0, sent_id: 1 }
     }
 

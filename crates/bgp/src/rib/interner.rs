@@ -18,6 +18,15 @@ pub struct Path {
     pub attributes: Arc<Attributes>,
     /// Tells the paths of one [`Interner`] apart, for as long as it lives; at least 1.
     pub serial: u64,
+    /// The hash of its words, so that they are hashed once.
+    pub(super) hash: u32,
+}
+
+impl Path {
+    /// Returns the hash as the table wants it: with all bits of use.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 /// All paths in use, each stored once.
@@ -42,22 +51,23 @@ impl Interner {
 
     /// Returns the one copy of the path with these words.
     pub fn intern(&mut self, next_hop: IpAddr, attributes: Arc<Attributes>) -> Arc<Path> {
-        let seed = self.seed;
-        let hash = seed.hash(&(next_hop, &*attributes));
+        let [first, second, third, fourth, ..] =
+            self.seed.hash(&(next_hop, &*attributes)).to_ne_bytes();
+        let hash = u32::from_ne_bytes([first, second, third, fourth]);
         let is_same = |path: &Arc<Path>| {
-            path.next_hop == next_hop
+            path.hash == hash
+                && path.next_hop == next_hop
                 && (Arc::ptr_eq(&path.attributes, &attributes) || path.attributes == attributes)
         };
-        if let Some(known) = self.paths.find(hash, is_same) {
+        if let Some(known) = self.paths.find(Path::spread(hash), is_same) {
             return Arc::clone(known);
         }
         if self.paths.len() >= self.clean_at.max(Self::SMALL) {
             self.clean();
         }
         self.last_serial = self.last_serial.saturating_add(1);
-        let path = Arc::new(Path { next_hop, attributes, serial: self.last_serial });
-        let rehash = |path: &Arc<Path>| seed.hash(&(path.next_hop, &*path.attributes));
-        self.paths.insert_unique(hash, Arc::clone(&path), rehash);
+        let path = Arc::new(Path { next_hop, attributes, serial: self.last_serial, hash });
+        self.paths.insert_unique(Path::spread(hash), Arc::clone(&path), Self::rehash);
         path
     }
 
@@ -70,11 +80,13 @@ impl Interner {
         Arc::clone(set)
     }
 
+    fn rehash(path: &Arc<Path>) -> u64 {
+        Path::spread(path.hash)
+    }
+
     fn clean(&mut self) {
         self.paths.retain(|path| Arc::strong_count(path) > 1);
-        let seed = self.seed;
-        let rehash = |path: &Arc<Path>| seed.hash(&(path.next_hop, &*path.attributes));
-        self.paths.shrink_to(Self::SMALL, rehash);
+        self.paths.shrink_to(Self::SMALL, Self::rehash);
         // Cleaning again only after doubling keeps its cost constant for each path.
         self.clean_at = self.paths.len().saturating_mul(2);
     }

@@ -27,10 +27,10 @@ impl DestId {
 pub struct Destination {
     cidr: Cidr,
     is_dirty: bool,
+    is_own: bool,
     /// How many streams have told of it or are about to.
     holders: u32,
     candidates: Candidates,
-    own: Option<Arc<Path>>,
     gateways: Option<Gateways>,
 }
 
@@ -47,10 +47,10 @@ impl Destination {
         self.candidates.as_slice()
     }
 
-    /// Returns the path that we originate, if we do.
+    /// Do we originate it?
     #[must_use]
-    pub fn own(&self) -> Option<&Arc<Path>> {
-        self.own.as_ref()
+    pub fn is_own(&self) -> bool {
+        self.is_own
     }
 
     /// Returns the gateways that the kernel should have; `None` if it should have no route.
@@ -60,7 +60,7 @@ impl Destination {
     }
 
     fn is_unused(&self) -> bool {
-        let has_nothing = self.candidates().is_empty() && self.own.is_none();
+        let has_nothing = self.candidates().is_empty() && !self.is_own;
         has_nothing && self.holders == 0 && !self.is_dirty && self.gateways.is_none()
     }
 }
@@ -72,6 +72,8 @@ pub struct Table {
     free: Vec<DestId>,
     index: HashTable<DestId>,
     dirty: Vec<DestId>,
+    /// The paths that we originate.
+    own: BTreeMap<DestId, Arc<Path>>,
     received: BTreeMap<(PeerIndex, Family), usize>,
     seed: Seed,
 }
@@ -90,6 +92,12 @@ impl Table {
             }
             IpAddr::V6(addr) => seed.hash(&(addr.to_bits(), cidr.prefix_len())),
         }
+    }
+
+    /// Returns the path that we originate to a destination, if we do.
+    #[must_use]
+    pub fn own(&self, id: DestId) -> Option<&Arc<Path>> {
+        self.own.get(&id)
     }
 
     /// Returns the destination's number, if it is known.
@@ -117,9 +125,9 @@ impl Table {
         let new = Destination {
             cidr,
             is_dirty: false,
+            is_own: false,
             holders: 0,
             candidates: Candidates::None,
-            own: None,
             gateways: None,
         };
         let id = self.free.pop().unwrap_or_else(|| {
@@ -189,14 +197,15 @@ impl Table {
         self.mark(id);
     }
 
-    /// Takes out all that `peer` said before `epoch`.
-    pub fn remove_before(&mut self, peer: PeerIndex, epoch: u32) {
-        if self.received(peer) == 0 {
+    /// Takes out all that `peer` said of `family` before `epoch`.
+    pub fn remove_before(&mut self, peer: PeerIndex, family: Family, epoch: u32) {
+        if self.received_of(peer, family) == 0 {
             return;
         }
         let is_old = |each: &Candidate| each.source.peer == peer && each.source.epoch < epoch;
         for id in self.ids() {
-            let Some(destination) = self.get_mut(id) else { continue };
+            let is_meant = |each: &&mut Destination| each.cidr.family() == family;
+            let Some(destination) = self.get_mut(id).filter(is_meant) else { continue };
             let count = destination.candidates.retain(|each| !is_old(each));
             self.removed(id, peer, count);
         }
@@ -204,14 +213,20 @@ impl Table {
 
     /// Takes out all that `peer` said.
     pub fn remove_peer(&mut self, peer: PeerIndex) {
-        self.remove_before(peer, u32::MAX);
+        for family in Family::ALL {
+            self.remove_before(peer, family, u32::MAX);
+        }
     }
 
     /// Sets the path that we originate to `cidr`, or that we originate none.
     pub fn set_own(&mut self, cidr: Cidr, own: Option<Arc<Path>>) {
         let id = self.entry(cidr);
         if let Some(destination) = self.get_mut(id) {
-            destination.own = own;
+            destination.is_own = own.is_some();
+        }
+        match own {
+            Some(path) => drop(self.own.insert(id, path)),
+            None => drop(self.own.remove(&id)),
         }
         self.mark(id);
     }
@@ -221,16 +236,18 @@ impl Table {
     pub fn reselect(&mut self, id: DestId, interner: &mut Interner) -> Option<(Cidr, Gateways)> {
         let destination = self.get_mut(id)?;
         destination.is_dirty = false;
-        let selection = select(destination.candidates.as_slice());
         let mut gateways = None;
-        if let Some(selection) = selection {
+        if let [only] = destination.candidates.as_slice() {
+            // Mostly so: nothing is to be compared, and no set to be made.
+            gateways = Some(interner.gateway(only.path.next_hop));
+        } else if let Some(selection) = select(destination.candidates.as_slice()) {
             gateways = Some(match selection.only_gateway() {
                 Some(addr) => interner.gateway(addr),
                 None => Arc::new(selection.gateways),
             });
             destination.candidates.put_first(selection.best);
         }
-        if destination.own.is_some() {
+        if destination.is_own {
             // Our own prefixes never lead elsewhere, whoever else announces them.
             gateways = None;
         }
@@ -275,7 +292,7 @@ impl Table {
     /// Returns all destinations that a path leads to, in the order of their numbers.
     pub fn reachable(&self) -> impl Iterator<Item = (DestId, &Destination)> {
         let known = self.ids().filter_map(|id| Some((id, self.get(id)?)));
-        known.filter(|(_, each)| !each.candidates().is_empty() || each.own.is_some())
+        known.filter(|(_, each)| !each.candidates().is_empty() || each.is_own)
     }
 
     /// Returns how many paths `peer` told of.

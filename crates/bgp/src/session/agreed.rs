@@ -1,7 +1,7 @@
 //! What both sides of a session have agreed on by their OPENs (RFC 5492).
 
 use model::desired::Role;
-use model::net::Family;
+use model::net::{Family, zone};
 
 use super::Session;
 use crate::wire::{
@@ -87,6 +87,7 @@ impl Session {
             is_internal: self.config.is_internal(),
             add_path: self.path_ids(self.config.add_path.receives, SENDS_PATHS),
             foreign_next_hops: self.foreign_next_hops(),
+            is_on_link: zone::of(self.config.peer_addr).is_some(),
         }
     }
 

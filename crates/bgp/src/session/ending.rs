@@ -10,7 +10,7 @@ use super::{
 };
 use crate::connection::{ConnectionId, Stage};
 use crate::speaker::{Output, PathFate};
-use crate::wire::{AfiSafi, GracefulRestart, Notification, Reason};
+use crate::wire::{AfiSafi, Notification, Reason};
 
 /// How long a peer that announced too much is left alone.
 const MAX_PREFIXES_WAIT: Duration = Duration::from_secs(300);
@@ -55,12 +55,15 @@ impl Session {
     /// Returns what becomes of the routes when `notification` ends the session (RFC 8538 §4).
     fn loss_by(&self, notification: &Notification) -> Loss {
         let is_hard = notification.reason == Reason::HARD_RESET;
-        match self.graceful_restart() {
-            Some(restart) if self.survives_notifications() && !is_hard => {
-                Loss::Graceful(restart.restart_time())
-            }
-            Some(_) | None => Loss::Hard,
-        }
+        if self.survives_notifications() && !is_hard { self.loss() } else { Loss::Hard }
+    }
+
+    /// Returns what becomes of the routes when the session ends without a word: those of the
+    /// families that the peer's capability names stay (RFC 4724 §4.2).
+    fn loss(&self) -> Loss {
+        let Some(restart) = self.graceful_restart() else { return Loss::Hard };
+        let families = self.families().iter().filter(|family| restart.covers(*family));
+        Loss::Graceful(restart.restart_time(), families.collect())
     }
 
     /// Returns `notification` as the peer must be told it: wrapped if it would otherwise
@@ -101,10 +104,9 @@ impl Session {
     /// restart only if the watch may have died with the peer's control plane (RFC 5882 §4.3).
     pub(crate) fn on_path_down(&mut self, fate: PathFate, env: &Environment) -> Vec<Effect> {
         let Some(id) = self.established().map(|each| each.id) else { return Vec::new() };
-        let restart = self.graceful_restart().map(GracefulRestart::restart_time);
-        let loss = match (fate, restart) {
-            (PathFate::MaybeRestart, Some(time)) => Loss::Graceful(time),
-            (PathFate::MaybeRestart | PathFate::Broken, _) => Loss::Hard,
+        let loss = match fate {
+            PathFate::MaybeRestart => self.loss(),
+            PathFate::Broken => Loss::Hard,
         };
         let notification = Notification::new(Reason::BFD_DOWN);
         let mut effects = Vec::new();
@@ -182,9 +184,7 @@ impl Session {
         env: &Environment,
     ) -> Vec<Effect> {
         let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return Vec::new() };
-        let loss = self
-            .graceful_restart()
-            .map_or(Loss::Hard, |restart| Loss::Graceful(restart.restart_time()));
+        let loss = self.loss();
         self.connections.retain(|each| each.id != id);
         self.last_error = Some(LastError { text: why.to_owned(), at: env.now });
         if stage == Stage::Established {

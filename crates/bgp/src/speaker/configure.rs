@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::desired::BgpSession;
+use model::net::Family;
 use model::time::Timestamp;
 
-use super::{Output, Peer, Speaker};
+use super::{Floors, Output, Peer, Speaker};
 use crate::counts::RouteCounts;
 use crate::rib::PeerIndex;
 use crate::session::{Session, State};
@@ -55,6 +56,7 @@ impl Speaker {
             session: Session::new(config, seed, now),
             source: None,
             epoch: 0,
+            floors: Floors::default(),
             stale_until: None,
             ended: Families::NONE,
             has_end_of_rib: false,
@@ -98,16 +100,23 @@ impl Speaker {
         let mut outputs = Vec::new();
         if is_import_new && peer.source.is_some() {
             // What was received is not kept, so the peer says it again (RFC 2918 §1).
-            for family in peer.session.families().iter() {
-                let kind = RefreshKind::Request;
-                let request = RouteRefresh { family: family.into(), kind };
-                outputs.extend(peer.send(request.encode().into()));
-            }
+            outputs.extend(peer.ask_again());
         }
         if self.is_policy_new(index) {
             self.tell_again(index);
         }
         outputs
+    }
+}
+
+impl Peer {
+    /// Asks the peer to tell all its routes again (RFC 2918).
+    pub(super) fn ask_again(&mut self) -> Vec<Output> {
+        let families = self.session.families();
+        let request = |family: Family| {
+            RouteRefresh { family: family.into(), kind: RefreshKind::Request }.encode()
+        };
+        families.iter().flat_map(|family| self.send(request(family).into())).collect()
     }
 }
 

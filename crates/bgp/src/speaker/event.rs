@@ -1,10 +1,11 @@
 //! What a speaker is told and what it says: all of it, so that a run can be recorded.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use model::desired::{Advertisements, BgpSession};
-use model::net::Cidr;
+use model::net::{Cidr, IfName, zone};
 
 use crate::connection::ConnectionId;
 use crate::rib::Gateways;
@@ -19,6 +20,9 @@ pub enum Input {
     Configure(Vec<BgpSession>),
     /// This is all that we announce from now on.
     Advertise(Advertisements),
+    /// These interfaces lead to these ranges, which only filters ask for; link-local neighbours'
+    /// range is `fe80:N::/32` for the link N.
+    Ways(BTreeMap<Cidr, IfName>),
     /// An [`Output::Connect`] has come to a TCP connection.
     Connected {
         /// Which.
@@ -127,7 +131,7 @@ pub enum Output {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Problem {
     /// A call from an address that no session has.
-    #[error("refused a connection from {0}: no BGP peer is configured there")]
+    #[error("refused a connection from {}: no BGP peer is configured there", zone::to_text(*.0))]
     UnknownPeer(IpAddr),
     /// A message with a wrong attribute (RFC 7606).
     #[error("{name}: {malformed}")]

@@ -109,6 +109,17 @@ impl Speaker {
         }
     }
 
+    /// Has groups whose rules ask for interfaces be judged anew: what passes now is told, what does
+    /// not is withdrawn.
+    pub(super) fn judge_interfaces_anew(&mut self) {
+        for (id, group) in &mut self.groups {
+            if group.policy.asks_for_interfaces() {
+                group.stream.forget_paths(&mut self.table);
+                self.active.insert(*id);
+            }
+        }
+    }
+
     fn leave_for(&mut self, old: GroupId, index: PeerIndex) {
         if let Some(group) = self.groups.get_mut(&old) {
             group.stream.members.remove(&index);

@@ -1,18 +1,20 @@
 //! Routes: in from peers, chosen, out to the kernel and to the groups of other peers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::desired::Advertisements;
-use model::net::Cidr;
+use model::net::{Cidr, Family, IfName};
 use model::peer::Community;
 use model::time::Timestamp;
 
 use super::{Output, Problem, Speaker};
-use crate::export::Scope;
+use crate::export::{self, Scope};
 use crate::filter;
 use crate::import::{Identity, Import};
 use crate::rib::{Candidate, PeerIndex, Source};
+use crate::ways::Ways;
 use crate::wire::{AfiSafi, Attributes, Families, RefreshKind, RouteRefresh, Update};
 
 /// How long a peer that came back may take to tell all its routes again.
@@ -21,10 +23,12 @@ const RESYNC_LIMIT: Duration = Duration::from_secs(360);
 impl Speaker {
     pub(super) fn on_established(&mut self, index: PeerIndex, now: Timestamp) {
         let Some(peer) = self.peers.get_mut(&index) else { return };
-        let mut families = peer.session.families().iter();
-        let restart = peer.session.graceful_restart();
-        let is_kept = restart
-            .is_some_and(|restart| families.all(|family| restart.is_forwarding_kept(family)));
+        let (families, restart) = (peer.session.families(), peer.session.graceful_restart());
+        let is_kept = |family: &Family| {
+            families.contains(*family)
+                && restart.is_some_and(|restart| restart.is_forwarding_kept(*family))
+        };
+        let kept: Families = Family::ALL.into_iter().filter(is_kept).collect();
         let Some(open) = peer.session.established().and_then(|each| each.peer_open.as_ref()) else {
             return;
         };
@@ -40,10 +44,15 @@ impl Speaker {
         };
         peer.source = Some(Arc::new(source));
         peer.owes_end_of_rib = true;
-        peer.stale_until = peer.stale_until.map(|_| if is_kept { now + RESYNC_LIMIT } else { now });
+        if peer.stale_until.is_some() {
+            peer.stale_until = (!kept.is_empty()).then(|| now + RESYNC_LIMIT);
+            // RFC 4724 §4.2: of a family without F, or without the capability, what was kept goes
+            // at once.
+            for family in Family::ALL.into_iter().filter(|family| !kept.contains(*family)) {
+                self.table.remove_before(index, family, peer.floors.of(family));
+            }
+        }
         self.join(index);
-        // RFC 4724 §4.2: without F, or without the capability, what was kept goes at once.
-        self.expire_stale(index, now);
     }
 
     pub(super) fn on_update(
@@ -69,6 +78,7 @@ impl Speaker {
             identifier: self.config.identifier.0,
             cluster_ids: &self.cluster_ids,
             local_addr: peer.session.established().and_then(|each| each.local_addr),
+            ways: &self.scope.ways,
         };
         let (mut announced, mut rejected) = (0_u64, 0_u64);
         for announcement in &update.announced {
@@ -96,8 +106,9 @@ impl Speaker {
             if families.iter().all(|family| peer.ended.contains(family)) {
                 peer.has_end_of_rib = true;
                 peer.stale_until = None;
-                self.table.remove_before(index, peer.epoch);
             }
+            // RFC 4724 §4.2: each family's stale routes go with its own End-of-RIB.
+            self.table.remove_before(index, family, peer.floors.of(family));
         }
         reports.extend(self.limit_prefixes(index, now));
         reports
@@ -119,9 +130,9 @@ impl Speaker {
     pub(super) fn on_refresh(&mut self, index: PeerIndex, refresh: RouteRefresh) -> Vec<Output> {
         let Some(peer) = self.peers.get_mut(&index) else { return Vec::new() };
         let families = peer.session.families();
-        if !refresh.family.unicast().is_some_and(|family| families.contains(family)) {
+        let Some(family) = refresh.family.unicast().filter(|each| families.contains(*each)) else {
             return Vec::new();
-        }
+        };
         match refresh.kind {
             RefreshKind::Request => {
                 let is_enhanced = peer.session.speaks_enhanced_refresh();
@@ -135,11 +146,11 @@ impl Speaker {
                 self.tell_again(index);
                 return outputs;
             }
-            // One family's borders say nothing of another's paths, and epochs are of the peer.
-            RefreshKind::Begin | RefreshKind::End if families == Families::ALL => {}
             // RFC 7313 §4: what is not told between the borders is gone.
-            RefreshKind::Begin => peer.begin_epoch(),
-            RefreshKind::End => self.table.remove_before(index, peer.epoch),
+            RefreshKind::Begin => peer.begin_epoch(family),
+            RefreshKind::End => {
+                self.table.remove_before(index, family, peer.floors.of(family));
+            }
             RefreshKind::Unknown(_) => {}
         }
         Vec::new()
@@ -159,11 +170,12 @@ impl Speaker {
             }
         }
         self.originated.clone_from(&advertisements.originated);
-        let scope = Scope::of(advertisements);
+        let ways = std::mem::take(&mut self.scope.ways);
+        let scope = Scope::of(advertisements, ways);
         let ranges = scope.difference(&self.scope);
-        let is_marked_anew = scope.marks_differ(&self.scope);
+        let is_worded_anew = scope.words_differ(&self.scope);
         self.scope = scope;
-        if is_marked_anew {
+        if is_worded_anew {
             self.forget_words();
         }
         if ranges.iter().any(|each| !each.is_empty()) {
@@ -174,6 +186,20 @@ impl Speaker {
             self.look_at(&ids);
         }
         self.convergence.on_advertised(now);
+    }
+
+    /// Takes which interface leads where; only rules that ask for interfaces are judged anew.
+    pub(super) fn take_ways(&mut self, ways: BTreeMap<Cidr, IfName>) -> Vec<Output> {
+        let ways = Ways::from(ways);
+        if self.scope.ways == ways {
+            return Vec::new();
+        }
+        self.scope.ways = ways;
+        self.judge_interfaces_anew();
+        let asks = |peer: &&mut super::Peer| {
+            peer.source.is_some() && export::asks_for_interfaces(&peer.session.config.import)
+        };
+        self.peers.values_mut().filter(asks).flat_map(super::Peer::ask_again).collect()
     }
 
     /// Chooses again where paths have changed, and tells the kernel and the peers.

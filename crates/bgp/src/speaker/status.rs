@@ -87,6 +87,13 @@ impl Speaker {
         }
     }
 
+    /// Is a session with `peer_addr` Established?
+    #[must_use]
+    pub fn is_established(&self, peer_addr: IpAddr) -> bool {
+        let is_it = |peer: &super::Peer| peer.session.config.peer_addr == peer_addr;
+        self.peers.values().any(|peer| is_it(peer) && peer.session.state() == State::Established)
+    }
+
     /// Returns the routes that the kernel should hold: gateways by destination.
     pub fn routes(&self) -> impl Iterator<Item = (&Cidr, &BTreeSet<IpAddr>)> {
         let known = self.table.reachable().map(|(_, destination)| destination);

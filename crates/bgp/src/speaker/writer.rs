@@ -108,8 +108,8 @@ pub(super) fn write(
 }
 
 impl Gathering<'_> {
-    fn own_item(&self, id: DestId, destination: &Destination) -> Option<Item> {
-        let path = destination.own()?;
+    fn own_item(&self, id: DestId, destination: &Destination, table: &Table) -> Option<Item> {
+        let path = table.own(id)?;
         let verdict = self.policy.judge_own(destination.cidr(), self.scope);
         let told = Told::new(path, PeerIndex::OURSELVES);
         let nlri = Nlri { prefix: *destination.cidr(), path_id: 0 };
@@ -131,8 +131,8 @@ impl Gathering<'_> {
     fn gather_single(&mut self, id: DestId, stream: &mut Stream, table: &mut Table) {
         let Some(destination) = table.get(id) else { return };
         let nlri = Nlri { prefix: *destination.cidr(), path_id: 0 };
-        let item = if destination.own().is_some() {
-            self.own_item(id, destination)
+        let item = if destination.is_own() {
+            self.own_item(id, destination, table)
         } else {
             self.learned_item(id, destination, 0)
         };
@@ -153,7 +153,8 @@ impl Gathering<'_> {
         let prefix = *destination.cidr();
         let places = 0..destination.candidates().len();
         let learned = places.filter_map(|place| self.learned_item(id, destination, place));
-        let items: Vec<Item> = self.own_item(id, destination).into_iter().chain(learned).collect();
+        let items: Vec<Item> =
+            self.own_item(id, destination, table).into_iter().chain(learned).collect();
         let old = stream.several(id).to_vec();
         let new: Vec<(u32, Told)> =
             items.iter().map(|item| (item.nlri.path_id, item.told)).collect();
@@ -236,7 +237,9 @@ impl Gathering<'_> {
     fn words(&self, item: &Item) -> (std::net::IpAddr, wire::Attributes) {
         let family = item.nlri.prefix.family();
         match &item.way {
-            Way::Own(path) => self.policy.own_words(&path.attributes, family, item.verdict),
+            Way::Own(path) => {
+                self.policy.own_words(&path.attributes, family, item.verdict, self.scope)
+            }
             Way::Learned(candidate) => {
                 self.policy.learned_words(candidate, family, item.verdict, &item.marks)
             }

@@ -87,7 +87,8 @@ impl AsPath {
         skip: impl Fn(u8) -> Option<()>,
     ) -> Option<Self> {
         let mut reader = Reader::new(value);
-        let mut segments = Vec::new();
+        // Nearly every path has one segment, and many are kept for long.
+        let mut segments = Vec::with_capacity(usize::from(!value.is_empty()));
         while !reader.is_empty() {
             let code = reader.u8()?;
             let count = reader.u8().filter(|count| *count != 0)?;

@@ -17,6 +17,7 @@ const INTERNAL: Context = Context {
     is_internal: true,
     add_path: Families::NONE,
     foreign_next_hops: Families::NONE,
+    is_on_link: false,
 };
 
 /// Returns the bodies of all messages in `bytes`, which must be whole.
@@ -281,7 +282,8 @@ fn decode_everything(bytes: &[u8]) {
         for is_internal in [false, true] {
             for add_path in [Families::NONE, Families::ALL] {
                 let foreign_next_hops = add_path;
-                let context = Context { width, is_internal, add_path, foreign_next_hops };
+                let context =
+                    Context { width, is_internal, add_path, foreign_next_hops, is_on_link: false };
                 let _ = Update::decode(bytes, context);
             }
         }

@@ -56,6 +56,8 @@ pub struct Context {
     pub add_path: Families,
     /// For which families a next hop of the other family is agreed on (RFC 8950).
     pub foreign_next_hops: Families,
+    /// Is the peer known by a link-local address? Then its link-local next hops are used.
+    pub is_on_link: bool,
 }
 
 impl Context {

@@ -296,7 +296,7 @@ fn decode_reach(
     let next_hop = reader.counted_u8().ok_or_else(wrong)?;
     let _reserved = reader.u8().ok_or_else(wrong)?;
     let Some(unicast) = family.unicast() else { return Ok((family, None)) };
-    let next_hop = decode_next_hop(next_hop).filter(|next_hop| {
+    let next_hop = decode_next_hop(next_hop, context.is_on_link).filter(|next_hop| {
         Family::of(*next_hop) == unicast || context.foreign_next_hops.contains(unicast)
     });
     let next_hop = next_hop.ok_or_else(wrong)?;
@@ -305,8 +305,8 @@ fn decode_reach(
 }
 
 /// Reads the next hop; of a global and a link-local address the global one (RFC 2545 §3),
-/// unless it is left open.
-fn decode_next_hop(bytes: &[u8]) -> Option<IpAddr> {
+/// unless it is left open, or the peer is known by a link-local one itself.
+fn decode_next_hop(bytes: &[u8], is_on_link: bool) -> Option<IpAddr> {
     let mut reader = Reader::new(bytes);
     match bytes.len() {
         4 => Some(Ipv4Addr::from(reader.u32()?).into()),
@@ -314,7 +314,7 @@ fn decode_next_hop(bytes: &[u8]) -> Option<IpAddr> {
         32 => {
             let global = Ipv6Addr::from(reader.array::<16>()?);
             let link_local = Ipv6Addr::from(reader.array::<16>()?);
-            Some(if global.is_unspecified() { link_local } else { global }.into())
+            Some(if global.is_unspecified() || is_on_link { link_local } else { global }.into())
         }
         _ => None,
     }

@@ -231,6 +231,7 @@ impl Play {
                         is_internal: true,
                         add_path: self.told,
                         foreign_next_hops: Families::ALL,
+                        is_on_link: false,
                     };
                     update_line(&Update::decode(frame.body, context).unwrap())
                 }
@@ -293,6 +294,12 @@ fn advertisements(words: &[&str]) -> Advertisements {
     Advertisements { originated, ..Advertisements::default() }
 }
 
+/// `F` is for both families, `F=v4` for one.
+fn is_kept(words: &[&str], family: Family) -> bool {
+    let one = format!("F=v{}", family.number());
+    words.contains(&"F") || words.contains(&one.as_str())
+}
+
 fn open(words: &[&str]) -> Open {
     let asn = number(words, "as", 64_512);
     let mut capabilities = Vec::new();
@@ -313,7 +320,7 @@ fn open(words: &[&str]) -> Open {
             is_restarting: words.contains(&"R"),
             is_notification_graceful: words.contains(&"N"),
             restart_secs: secs.parse().unwrap(),
-            families: Family::ALL.map(|each| (each.into(), words.contains(&"F"))).to_vec(),
+            families: Family::ALL.map(|each| (each.into(), is_kept(words, each))).to_vec(),
         }));
     }
     if let Some(mode) = value(words, "paths") {

@@ -37,7 +37,13 @@ mod tests {
 
     fn context(add_path: Families) -> Context {
         // Inside an AS, so that nothing is dropped that the others show.
-        Context { width: AsnWidth::Four, is_internal: true, add_path, foreign_next_hops: BOTH }
+        Context {
+            width: AsnWidth::Four,
+            is_internal: true,
+            add_path,
+            foreign_next_hops: BOTH,
+            is_on_link: false,
+        }
     }
 
     /// Returns the messages in `stream`, headers included.

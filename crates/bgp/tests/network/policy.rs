@@ -175,6 +175,33 @@ fn a_filter_takes_effect_without_a_reset() {
 }
 
 #[test]
+fn rules_for_an_interface_follow_the_kernels_routes() {
+    let mut network = Network::reflected(1, 3, 4);
+    let not_by_eth1 =
+        || rules(FilterRule { is_accepted: false, interface: Some("eth1*".to_owned()), ..any() });
+    // The reflector tells node 1 nothing, and node 2 takes nothing, that leads out of eth1.
+    network.reconfigure(0, |peer, session| {
+        if peer == 1 {
+            session.export = not_by_eth1();
+        }
+    });
+    network.reconfigure(2, |_, session| session.import = not_by_eth1());
+    network.run_for(Duration::from_secs(8));
+    network.assert_complete("nobody knows of interfaces");
+    let connects = network.connects;
+    network.lead_by(0, "eth1.7");
+    network.lead_by(2, "eth1");
+    network.run_for(Duration::from_secs(1));
+    assert_eq!(network.kernel(1), "10.244.0.0/26 via 10.0.0.1\n", "what originates there");
+    assert_eq!(network.kernel(2), "");
+    network.lead_by(0, "eth0");
+    network.lead_by(2, "eth0");
+    network.run_for(Duration::from_secs(1));
+    network.assert_complete("eth1 is out of use");
+    assert_eq!(network.connects, connects);
+}
+
+#[test]
 fn a_priority_set_on_import_decides() {
     let mut network = Network::mesh(3, 5);
     for node in [0, 1] {

@@ -184,6 +184,12 @@ impl Network {
         self.input(node, Input::Advertise(advertisements));
     }
 
+    /// Says to a node that `interface` leads everywhere.
+    pub(crate) fn lead_by(&mut self, node: usize, interface: &str) {
+        let ways = [(cidr("0.0.0.0/0"), interface.parse().unwrap())].into();
+        self.input(node, Input::Ways(ways));
+    }
+
     pub(crate) fn expect_asn(&mut self, node: usize, peer: usize, asn: u32) {
         let addr = node_addr(peer, self.family);
         let sessions = &mut self.nodes[node].sessions;

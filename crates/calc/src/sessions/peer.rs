@@ -1,11 +1,11 @@
 //! The sessions that BGPPeer objects ask for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use model::bgp_filter::{BgpFilter, FilterRule};
 use model::desired::{BgpSession, Filters, Reflection};
-use model::net::{Asn, Family};
+use model::net::{Asn, Family, IfName};
 use model::node::Node;
 use model::peer::{BgpConfiguration, BgpPeer, PeerNodes, PeerRemote};
 
@@ -55,7 +55,12 @@ fn found(cluster: &Cluster, node: &Node, peer: &BgpPeer) -> Result<Vec<BgpSessio
         PeerRemote::Workloads { asn, .. } if is_for(peer, node) => {
             to_workloads(cluster, node, peer, *asn)
         }
-        PeerRemote::Router { .. } | PeerRemote::Workloads { .. } => Ok(Vec::new()),
+        PeerRemote::Interface { name, asn } if is_for(peer, node) => {
+            on_interface(cluster, node, peer, (name, *asn)).map(|session| vec![session])
+        }
+        PeerRemote::Router { .. } | PeerRemote::Interface { .. } | PeerRemote::Workloads { .. } => {
+            Ok(Vec::new())
+        }
         PeerRemote::Nodes(selector) => {
             let kind = if peer.nodes == PeerNodes::All { "Global" } else { "Node" };
             // What makes that node our peer makes us its peer ("reverse peering"),
@@ -111,7 +116,7 @@ fn adjusted(
         return Err(format!(
             "annotation bgp.projectcalico.org/role is for peers of another AS, but {} is in ours \
              (AS {}); remove the annotation",
-            session.peer_addr, session.local_asn
+            session.name, session.local_asn
         ));
     }
     let reflection = reflection(cluster, node, &session);
@@ -196,6 +201,31 @@ fn to_router(
         is_passive: kind == "Global" && is_node && waits_for(local.addr(), addr),
         ..BgpSession::new(session_name(kind, addr, port, cluster), addr, asn_of(cluster, node), asn)
     }))
+}
+
+/// Returns the session with whoever is on an interface, whose address will be seen there.
+///
+/// Such links have no addresses but those that they give themselves, so both families go over
+/// IPv6 (RFC 8950).
+fn on_interface(
+    cluster: &Cluster,
+    node: &Node,
+    peer: &BgpPeer,
+    (name, asn): (&IfName, Asn),
+) -> Result<BgpSession, String> {
+    if peer.options.bfd.is_some() {
+        return Err(format!(
+            "annotation bgp.projectcalico.org/bfd-interval is not for a peer that is found on an \
+             interface ({name}); remove it, or give the peer an address"
+        ));
+    }
+    let kind = if peer.nodes == PeerNodes::All { "Global" } else { "Node" };
+    let nobody = Ipv6Addr::UNSPECIFIED.into();
+    Ok(BgpSession {
+        interface: Some(name.clone()),
+        families: Family::ALL.into(),
+        ..BgpSession::new(format!("{kind}_{name}"), nobody, asn_of(cluster, node), asn)
+    })
 }
 
 /// Returns the sessions with workloads of this node, which all connect to us.

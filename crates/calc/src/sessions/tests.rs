@@ -322,3 +322,25 @@ fn workloads_connect_to_their_node() {
     assert!(session.is_passive && session.local_addr.is_none());
     assert_eq!((session.local_asn, session.peer_asn), (Asn(64_512), Asn(65_009)));
 }
+
+#[test]
+fn whoever_is_on_an_interface_may_be_a_peer() {
+    let mut cluster = cluster("a");
+    let on = |name: &str| PeerRemote::Interface { name: name.parse().unwrap(), asn: Asn(65_001) };
+    let mut eth1 = peer("left", PeerNodes::All, on("eth1"));
+    let session = only(&mut cluster, eth1.clone()).unwrap();
+    assert_eq!((session.name.as_str(), session.is_passive), ("Global_eth1", false));
+    assert_eq!(session.families, Family::ALL.into());
+    assert_eq!(session.interface, "eth1".parse().ok());
+    cluster.peers.insert("right".to_owned(), peer("right", PeerNodes::All, on("eth2")));
+    // Two interfaces are two peers, and their calls come to addresses that no object names.
+    assert_eq!(of(&cluster, &mut Vec::new()).iter().filter(|s| s.interface.is_some()).count(), 2);
+    let any: SocketAddr = "[::]:179".parse().unwrap();
+    assert!(listen(&cluster).contains(&any));
+    cluster.bgp.bind = BindMode::NodeAddr;
+    assert!(!listen(&cluster).contains(&any));
+    let interval = std::time::Duration::from_secs(1);
+    eth1.options.bfd = Some(model::desired::BfdSettings { interval, multiplier: 3 });
+    let refused = only(&mut cluster, eth1).unwrap_err();
+    assert!(refused.contains("bfd-interval is not for a peer"), "{refused}");
+}

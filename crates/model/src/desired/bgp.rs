@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bgp_filter::FilterRule;
-use crate::net::{Asn, Cidr, Family};
-use crate::peer::{BgpConfiguration, Community, NextHopMode};
+use crate::net::{Asn, Cidr, Family, IfName};
+use crate::peer::{BgpConfiguration, Community, NextHopMode, RoutePriority};
 
 /// A BGP session that this node should have.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,8 +17,10 @@ pub struct BgpSession {
     pub name: String,
     /// The BGPPeer that asks for it; `None` is the mesh.
     pub object: Option<String>,
-    /// The peer's address.
+    /// The peer's address; while it is not known, that of nobody.
     pub peer_addr: IpAddr,
+    /// The interface that the peer is found on by itself, if it has no address of its own.
+    pub interface: Option<IfName>,
     /// The peer's TCP port.
     pub peer_port: u16,
     /// The address to connect from; `None` leaves it to the kernel.
@@ -77,6 +79,7 @@ impl BgpSession {
             name,
             object: None,
             peer_addr,
+            interface: None,
             peer_port: BgpConfiguration::DEFAULT_PORT,
             local_addr: None,
             local_asn,
@@ -216,6 +219,8 @@ pub struct Advertisements {
     pub not_exported: BTreeSet<Cidr>,
     /// The communities that learned routes inside a range are marked with when they are passed on.
     pub marks: BTreeMap<Cidr, BTreeSet<Community>>,
+    /// The priority that what this node originates is told with.
+    pub priority: RoutePriority,
 }
 
 /// How a prefix is originated.

@@ -98,8 +98,8 @@ fn kernel(routes: &[&str], links: &[&str]) -> Event {
 }
 
 fn learned(dst: &str, next_hops: &[&str]) -> Event {
-    let next_hops = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
-    Event::Learned(vec![(dst.parse().unwrap(), next_hops)])
+    let next_hops: BTreeSet<_> = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
+    Event::Learned(vec![(dst.parse().unwrap(), next_hops.into())])
 }
 
 fn synced() -> Vec<Event> {
@@ -269,6 +269,7 @@ fn peers_hear_of_everything_before_sessions_open() {
             Effect::Routes(_) => "routes",
             Effect::Advertise(_) => "advertise",
             Effect::Sessions(_) => "sessions",
+            Effect::Ways(_) => "ways",
             Effect::Problems(_) => "problems",
             Effect::Devices(_) | Effect::Entries(_) => "tunnels",
             Effect::TunnelAddrs(_) => "tunnels' addresses",
@@ -309,6 +310,49 @@ fn nothing_happens_before_the_passwords_of_peers_are_known() {
     let effects = engine.flush(NOW);
     assert!(effects.contains(&Effect::Sessions(Vec::new())), "{effects:?}");
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Problems(_))), "{effects:?}");
+}
+
+#[test]
+fn the_speaker_hears_of_interfaces_while_a_filter_asks_for_them() {
+    let rule = model::bgp_filter::FilterRule {
+        is_accepted: false,
+        prefix: None,
+        from_peers_only: false,
+        interface: Some("eth*".to_owned()),
+        session: None,
+        communities: Vec::new(),
+        as_path_prefix: Vec::new(),
+        priority: None,
+        operations: Vec::new(),
+    };
+    let by_eth = BgpFilter {
+        name: "by-eth".to_owned(),
+        export_v4: vec![rule],
+        import_v4: Vec::new(),
+        export_v6: Vec::new(),
+        import_v6: Vec::new(),
+    };
+    let filter = |filter: Option<BgpFilter>| {
+        let known = filter.map(|filter| Ok(Box::new(filter)));
+        Event::Store(Change::Filter("by-eth".to_owned(), known))
+    };
+    let ways: BTreeMap<Cidr, IfName> =
+        [("10.0.0.0/24".parse().unwrap(), "eth0".parse().unwrap())].into();
+    let seen =
+        Event::Kernel(Box::new(KernelState { ways: ways.clone(), ..KernelState::default() }));
+    let mut engine = engine(vec![seen]);
+    let told = |engine: &mut Engine| {
+        let effects = engine.flush(NOW).into_iter();
+        let ways = effects
+            .filter_map(|effect| if let Effect::Ways(ways) = effect { Some(ways) } else { None });
+        ways.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut engine), []);
+    engine.handle(filter(Some(by_eth)), NOW);
+    assert_eq!(told(&mut engine), [ways]);
+    assert_eq!(told(&mut engine), []);
+    engine.handle(filter(None), NOW);
+    assert_eq!(told(&mut engine), [BTreeMap::new()]);
 }
 
 #[test]

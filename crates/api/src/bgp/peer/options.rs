@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::desired::{AddPath, BfdSettings, Role};
-use model::net::Family;
+use model::net::{Family, IfName};
 use model::peer::PeerOptions;
 
 use super::BgpPeer;
 use crate::Invalid;
 use crate::annotations::{
     BGP_ADD_PATH, BGP_BFD_INTERVAL, BGP_BFD_MULTIPLIER, BGP_EXTENDED_MESSAGES, BGP_FAMILIES,
-    BGP_MAX_PREFIXES, BGP_REQUIRE_POLICY, BGP_ROLE,
+    BGP_INTERFACE, BGP_MAX_PREFIXES, BGP_REQUIRE_POLICY, BGP_ROLE,
 };
-use crate::invalid::{Fault, within, word};
+use crate::invalid::{Fault, parse, within, word};
 use crate::time::duration;
 
 /// How often BFD packets may be sent at most and at least.
@@ -43,6 +43,13 @@ pub(super) fn of(object: &BgpPeer) -> Result<PeerOptions, Invalid> {
         })
     };
     options().map_err(|fault: Fault| object.misannotated(fault))
+}
+
+/// Reads on which interface the peer is found.
+pub(super) fn interface(object: &BgpPeer) -> Result<Option<IfName>, Invalid> {
+    let text = object.annotation(BGP_INTERFACE);
+    let name = text.map(|text| parse(BGP_INTERFACE, text.trim())).transpose();
+    name.map_err(|fault: Fault| object.misannotated(fault))
 }
 
 fn families(text: Option<&str>) -> Result<Option<BTreeSet<Family>>, Fault> {
