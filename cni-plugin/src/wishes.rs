@@ -73,10 +73,18 @@ impl Wishes {
         }
         match (get(pod, FLOATING_IPS), features.allows_floating_ips) {
             (None, _) => {}
-            (Some(_), false) => self.ignored.push(off(FLOATING_IPS, "floating_ips")),
-            (Some(_), true) => {
-                let reason = "this version translates no addresses";
-                self.ignored.push(format!("annotation `{FLOATING_IPS}` is ignored: {reason}"));
+            // calico-node would follow it, so that it must not be passed over.
+            (Some(text), false) => {
+                let remedy = "feature_control.floating_ips of the network configuration is off: \
+                              switch it on, or remove the annotation";
+                return Err(wrong(FLOATING_IPS, text, remedy));
+            }
+            // calico-node translates them.
+            (Some(text), true) => {
+                let addrs: Vec<String> = list(pod, FLOATING_IPS)?.unwrap_or_default();
+                if addrs.iter().any(|addr| addr.parse::<IpAddr>().is_err()) {
+                    return Err(wrong(FLOATING_IPS, text, "use addresses"));
+                }
             }
         }
         Ok(())

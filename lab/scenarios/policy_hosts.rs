@@ -57,6 +57,11 @@ const EARLY_ALLOW: &str = "
 - name: early
   apply: [{gnp: early, spec: {order: 1, selector: role == 'host', preDNAT: true, applyOnForward: true, types: [Ingress], ingress: [{action: Allow, protocol: TCP, destination: {ports: [9091]}}]}}]
 ";
+/// Nobody may come to the pod that has a floating address.
+const FLOATING_DENIED: &str = "
+- name: floating
+  apply: [{gnp: floating, spec: {selector: app == 'web' && projectcalico.org/namespace == 'red', types: [Ingress]}}]
+";
 /// Or without tracking, which takes a rule for each direction.
 const UNTRACKED: &str = "
 - name: untracked
@@ -292,7 +297,7 @@ fn require_tracked(node: &Node, is_tracked: bool) -> Result<(), Error> {
 }
 
 /// Whom pods meet outside of all pools sees the node's address, if the pool says so; pods see
-/// each other's own addresses all the time.
+/// each other's own addresses all the time. Floating addresses lead to their pods.
 pub(crate) fn translated_outside(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let cluster = world::up(dir, control_plane)?;
     let outside = TcpListener::bind((cluster.control_plane.endpoint().ip(), 0));
@@ -317,7 +322,53 @@ pub(crate) fn translated_outside(dir: &Path, control_plane: Kind) -> Result<(), 
         }
     }
     // This asks pods whom they saw.
-    Matrix::probe(&cluster, WITHIN)?.require_full()
+    Matrix::probe(&cluster, WITHIN)?.require_full()?;
+    floating(&cluster)
+}
+
+/// A floating address leads to its pod, from other nodes, from the pod's own, and from the pod
+/// itself, where policy for the pod lets it; not before administrators say so, nor any longer than
+/// the pod names it.
+fn floating(cluster: &Cluster) -> Result<(), Error> {
+    let pod = cluster.pods.iter().find(|pod| world::name(pod) == "red/web");
+    let pod = pod.ok_or_else(|| Error::wrong("there is no pod red/web"))?;
+    let address = SocketAddr::from(([10, 99, 0, 7], 80));
+    cluster.api.create::<api::IpPool>(json!({
+        "metadata": {"name": "floating"},
+        // Nothing is assigned from it unasked.
+        "spec": {"cidr": "10.99.0.0/24", "disabled": true, "nodeSelector": "all()"},
+    }))?;
+    let path = format!("/api/v1/namespaces/{}/pods/{}", pod.pod.namespace, pod.pod.name);
+    let wish = |value: Value| {
+        let annotations = json!({"cni.projectcalico.org/floatingIPs": value});
+        let change = json!({"metadata": {"annotations": annotations}});
+        cluster.api.send(Request::merge(&path, &change))?.success().map(drop)
+    };
+    wish(json!("[\"10.99.0.7\"]"))?;
+    require_answers(cluster, address, 0)?;
+    let settings = json!({"spec": {"floatingIPs": "Enabled"}});
+    cluster.api.send(Request::merge(SETTINGS, &settings))?.success()?;
+    let led = |what: &str, pods: usize, nodes: usize| {
+        eventually(what, WITHIN, || {
+            require_answers(cluster, address, pods)?;
+            let mut answered = 0_usize;
+            for node in &cluster.nodes {
+                let stream = network(node)?.run(|| TcpStream::connect_timeout(&address, PATIENCE));
+                answered = answered.saturating_add(usize::from(stream?.is_ok()));
+            }
+            let wrong = || Error::wrong(format!("{answered}, not {nodes} nodes were answered"));
+            if answered == nodes { Ok(()) } else { Err(wrong()) }
+        })
+    };
+    let nodes = cluster.nodes.len();
+    led("the floating address to lead to its pod", cluster.pods.len(), nodes)?;
+    let denied = make(cluster, FLOATING_DENIED)?;
+    // A pod's own node always reaches it.
+    led("policy to hold for the floating address", 0, 1)?;
+    remove(cluster, &denied)?;
+    led("the floating address to lead to its pod again", cluster.pods.len(), nodes)?;
+    wish(Value::Null)?;
+    led("the floating address to lead nowhere", 0, 0)
 }
 
 /// Fails unless this many pods reach an address outside.

@@ -76,25 +76,22 @@ fn host_local_gets_the_nodes_own_cidrs() {
 #[test]
 fn guarded_wishes_are_ignored_unless_allowed() {
     let asked = [("ipAddrsNoIpam", r#"["10.9.9.9"]"#), ("floatingIPs", r#"["10.9.9.8"]"#)];
-    let refused = read(&asked, &[]).unwrap();
+    let refused = read(&asked[..1], &[]).unwrap();
     assert!(refused.addrs_without_ipam.is_empty());
     assert_eq!(
         refused.ignored,
-        [
-            "annotation `cni.projectcalico.org/ipAddrsNoIpam` is ignored: \
-             feature_control.ip_addrs_no_ipam is off",
-            "annotation `cni.projectcalico.org/floatingIPs` is ignored: \
-             feature_control.floating_ips is off",
-        ]
+        ["annotation `cni.projectcalico.org/ipAddrsNoIpam` is ignored: \
+          feature_control.ip_addrs_no_ipam is off"]
     );
+    let refused = read(&asked[1..], &[]).unwrap_err();
+    assert!(refused.message.contains("feature_control.floating_ips of the network configuration"));
     let features = FeatureControl { allows_addrs_without_ipam: true, allows_floating_ips: true };
     let allowed = Wishes::read(&annotations(&asked), &Annotations::new(), features).unwrap();
     assert_eq!(allowed.addrs_without_ipam, ["10.9.9.9".parse::<IpAddr>().unwrap()]);
-    assert_eq!(
-        allowed.ignored,
-        ["annotation `cni.projectcalico.org/floatingIPs` is ignored: \
-          this version translates no addresses"]
-    );
+    assert_eq!(allowed.ignored, [""; 0]);
+    let wrong = [("floatingIPs", r#"["10.9.9"]"#)];
+    let wrong = Wishes::read(&annotations(&wrong), &Annotations::new(), features).unwrap_err();
+    assert!(wrong.message.contains("use addresses"), "{}", wrong.message);
 }
 
 #[test]

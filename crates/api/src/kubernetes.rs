@@ -16,7 +16,7 @@ pub use cluster_network_policy::{
 };
 pub use endpoint_slice::endpoint_slice;
 pub use node::node;
-pub use pod::{allowed_sources, controls, has_ended, pod_addrs, workload_endpoint};
+pub use pod::{allowed_sources, controls, floating, has_ended, pod_addrs, workload_endpoint};
 pub use profile::{namespace_profile, service_account_profile};
 pub use service::service;
 

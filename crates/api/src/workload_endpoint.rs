@@ -117,6 +117,7 @@ fn read(object: &WorkloadEndpoint) -> Result<Model, Fault> {
         ports: ports.into_iter().flatten().collect(),
         allowed_sources: sources.collect::<Result<_, _>>()?,
         controls: Controls::default(),
+        floating: Vec::new(),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::Cluster;
 pub(crate) use service::ranges as service_ranges;
 
 /// Returns this node's blocks, the addresses of its pods and tunnels that lie in other nodes'
-/// blocks, and the addresses of Services.
+/// blocks, its pods' floating addresses alike, and the addresses of Services.
 ///
 /// Blocks are announced whole, so a pod's coming and going changes nothing for
 /// the peers. A borrowed address needs a route of its own, since the block's
@@ -24,6 +24,7 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
         cluster.own_blocks().filter(|block| is_exported(cluster, block.addr())).collect();
     let is_borrowed = |addr: &IpAddr| !blocks.iter().any(|block| block.contains(*addr));
     let pods = cluster.endpoints.values().flat_map(|endpoint| endpoint.addrs.iter().copied());
+    let pods = pods.chain(cluster.floating().0.into_keys());
     let tunnels = cluster.node().into_iter().flat_map(|node| node.tunnel_addrs.iter());
     let borrowed: Vec<Cidr> = pods
         .chain(tunnels)

@@ -152,7 +152,11 @@ impl Cluster {
             .any(|pod| pod.addrs.iter().any(|addr| self.blocks.owner_of(*addr) != Some(&pod.node)));
         let is_new = put(&mut self.remote, name.clone(), remote);
         let desired = put(&mut self.endpoints, name, own);
-        Affected { desired, overlay: is_new && is_lent }
+        // Where a floating address leads depends on whose own it is.
+        let is_sensitive = self.has_floating
+            && is_new
+            && self.endpoints.values().any(|pod| !pod.floating.is_empty());
+        Affected { desired: desired || is_sensitive, overlay: is_new && is_lent }
     }
 }
 

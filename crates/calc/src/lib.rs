@@ -28,6 +28,7 @@
 mod advertise;
 mod blocks;
 mod change;
+pub mod floating;
 pub mod next_hop;
 pub mod overlay;
 pub mod policy;
@@ -48,10 +49,11 @@ pub use wireguard::WireguardSettings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use blocks::{Blocks, confirmed};
+use floating::{Destination, Standing};
 use model::bgp_filter::BgpFilter;
 use model::block::Affinity;
 use model::desired::{Advertisements, BgpSession, Route, RouteProtocol, WireguardDevice};
@@ -83,6 +85,8 @@ pub struct Cluster {
     pub endpoints: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
     /// The workloads of other nodes.
     remote: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
+    /// May workloads have floating addresses (`floatingIPs`)?
+    pub has_floating: bool,
     /// What administrators decide about tunnels.
     pub tunnels: TunnelSettings,
     /// What administrators decide about encryption.
@@ -148,6 +152,7 @@ impl Cluster {
             blocks: Blocks::default(),
             endpoints: BTreeMap::new(),
             remote: BTreeMap::new(),
+            has_floating: false,
             tunnels: TunnelSettings::default(),
             wireguard: WireguardSettings::default(),
             bgp: BgpConfiguration::default(),
@@ -225,6 +230,29 @@ impl Cluster {
     /// Returns this node, once the datastore has it.
     fn node(&self) -> Option<&Node> {
         self.nodes.get(&self.this_node)
+    }
+
+    /// Returns where this node's floating addresses lead, and those that are not followed.
+    fn floating(&self) -> (BTreeMap<IpAddr, Destination<'_>>, Vec<Problem>) {
+        let local = self.endpoints.values().map(Arc::as_ref).filter(|_| self.has_floating);
+        let pods = || self.endpoints.values().chain(self.remote.values());
+        let is_pods = |addr| pods().any(|pod| pod.addrs.contains(&addr));
+        let is_nodes = |addr| {
+            let own = |node: &Node| node.addr(Family::of(addr)).map(|own| own.addr());
+            let mut nodes = self.nodes.values();
+            nodes.any(|node| {
+                own(node) == Some(addr) || node.tunnel_addrs.iter().any(|it| it == addr)
+            })
+        };
+        floating::destinations(local, |addr| {
+            if !self.pools.values().any(|pool| pool.cidr.contains(addr)) {
+                Standing::Outside
+            } else if is_nodes(addr) || is_pods(addr) {
+                Standing::Taken
+            } else {
+                Standing::Free
+            }
+        })
     }
 
     /// Returns the blocks that are this node's beyond doubt.

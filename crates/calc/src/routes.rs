@@ -43,6 +43,14 @@ pub(crate) fn local(cluster: &Cluster, problems: &mut Vec<Problem>) -> BTreeMap<
             }
         }
     }
+    // As in Calico the floating address has a route as well, so that it is announced.
+    let (floating, refused) = cluster.floating();
+    problems.extend(refused);
+    for (addr, destination) in floating {
+        let target = RouteTarget::Link(destination.endpoint.if_name.clone());
+        let route = Route { target, protocol: cluster.device_route_protocol };
+        routes.entry(Cidr::host(addr)).or_insert(route);
+    }
     routes
 }
 

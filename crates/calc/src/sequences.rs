@@ -2,7 +2,7 @@
 
 use model::block::{Affinity, AffinityState, Owner};
 use model::desired::Route;
-use model::endpoint::WorkloadEndpoint;
+use model::endpoint::{Floating, WorkloadEndpoint};
 use model::id::NamespacedName;
 use model::net::Cidr;
 use model::node::{Node, TunnelAddrs};
@@ -140,6 +140,62 @@ fn two_pods_with_one_address_are_reported_and_one_keeps_it() {
     assert_eq!(words(&desired.routes), ["10.244.0.5/32 dev calia scope link proto 3"]);
     assert_eq!(problems.len(), 1);
     assert!(problems[0].to_string().starts_with("pod default/b: address 10.244.0.5"));
+}
+
+fn floating(name: &str, own: &str, wanted: &[&str]) -> Change {
+    let Change::Endpoint(pod, Some(endpoint)) = endpoint(name, own) else { unreachable!() };
+    let to = endpoint.addrs[0];
+    let wanted = wanted.iter().map(|addr| Floating { addr: addr.parse().unwrap(), to });
+    let endpoint = WorkloadEndpoint { floating: wanted.collect(), ..(*endpoint).clone() };
+    Change::Endpoint(pod, Some(Arc::new(endpoint)))
+}
+
+#[test]
+fn floating_addresses_are_announced_and_take_nobodys_place() {
+    let Change::Endpoint(_, Some(remote)) = endpoint("far", "10.244.9.9") else { unreachable!() };
+    let remote = WorkloadEndpoint { node: "n1".parse().unwrap(), ..(*remote).clone() };
+    let wanted = ["10.244.7.7", "10.244.9.9", "10.244.0.6", "10.0.0.1", "192.0.2.9"];
+    let mut cluster = Cluster::new(THIS_NODE.parse().unwrap());
+    for change in [
+        node(0, true),
+        pool(false),
+        affinity(0, 0, AffinityState::Confirmed),
+        endpoint("b", "10.244.0.6"),
+        floating("a", "10.244.0.5", &wanted),
+        floating("c", "10.244.0.7", &["10.244.7.7"]),
+        Change::Endpoint(remote.pod.clone(), Some(Arc::new(remote))),
+    ] {
+        cluster.apply(change);
+    }
+    let announced = |cluster: &Cluster| -> Vec<String> {
+        cluster.desired().0.advertisements.originated.keys().map(ToString::to_string).collect()
+    };
+    assert_eq!(announced(&cluster), ["10.244.0.0/26"], "not unless administrators say so");
+    cluster.has_floating = true;
+    assert_eq!(announced(&cluster), ["10.244.0.0/26", "10.244.7.7/32"]);
+    let (desired, problems) = cluster.desired();
+    let route = desired.routes.get(&"10.244.7.7/32".parse().unwrap()).unwrap();
+    assert_eq!(route.to_string(), "dev calia scope link proto 3");
+    assert_eq!(desired.routes.len(), 5);
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let of = |pod: &str, addr: &str, reason: &str| {
+        format!("pod default/{pod}: floating address {addr} {reason}")
+    };
+    let outside = "lies in no pool, and leads nowhere: make an IPPool for it";
+    let taken = "is a pod's or a node's own, and leads there: choose another";
+    assert_eq!(
+        told,
+        [
+            of("a", "10.0.0.1", outside),
+            of("a", "10.244.0.6", taken),
+            of("a", "10.244.9.9", taken),
+            of("a", "192.0.2.9", outside),
+            of("c", "10.244.7.7", "belongs to another pod of this node already: choose another"),
+        ]
+    );
+    let gone = NamespacedName { namespace: "default".to_owned(), name: "far".to_owned() };
+    assert!(cluster.apply(Change::Endpoint(gone, None)).desired, "another pod's end matters");
+    assert_eq!(announced(&cluster), ["10.244.0.0/26", "10.244.7.7/32", "10.244.9.9/32"]);
 }
 
 /// Every version that an object may have had; the last of each object is its final one.

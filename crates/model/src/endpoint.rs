@@ -24,6 +24,8 @@ pub struct WorkloadEndpoint {
     pub allowed_sources: Vec<Cidr>,
     /// How many packets and connections it may have, and how its packets are marked.
     pub controls: Controls,
+    /// Further addresses that lead to it, if administrators let workloads have some.
+    pub floating: Vec<Floating>,
     /// The container that holds the addresses; `None` until the plugin has written it.
     pub container_id: Option<String>,
     /// Its labels, with those that Calico adds.
@@ -52,12 +54,22 @@ impl WorkloadEndpoint {
             mac: None,
             allowed_sources: Vec::new(),
             controls: Controls::NONE,
+            floating: Vec::new(),
             container_id: None,
             labels: Labels::new(),
             profiles: Vec::new(),
             ports: Vec::new(),
         }
     }
+}
+
+/// A further address that leads to a workload, and is translated to one of the workload's own.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Floating {
+    /// The address that others call.
+    pub addr: IpAddr,
+    /// The workload's own address of that family.
+    pub to: IpAddr,
 }
 
 /// A port that policies may call by name.

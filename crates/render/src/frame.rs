@@ -1,6 +1,8 @@
 //! The chains that are always there: where packets enter, and what they meet
 //! before and after policy.
 
+use std::net::IpAddr;
+
 use model::desired::policy::WorkloadPolicy;
 use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
@@ -31,6 +33,8 @@ const NEIGHBOURS: &str = "cali-wl-neighbours";
 const ALLOWED_SOURCES: &str = "cali-rpf-skip";
 const TO_HOST: &str = "cali-wl-to-host";
 const SERVICE_LOOP: &str = "cali-cidr-block";
+/// As Calico calls it.
+const FLOATING: &str = "cali-fip-dnat";
 const TRANSLATED_POOLS: &str = "cali-masq-ipam-pools";
 pub(crate) const ALL_POOLS: &str = "cali-all-ipam-pools";
 pub(crate) const ALL_HOSTS: &str = "cali-all-hosts";
@@ -347,5 +351,33 @@ fn nat(part: &mut Part<'_>, settings: &Settings) {
     rules.push(Rule::new(matches, vec![plain]).noted("natOutgoing"));
     rules.extend(settings.tunnels.translated(family, &ALL_HOSTS.to_owned()));
     rules.extend(settings.wireguard.translated(family, ALL_HOSTS));
+    let rules = [floating(part, settings), rules].concat();
     part.base("nat-POSTROUTING", base(BaseKind::Nat, Hook::Postrouting, 110), rules);
+}
+
+/// Leads floating addresses to their workloads, whoever calls them, and returns what has a workload
+/// that calls itself see the floating address, as it could not answer otherwise.
+fn floating(part: &mut Part<'_>, settings: &Settings) -> Vec<Rule> {
+    let of_family = |addr: &IpAddr| Family::of(*addr) == part.family;
+    let all: Vec<_> =
+        { settings.floating.iter().flatten() }.filter(|(addr, _)| of_family(addr)).collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let is = |side, addr: IpAddr| Match::Net(side, Is::In, Cidr::host(addr));
+    let lead = |(addr, to): &(&IpAddr, &IpAddr)| {
+        let to = Statement::DestinationNat(**to);
+        Rule::new(vec![is(Side::Destination, **addr)], vec![to]).noted("floatingIPs")
+    };
+    let hide = |(addr, to): &(&IpAddr, &IpAddr)| {
+        let itself = vec![is(Side::Source, **to), is(Side::Destination, **to)];
+        let statement = Statement::SourceNat { addr: **addr, ports: None };
+        Rule::new(itself, vec![statement]).noted("floatingIPs")
+    };
+    part.chain(FLOATING, all.iter().map(lead).collect());
+    for (name, hook) in [("nat-PREROUTING", Hook::Prerouting), ("nat-OUTPUT", Hook::Output)] {
+        let jump = Rule::new(vec![], vec![Verdict::Jump(FLOATING.to_owned()).into()]);
+        part.base(name, base(BaseKind::Nat, hook, -100), vec![jump]);
+    }
+    all.iter().map(hide).collect()
 }

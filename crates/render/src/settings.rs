@@ -1,6 +1,6 @@
 //! What administrators decide (`FelixConfiguration` and pools).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::net::{Cidr, Family};
@@ -30,6 +30,9 @@ pub struct Settings {
     pub pools: Vec<Pool>,
     /// How packets that leave all pools get their source address.
     pub nat: NatSettings,
+    /// The floating addresses of this node's workloads, and where each leads; `None` if
+    /// administrators do not let workloads have any (`floatingIPs`).
+    pub floating: Option<BTreeMap<IpAddr, IpAddr>>,
     /// The addresses of all nodes.
     pub hosts: BTreeSet<IpAddr>,
     /// Tunnels between nodes.
@@ -79,6 +82,7 @@ impl Default for Settings {
             failsafe_out: [vec![udp(53), udp(67)], both.to_vec()].concat(),
             pools: Vec::new(),
             nat: NatSettings::default(),
+            floating: None,
             hosts: BTreeSet::new(),
             tunnels: Tunnels::default(),
             refused_vxlan_port: Some(4789),

@@ -99,6 +99,9 @@ pub(crate) fn endpoint(key: &ObjectKey, object: Option<&Pod>, scope: &Scope) -> 
     for fault in object.map(|pod| api::kubernetes::controls(pod).1).into_iter().flatten() {
         tracing::warn!(pod = %key, %fault, "annotation ignored: not limited");
     }
+    if let Some(Err(fault)) = object.map(api::kubernetes::floating) {
+        tracing::warn!(%fault, "annotation ignored: the pod has no floating address");
+    }
     let endpoint = object.and_then(read).flatten().map(Arc::new);
     let for_policy = calc::policy::Change::Workload(name_of(key), endpoint.clone());
     Heard {

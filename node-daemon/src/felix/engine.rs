@@ -201,6 +201,10 @@ impl Engine {
             self.cluster.device_route_protocol = new.device_route_protocol;
             self.affected.desired = true;
         }
+        if self.cluster.has_floating != new.has_floating {
+            self.cluster.has_floating = new.has_floating;
+            self.affected.desired = true;
+        }
         let host_mtu = self.cluster.tunnels.host_mtu;
         let tunnels = calc::TunnelSettings { host_mtu, ..new.tunnels };
         if self.cluster.tunnels != tunnels {

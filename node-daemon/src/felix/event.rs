@@ -45,6 +45,8 @@ pub(crate) enum Event {
 pub(crate) struct RouteSettings {
     /// The protocol number of local workloads' routes.
     pub(crate) device_route_protocol: RouteProtocol,
+    /// May workloads have floating addresses?
+    pub(crate) has_floating: bool,
     /// Tunnels; the host's MTU is the kernel's to tell.
     pub(crate) tunnels: TunnelSettings,
     /// Encryption.

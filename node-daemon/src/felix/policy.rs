@@ -12,6 +12,7 @@ mod connections;
 mod denied;
 pub(crate) mod engine;
 pub(crate) mod event;
+mod floating;
 mod ledger;
 mod news;
 pub(crate) mod report;

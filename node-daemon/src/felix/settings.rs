@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::FelixConfiguration;
+use config::value::Switch;
 use config::{FelixConfig, Sources};
 use datastore::ObjectKey;
 use model::desired::RouteProtocol;
@@ -88,6 +89,7 @@ pub(crate) fn workload_prefixes(settings: &FelixConfig) -> Vec<String> {
 pub(crate) fn routes(settings: &FelixConfig) -> RouteSettings {
     RouteSettings {
         device_route_protocol: device_protocol(settings),
+        has_floating: settings.interfaces.floating_ips == Switch::Enabled,
         tunnels: startup::mtu::tunnels(settings),
         wireguard: wireguard::settings::of(settings),
         wireguard_places: wireguard::settings::places(settings),

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
-use model::endpoint::{Controls, NamedPort, WorkloadEndpoint};
+use model::endpoint::{Controls, Floating, NamedPort, WorkloadEndpoint};
 use model::id::NamespacedName;
-use model::net::{Cidr, InterfaceAddr};
+use model::net::{Cidr, Family, InterfaceAddr};
 
 use super::{annotation, invalid};
 use crate::{Invalid, annotations, names, qos};
@@ -50,6 +50,7 @@ pub fn workload_endpoint(
         mac: annotation(metadata, annotations::HW_ADDR).and_then(|text| text.parse().ok()),
         allowed_sources: allowed_sources(object).unwrap_or_default(),
         controls: controls(object).0,
+        floating: floating(object).unwrap_or_default(),
         container_id: annotation(metadata, annotations::CONTAINER_ID).map(str::to_owned),
         labels: labels(object, &namespace, account.as_deref()),
         profiles: std::iter::once(format!("kns.{namespace}"))
@@ -102,6 +103,32 @@ pub fn allowed_sources(object: &Pod) -> Result<Vec<Cidr>, Invalid> {
 #[must_use]
 pub fn controls(object: &Pod) -> (Controls, Vec<String>) {
     object.metadata.annotations.as_ref().map(qos::controls).unwrap_or_default()
+}
+
+/// Returns the further addresses that lead to a pod, each with the pod's own of that family; those
+/// of a family that the pod has no address of lead nowhere.
+///
+/// [`workload_endpoint`] takes a list that cannot be read for an empty one.
+///
+/// # Errors
+///
+/// [`Invalid`] for a list that cannot be read.
+pub fn floating(object: &Pod) -> Result<Vec<Floating>, Invalid> {
+    let metadata = &object.metadata;
+    let Some(text) = annotation(metadata, annotations::FLOATING_IPS) else { return Ok(Vec::new()) };
+    let wrong = |problem: &dyn ToString| {
+        let problem = format!("{}; use a list such as [\"192.0.2.7\"]", problem.to_string());
+        invalid("Pod", metadata, ("annotation floatingIPs", text), problem)
+    };
+    let list: Vec<String> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+    let wanted = list.iter().map(|text| text.parse().map_err(|error| wrong(&error)));
+    let wanted: Vec<IpAddr> = wanted.collect::<Result<_, _>>()?;
+    let own = pod_addrs(object)?;
+    let lead = |addr: IpAddr| {
+        let to = own.iter().find(|own| Family::of(**own) == Family::of(addr));
+        to.map(|to| Floating { addr, to: *to })
+    };
+    Ok(wanted.into_iter().filter_map(lead).collect())
 }
 
 /// Returns a pod's addresses, from the first of these that names any: the

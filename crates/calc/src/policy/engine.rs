@@ -8,7 +8,7 @@ use model::desired::policy::{
     EndpointPath, HostInterface, HostPolicy, PolicyChange, PolicyState, WorkloadPolicy,
 };
 use model::id::{NamespacedName, NodeName};
-use model::net::IfName;
+use model::net::{Cidr, IfName};
 use model::policy::{Policy, PolicyId, Profile, Stage};
 
 use super::Change;
@@ -108,6 +108,21 @@ impl Policies {
         let (policies, staged_policies) = self.placement.count();
         let (selectors, tries) = self.sets.work();
         Counts { things: self.things.len(), policies, staged_policies, selectors, tries }
+    }
+
+    /// Is it an address of a pod, of any node? Takes time, as all are looked at.
+    #[must_use]
+    pub fn is_of_pod(&self, addr: IpAddr) -> bool {
+        let net = Cidr::host(addr);
+        let has = |thing: &Thing| thing.nets.binary_search(&net).is_ok();
+        let is_pod = |name: &ThingName| matches!(name, ThingName::Workload(_));
+        let mut pending = self.pending.iter();
+        let mut placed = self.things.iter();
+        pending.any(|(name, thing)| is_pod(name) && thing.as_ref().is_some_and(has))
+            || placed.any(|placed| {
+                let name = &*placed.name;
+                is_pod(name) && !self.pending.contains_key(name) && has(&placed.thing)
+            })
     }
 
     /// Takes note of `change`.

@@ -186,6 +186,11 @@ impl Things {
         Some((key, placed))
     }
 
+    /// Returns all of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Placed> {
+        self.placed.values()
+    }
+
     /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.placed.len()

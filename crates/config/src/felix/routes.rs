@@ -36,8 +36,9 @@ group! {
         /// networks in their annotation `cni.projectcalico.org/allowedSourcePrefixes`.
         source_spoofing: SourceSpoofing = SourceSpoofing::Disabled,
             Felix("workloadSourceSpoofing"), Used;
-        /// Whether workloads may have floating addresses.
-        floating_ips: Switch = Switch::Disabled, Felix("floatingIPs"), Accepted;
+        /// Whether workloads may have floating addresses: those in pools that they name in their
+        /// annotation `cni.projectcalico.org/floatingIPs`.
+        floating_ips: Switch = Switch::Disabled, Felix("floatingIPs"), Used;
     }
 }
 

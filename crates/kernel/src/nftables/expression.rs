@@ -36,6 +36,9 @@ const STATUS_TRANSLATED: u32 = 1 << 5;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`; ranges have the same two.
 const EQUAL: u32 = 0;
 const UNEQUAL: u32 = 1;
+/// `NFT_NAT_SNAT`, `NFT_NAT_DNAT`.
+const NAT_SOURCE: u32 = 0;
+const NAT_DESTINATION: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_SPECIFIED`, `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const NAT_PORTS: u32 = 1 << 1;
 const NAT_RANDOM: u32 = 1 << 4;
@@ -202,6 +205,7 @@ impl Expressions {
             Statement::NoTrack => self.push("notrack", |_| ()),
             Statement::Masquerade { ports } => self.masquerade(*ports),
             Statement::SourceNat { addr, ports } => self.source_nat(*addr, *ports),
+            Statement::DestinationNat(addr) => self.destination_nat(*addr),
             Statement::Dispatch(way, map) => self.dispatch(*way, map),
             Statement::Reject(reject) => self.reject(*reject),
             Statement::Verdict(verdict) => self.push("immediate", |data| {
@@ -377,15 +381,10 @@ impl Expressions {
 
     fn source_nat(&mut self, addr: IpAddr, ports: Option<(u16, u16)>) {
         let flags = self.load_ports(ports);
-        let family = super::message::family_number(self.family);
-        self.push("immediate", |data| {
-            data.number(1, FIRST);
-            let bytes = super::element::addr_bytes(addr);
-            data.nest(2, |value| value.bytes(names::DATA_VALUE, &bytes));
-        });
+        let family = self.load_addr(addr);
         self.push("nat", |data| {
-            data.number(1, 0);
-            data.number(2, u32::from(family));
+            data.number(1, NAT_SOURCE);
+            data.number(2, family);
             data.number(3, FIRST);
             if ports.is_some() {
                 data.number(5, SECOND);
@@ -393,6 +392,25 @@ impl Expressions {
             }
             data.number(7, flags);
         });
+    }
+
+    fn destination_nat(&mut self, addr: IpAddr) {
+        let family = self.load_addr(addr);
+        self.push("nat", |data| {
+            data.number(1, NAT_DESTINATION);
+            data.number(2, family);
+            data.number(3, FIRST);
+        });
+    }
+
+    /// Loads an address into the first register; returns the number of this table's family.
+    fn load_addr(&mut self, addr: IpAddr) -> u32 {
+        self.push("immediate", |data| {
+            data.number(1, FIRST);
+            let bytes = super::element::addr_bytes(addr);
+            data.nest(2, |value| value.bytes(names::DATA_VALUE, &bytes));
+        });
+        u32::from(super::message::family_number(self.family))
     }
 
     fn reject(&mut self, reject: Reject) {

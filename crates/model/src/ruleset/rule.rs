@@ -140,6 +140,8 @@ pub enum Statement {
         /// The source ports to choose from.
         ports: Option<(u16, u16)>,
     },
+    /// It goes to this address instead.
+    DestinationNat(IpAddr),
     /// It goes to the chain that a map of [`ElementKind::Dispatch`](super::ElementKind::Dispatch)
     /// has for its interface, or else to the next rule.
     Dispatch(Way, SetName),

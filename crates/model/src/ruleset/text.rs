@@ -128,6 +128,7 @@ impl fmt::Display for Statement {
             Self::SourceNat { addr, ports: range } => {
                 write!(f, "snat to {addr}{} fully-random", ports(range).replace(" to ", ""))
             }
+            Self::DestinationNat(addr) => write!(f, "dnat to {addr}"),
             Self::Dispatch(way, map) => write!(f, "{way} vmap @{map}"),
             Self::Reject(Reject::Unreachable) => write!(f, "reject"),
             Self::Reject(Reject::Reset) => write!(f, "reject with tcp reset"),

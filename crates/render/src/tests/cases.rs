@@ -344,6 +344,15 @@ fn settings_reach_the_rules() {
 }
 
 #[test]
+fn floating_addresses_lead_to_their_workloads() {
+    let lead = |addr: &str, to: &str| (addr.parse().unwrap(), to.parse().unwrap());
+    let floating =
+        [lead("10.9.0.1", "10.65.0.2"), lead("10.9.0.2", "10.65.0.2"), lead("fd09::1", "fd00::2")];
+    let settings = Settings { floating: Some(floating.into()), ..Settings::default() };
+    golden("floating_addresses_lead_to_their_workloads", &PolicyState::default(), &settings);
+}
+
+#[test]
 fn tunnels_are_for_nodes_only() {
     let tunnels = Tunnels {
         external: vec![cidr("198.51.100.0/24")],

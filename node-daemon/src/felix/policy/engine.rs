@@ -27,6 +27,7 @@ use reconcile::Backoff;
 use render::{Counting, Renderer, Settings};
 
 use super::event::{Effect, Event, Outcome};
+use super::floating::Floating;
 use super::ledger::Ledger;
 use super::news::News;
 use crate::felix::event::Kind;
@@ -47,6 +48,7 @@ pub(crate) enum Beginning {
 /// Decides what this node's tables should hold.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    this_node: NodeName,
     beginning: Beginning,
     unsynced: BTreeSet<Kind>,
     policies: Policies,
@@ -57,6 +59,7 @@ pub(crate) struct Engine {
     tunnel_pools: BTreeMap<String, render::tunnel::Pool>,
     nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     service_ranges: Vec<Cidr>,
+    floating: Floating,
     are_settings_changed: bool,
     /// A kernel that refuses tables that count packets and connections gets others: nobody's limits
     /// may keep policy out.
@@ -90,15 +93,17 @@ impl Engine {
         refresh_interval: Duration,
     ) -> Self {
         Self {
+            policies: Policies::new(this_node.clone()),
+            this_node,
             beginning,
             unsynced: Kind::POLICY.into(),
-            policies: Policies::new(this_node),
             ledger: Ledger::default(),
             settings,
             pools: BTreeMap::new(),
             tunnel_pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
             service_ranges: Vec::new(),
+            floating: Floating::default(),
             are_settings_changed: false,
             counting: Counting::Possible,
             renderer: None,
@@ -112,13 +117,15 @@ impl Engine {
     /// Takes note of `event`.
     pub(crate) fn handle(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Change(change) => self.policies.apply(change),
+            Event::Change(change) => self.change(change),
             Event::Policy(id, known) => {
                 self.ledger.put(&id, known.as_deref());
                 let policy = known.map(|known| known.policy);
                 self.policies.apply(Change::Policy(id, policy));
             }
             Event::Node(name, node) => {
+                self.floating.node(&name, node.as_deref());
+                self.refresh_floating();
                 let addrs = node.map(|node| {
                     let addrs = Family::ALL.into_iter().filter_map(|family| node.addr(family));
                     addrs.map(|addr| addr.addr()).collect()
@@ -133,6 +140,7 @@ impl Engine {
                 let pool = pool
                     .map(|pool| render::Pool { net: pool.cidr, is_translated: pool.nat_outgoing });
                 self.are_settings_changed |= put(&mut self.pools, name, pool);
+                self.refresh_floating();
             }
             Event::ServiceRanges(ranges) => {
                 self.are_settings_changed |= self.service_ranges != ranges;
@@ -310,9 +318,29 @@ impl Engine {
         }
     }
 
+    fn change(&mut self, change: Change) {
+        let is_about_floating = if let Change::Workload(id, pod) = &change {
+            self.floating.pod(id, pod.as_ref(), &self.this_node)
+        } else {
+            false
+        };
+        self.policies.apply(change);
+        if is_about_floating {
+            self.refresh_floating();
+        }
+    }
+
+    fn refresh_floating(&mut self) {
+        let pools: Vec<render::Pool> = self.pools.values().copied().collect();
+        let is_new = self.floating.refresh(&pools, &self.policies);
+        self.are_settings_changed |= is_new && self.settings.floating.is_some();
+    }
+
     fn settings(&self) -> Settings {
+        let floating = self.settings.floating.as_ref();
         Settings {
             counting: self.counting,
+            floating: floating.map(|_| self.floating.destinations().clone()),
             pools: self.pools.values().copied().collect(),
             hosts: self.nodes.values().flatten().copied().collect(),
             service_ranges: [&*self.settings.service_ranges, &*self.service_ranges].concat(),

@@ -1,12 +1,13 @@
 //! From `FelixConfiguration` to what the tables are made by.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calc::wireguard::{HostEncryption, Strictness};
 use config::FelixConfig;
 use config::value::{
     DeniedConnections, DropAction, EndpointAction, NatExclusions, Protocol as Named, ProtocolPort,
-    ServiceLoopPrevention, SourceSpoofing,
+    ServiceLoopPrevention, SourceSpoofing, Switch,
 };
 use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
@@ -37,6 +38,7 @@ pub(crate) fn of(felix: &FelixConfig, workload_prefixes: Vec<String>) -> Setting
         failsafe_in: felix.failsafe.inbound.iter().map(failsafe).collect(),
         failsafe_out: felix.failsafe.outbound.iter().map(failsafe).collect(),
         nat: nat(felix),
+        floating: (felix.interfaces.floating_ips == Switch::Enabled).then(BTreeMap::new),
         refused_vxlan_port: vxlan_port.filter(|_| !felix.encapsulation.vxlan_from_workloads),
         is_ipip_allowed: felix.encapsulation.ipip_from_workloads,
         tunnels: Tunnels {

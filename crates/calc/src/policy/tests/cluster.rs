@@ -113,6 +113,7 @@ fn workload(random: &mut Random, pod: &NamespacedName) -> WorkloadEndpoint {
         mac: None,
         allowed_sources: Vec::new(),
         controls: Controls { dscp: Dscp::new(random.pick(&[0, 46, 64])), ..Controls::default() },
+        floating: Vec::new(),
         container_id: None,
         labels: labels(random, &system),
         profiles,

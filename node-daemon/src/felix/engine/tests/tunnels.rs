@@ -227,7 +227,13 @@ fn a_device_that_changes_its_network_gets_its_entries_again() {
     let tunnels = calc::TunnelSettings { vni: 4097, ..calc::TunnelSettings::default() };
     let device_route_protocol = RouteProtocol::BOOT;
     let (wireguard, wireguard_places) = Default::default();
-    let settings = RouteSettings { device_route_protocol, tunnels, wireguard, wireguard_places };
+    let settings = RouteSettings {
+        device_route_protocol,
+        has_floating: false,
+        tunnels,
+        wireguard,
+        wireguard_places,
+    };
     engine.handle(Event::Settings(Box::new(settings)), NOW);
     // The kernel makes it anew, without entries and routes.
     let Some(Effect::Devices(changes)) = engine.flush(NOW).into_iter().next() else { panic!() };

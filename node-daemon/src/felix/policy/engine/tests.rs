@@ -179,3 +179,50 @@ fn a_kernel_that_refuses_limits_gets_policy_without_them() {
     let text: String = world.kernel.iter().map(|(family, table)| table.text(*family)).collect();
     assert!(text.contains("caliweb") && !text.contains("ct count"), "{text}");
 }
+
+/// Returns the floating addresses that the tables translate.
+fn translated(world: &World) -> Vec<String> {
+    let chains = world.kernel.values().filter_map(|table| table.chains.get("cali-fip-dnat"));
+    chains.flat_map(|chain| &chain.rules).map(|rule| rule.statements[0].to_string()).collect()
+}
+
+#[test]
+fn floating_addresses_are_translated_while_nobody_else_has_them() {
+    let settings = Settings { floating: Some(BTreeMap::new()), ..Settings::default() };
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    let Change::Workload(name, Some(endpoint)) = pod("web", "10.244.0.5") else { unreachable!() };
+    let floating = ["10.244.9.1", "10.244.9.2", "192.0.2.1"].map(|addr| {
+        let (addr, to) = (addr.parse().unwrap(), endpoint.addrs[0]);
+        model::endpoint::Floating { addr, to }
+    });
+    let endpoint = WorkloadEndpoint { floating: floating.to_vec(), ..(*endpoint).clone() };
+    let pool = model::pool::IpPool {
+        name: "pool".to_owned(),
+        cidr: "10.244.0.0/16".parse().unwrap(),
+        block_len: 26,
+        encapsulation: model::pool::Encapsulation::None,
+        nat_outgoing: false,
+        is_disabled: true,
+        is_bgp_export_disabled: false,
+        node_selector: selector::Selector::all(),
+        namespace_selector: None,
+        allowed_uses: model::pool::AllowedUses::default(),
+        assignment: model::pool::AssignmentMode::Automatic,
+    };
+    world.handle(Event::Change(Change::Workload(name, Some(Arc::new(endpoint)))));
+    world.handle(Event::Pool("pool".to_owned(), Some(Box::new(pool))));
+    world.sync();
+    world.settle();
+    assert_eq!(translated(&world), [""; 0], "not unless administrators say so");
+    world.handle(Event::Settings(Box::new(settings)));
+    world.settle();
+    assert_eq!(translated(&world), ["dnat to 10.244.0.5"; 2]);
+    let Change::Workload(id, Some(other)) = pod("other", "10.244.9.2") else { unreachable!() };
+    let other = WorkloadEndpoint { node: "node-2".parse().unwrap(), ..(*other).clone() };
+    world.handle(Event::Change(Change::Workload(id.clone(), Some(Arc::new(other)))));
+    world.settle();
+    assert_eq!(translated(&world), ["dnat to 10.244.0.5"]);
+    world.handle(Event::Change(Change::Workload(id, None)));
+    world.settle();
+    assert_eq!(translated(&world), ["dnat to 10.244.0.5"; 2]);
+}
