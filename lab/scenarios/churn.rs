@@ -61,6 +61,11 @@ pub(crate) fn nothing_is_left(dir: &Path, control_plane: Kind) -> Result<(), Err
     if !handles.is_empty() || !pods.is_empty() {
         return Err(Error::wrong(format!("left in the API: {handles:?} {pods:?}")));
     }
+    require_no_address(&cluster)
+}
+
+/// No block holds an address of anybody.
+pub(super) fn require_no_address(cluster: &Cluster) -> Result<(), Error> {
     for block in cluster.api.list::<api::IpamBlock>()? {
         let block = serde_json::to_value(&block).map_err(Error::wrong)?;
         let allocations = block.pointer("/spec/allocations").and_then(Value::as_array);

@@ -15,6 +15,8 @@ use lab::rest::Request;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::churn::require_no_address;
+
 /// How long a fault may take to have its effect, and to lose it: servers keep roles and kinds
 /// in memory for a while.
 const WITHIN: Duration = Duration::from_secs(40);
@@ -305,6 +307,8 @@ pub(crate) fn are_named(dir: &Path, control_plane: Kind) -> Result<(), Error> {
         act(&mut cluster, &fault.mend)?;
         eventually(&format!("mended: {}", fault.what), WITHIN, || well(&cluster, &pod))?;
     }
+    // Whatever an ADD stumbled over, it has kept no address.
+    require_no_address(&cluster)?;
     let node = cluster.node("node-1")?;
     sh(node, "touch /run/take-lock")?;
     eventually("the lock is held", WITHIN, || is_found(&cluster, "lock-held", None))?;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{Method, Response, header};
 use http_body_util::BodyExt as _;
@@ -31,6 +32,8 @@ pub enum Fate {
     LosesAnswer,
     /// It is lost with the connection.
     IsLost,
+    /// It passes after that time, as a busy server's would.
+    IsLate(Duration),
 }
 
 /// A request that comes by.
@@ -164,6 +167,10 @@ async fn pass(
             Err(lost())
         }
         Fate::IsLost => Err(lost()),
+        Fate::IsLate(time) => {
+            tokio::time::sleep(time).await;
+            shared.rest.open(onward).await
+        }
     }
 }
 
