@@ -57,10 +57,13 @@ pub(crate) fn strict(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     }
     change_all_keys(&cluster, &flows)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
-    let (clear, encrypted) = (clear.end()?.packets, encrypted.end()?.packets);
-    eprintln!("{} packets in clear, {} encrypted", clear.len(), encrypted.len());
-    if encrypted.len() < 1_000 {
-        return Err(Error::wrong(format!("only {} packets were encrypted", encrypted.len())));
+    // Of what is encrypted a part is enough: a slow machine takes long to write all of it down.
+    let written = encrypted.seen()?.packets.len();
+    drop(encrypted);
+    let clear = clear.end()?.packets;
+    eprintln!("{} packets in clear, {written} encrypted", clear.len());
+    if written < 1_000 {
+        return Err(Error::wrong(format!("only {written} packets were encrypted")));
     }
     if let Some(first) = clear.first() {
         return Err(Error::wrong(format!("{} packets in clear: {first}", clear.len())));

@@ -14,6 +14,9 @@ use crate::process::{Process, Program};
 /// How long tcpdump may take until it listens.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long it may take until it has read what it has received.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
 /// The port of marks (discard, RFC 863), on the address that every fabric has.
 const MARKED: u16 = 9;
 
@@ -80,7 +83,7 @@ impl Capture {
         let socket = UdpSocket::bind(SocketAddr::from((SERVER, 0))).map_err(failed)?;
         let mark = format!(" {SERVER}.{} > {SERVER}.{MARKED}:", source(&socket).map_err(failed)?);
         socket.send_to(b"mark", (SERVER, MARKED)).map_err(failed)?;
-        eventually("tcpdump to read what there is", READY_WITHIN, || {
+        eventually("tcpdump to read what there is", READ_WITHIN, || {
             self.process.require_running()?;
             if self.text()?.contains(&mark) { Ok(()) } else { Err(Error::wrong("it has not yet")) }
         })?;

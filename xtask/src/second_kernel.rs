@@ -9,9 +9,9 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::House;
 use crate::command::{Failure, Run, step};
@@ -40,6 +40,8 @@ const TOOLS: &[Tool] = &[
 const PACKAGES: &str = "linux-image-6.1.0-";
 /// The only other one of the series that is for any PC.
 const SUFFIX: &str = "-amd64";
+/// The file that says, once it is not empty, that the machine runs what it is to run.
+const BOOTED: &str = "booted";
 /// What boots it.
 const VIRTME: &str = "virtme-ng==1.42";
 
@@ -61,6 +63,11 @@ const RELEASED: &[&str] = &["calico", "calico-ipam", "calico-node", "calico-data
 const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS"];
 /// How long the whole may take, boot included.
 const WITHIN_SECONDS: &str = "900";
+/// How long a boot may take on a busy machine: emulated processors hang now and then while the
+/// kernel sets up its clocks, for good, before anything of ours has run.
+const BOOT_WITHIN: Duration = Duration::from_secs(240);
+/// How often it is booted, at most.
+const BOOTS: usize = 3;
 /// How often is looked for new lines.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -104,9 +111,17 @@ fn run(house: &House, programs: &[PathBuf], command: &[String]) -> Result<(), Fa
     let dir = Dir::of(house);
     stage(programs, &dir)?;
     let log = dir.0.join("console.log");
-    let console = File::create(&log).map_err(|source| dir.failed(source))?;
-    let child = dir.boot(house, command)?.start(console)?;
-    let lab = follow(child, &dir.share().join("output"))?;
+    let mut lab = None;
+    for boot in 1..=BOOTS {
+        let console = File::create(&log).map_err(|source| dir.failed(source))?;
+        let child = dir.boot(house, command)?.start(console)?;
+        lab = follow(child, &dir)?;
+        if lab.is_some() {
+            break;
+        }
+        step(&format!("boot {boot} of {BOOTS} hung for {} s", BOOT_WITHIN.as_secs()));
+    }
+    let lab = lab.ok_or_else(|| Failure::Machine("the second kernel does not boot".to_owned()))?;
     let code = std::fs::read_to_string(dir.share().join("code")).unwrap_or_default();
     if code.trim() == "0" {
         return Ok(());
@@ -166,18 +181,23 @@ fn stage(programs: &[PathBuf], dir: &Dir) -> Result<(), Failure> {
     }
     let share = dir.share();
     std::fs::create_dir_all(&share).map_err(|source| dir.failed(source))?;
-    for name in ["output", "code"] {
+    for name in ["output", "code", BOOTED] {
         File::create(share.join(name)).map_err(|source| dir.failed(source))?;
     }
     Ok(())
 }
 
-/// Prints what is added to `path` until `child` ends, and returns how that ended.
-fn follow(mut child: Child, path: &Path) -> Result<String, Failure> {
-    let failed = |source| Failure::File { path: path.to_owned(), source };
+/// Prints what the lab says until `child` ends, and returns how that ended; nothing if the machine
+/// has hung before the lab began.
+fn follow(mut child: Child, dir: &Dir) -> Result<Option<String>, Failure> {
+    let path = dir.share().join("output");
+    let booted = dir.share().join(BOOTED);
+    let failed = |source| Failure::File { path: path.clone(), source };
+    let has_booted = || std::fs::metadata(&booted).is_ok_and(|file| file.len() > 0);
+    let since = Instant::now();
     let mut at = 0_u64;
     let mut print = || {
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = File::open(&path).map_err(failed)?;
         file.seek(SeekFrom::Start(at)).map_err(failed)?;
         let mut news = Vec::new();
         file.read_to_end(&mut news).map_err(failed)?;
@@ -188,7 +208,13 @@ fn follow(mut child: Child, path: &Path) -> Result<String, Failure> {
         let status = child.try_wait().map_err(failed)?;
         print()?;
         if let Some(status) = status {
-            return Ok(status.to_string());
+            return Ok(Some(status.to_string()));
+        }
+        if since.elapsed() > BOOT_WITHIN && !has_booted() {
+            // It is timeout(1), which passes that on to all that it has started.
+            Run::new("kill").arg(child.id().to_string()).run()?;
+            child.wait().map_err(failed)?;
+            return Ok(None);
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -261,7 +287,8 @@ impl Dir {
         });
         let set: Vec<String> = set.collect();
         format!(
-            "mount -t tmpfs memory /mnt && mkdir /mnt/lab && cp -r {dir}/programs /mnt/programs\n\
+            "echo 1 >{share}/{BOOTED}\n\
+             mount -t tmpfs memory /mnt && mkdir /mnt/lab && cp -r {dir}/programs /mnt/programs\n\
              cd {root} && export TMPDIR=/mnt/lab CALICO_BIN_DIR=/mnt/programs\n\
              {set}/mnt/programs/{words} >{share}/output 2>&1\n\
              echo $? >{share}/code\n",
