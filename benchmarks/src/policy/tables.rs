@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use kernel::Nftables;
 use lab::Error;
 use model::desired::policy::{
-    CompiledEntity, CompiledRule, Direction, EndpointPath, PolicyChange, PolicyRules, PolicyState,
-    Ports, SetId, SetKind, SetMember, TierPath, WorkloadPolicy,
+    CompiledRule, Direction, EndpointPath, PolicyChange, PolicyRules, PolicyState, Ports, SetId,
+    SetKind, SetMember, TierPath, WorkloadPolicy,
 };
 use model::id::NamespacedName;
 use model::net::{Cidr, Family};
@@ -203,17 +203,7 @@ fn policy_id(number: u32) -> PolicyId {
 }
 
 fn rule(action: Action) -> CompiledRule {
-    CompiledRule {
-        action,
-        family: None,
-        protocol: None,
-        not_protocol: None,
-        icmp: None,
-        not_icmp: None,
-        source: CompiledEntity::default(),
-        destination: CompiledEntity::default(),
-        never: None,
-    }
+    CompiledRule::of(action)
 }
 
 fn rules_of(number: u32, port: u16) -> Arc<PolicyRules> {

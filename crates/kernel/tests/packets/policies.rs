@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use model::desired::policy::{
-    CompiledEntity, CompiledRule, Direction, EndpointPath, PolicyRules, PolicyState, Ports, SetId,
-    SetKind, TierPath,
+    CompiledRule, Direction, EndpointPath, PolicyRules, PolicyState, Ports, SetId, SetKind,
+    TierPath,
 };
 use model::policy::{Action, PolicyId, PolicyKind, Protocol};
 use model::tier::TierAction;
@@ -18,17 +18,7 @@ pub(crate) fn set_id(kind: SetKind, number: u8) -> SetId {
 }
 
 pub(crate) fn rule(action: Action, protocol: Option<Protocol>) -> CompiledRule {
-    CompiledRule {
-        action,
-        family: None,
-        protocol,
-        not_protocol: None,
-        icmp: None,
-        not_icmp: None,
-        source: CompiledEntity::default(),
-        destination: CompiledEntity::default(),
-        never: None,
-    }
+    CompiledRule { protocol, ..CompiledRule::of(action) }
 }
 
 /// Allows TCP to these ports.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::desired::policy::{
-    CompiledEntity, CompiledRule, Direction, EndpointPath, HostInterface, HostPolicy, PolicyRules,
-    PolicyState, Ports, SetId, SetKind, SetMember, TierPath, WorkloadPolicy,
+    CompiledRule, Direction, EndpointPath, HostInterface, HostPolicy, PolicyRules, PolicyState,
+    Ports, SetId, SetKind, SetMember, TierPath, WorkloadPolicy,
 };
 use model::endpoint::{Control, Controls, Dscp, PacketRate};
 use model::id::NamespacedName;
@@ -42,17 +42,7 @@ pub(super) fn policy_id(name: &str) -> PolicyId {
 }
 
 pub(super) fn rule(action: Action) -> CompiledRule {
-    CompiledRule {
-        action,
-        family: None,
-        protocol: None,
-        not_protocol: None,
-        icmp: None,
-        not_icmp: None,
-        source: CompiledEntity::default(),
-        destination: CompiledEntity::default(),
-        never: None,
-    }
+    CompiledRule::of(action)
 }
 
 pub(super) fn tcp(action: Action) -> CompiledRule {

@@ -187,17 +187,7 @@ mod tests {
     }
 
     fn allow() -> CompiledRule {
-        CompiledRule {
-            action: Action::Allow,
-            family: None,
-            protocol: None,
-            not_protocol: None,
-            icmp: None,
-            not_icmp: None,
-            source: CompiledEntity::default(),
-            destination: CompiledEntity::default(),
-            never: None,
-        }
+        CompiledRule::of(Action::Allow)
     }
 
     /// `db` takes only TCP 80.

@@ -37,6 +37,24 @@ pub struct CompiledRule {
     pub never: Option<String>,
 }
 
+impl CompiledRule {
+    /// Makes a rule for all packets.
+    #[must_use]
+    pub fn of(action: Action) -> Self {
+        Self {
+            action,
+            family: None,
+            protocol: None,
+            not_protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: CompiledEntity::default(),
+            destination: CompiledEntity::default(),
+            never: None,
+        }
+    }
+}
+
 /// What one end of a packet's way must be like; all that is set here must hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CompiledEntity {
