@@ -61,6 +61,14 @@ pub const NODE_VXLAN_MAC_V6: &str = "projectcalico.org/VXLANTunnelMACAddrV6";
 pub const NODE_WIREGUARD_KEY_V4: &str = "projectcalico.org/WireguardPublicKey";
 /// The public key of a node's `wg-v6.cali`, in base64.
 pub const NODE_WIREGUARD_KEY_V6: &str = "projectcalico.org/WireguardPublicKeyV6";
+/// The VRF of a pool, of a namespace, and, as the plugin has written it, of a pod: `red`. Also the
+/// label of a VRF's blocks, affinities and handles.
+pub const VRF_NAME: &str = "vrf.projectcalico.org/name";
+/// The number of a pool's VRF: `5001`.
+pub const VRF_ID: &str = "vrf.projectcalico.org/id";
+/// The VRFs that a pool's VRF exchanges routes with, by commas; `default` is those without one.
+pub const VRF_IMPORT: &str = "vrf.projectcalico.org/import";
+
 /// Metadata of the object as people see it, in JSON.
 pub const METADATA: &str = "projectcalico.org/metadata";
 

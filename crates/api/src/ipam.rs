@@ -5,6 +5,11 @@
 //! resource version makes the write a compare-and-swap, and what this version
 //! does not know stays in it.
 
+use model::vrf::VrfName;
+
+use crate::annotations::VRF_NAME;
+use crate::{Invalid, Kind, Object};
+
 mod affinity;
 mod block;
 mod handle;
@@ -12,6 +17,18 @@ mod handle;
 pub use affinity::{BlockAffinity, BlockAffinitySpec};
 pub use block::{AllocationAttribute, IpamBlock, IpamBlockSpec};
 pub use handle::{IpamHandle, IpamHandleSpec};
+
+/// Returns the VRF that a block, an affinity or a handle is of, by its label (ADR 9).
+///
+/// # Errors
+///
+/// [`Invalid`] for what cannot name a VRF: the object counts as absent, not as everybody's.
+pub fn vrf_of<S: Kind>(object: &Object<S>) -> Result<Option<VrfName>, Invalid> {
+    let labels = object.metadata.labels.as_ref();
+    let Some(text) = labels.and_then(|labels| labels.get(VRF_NAME)) else { return Ok(None) };
+    let name = text.parse().map(Some);
+    name.map_err(|error| object.invalid(&format!("metadata.labels.{VRF_NAME}"), text, error))
+}
 
 /// Returns a handle's id without the debris that very old versions left behind `\r`.
 fn plain_handle(id: &str) -> &str {

@@ -55,7 +55,7 @@ pub use host_endpoint::{EndpointPortSpec, HostEndpoint, HostEndpointSpec};
 pub use invalid::Invalid;
 pub use ipam::{
     AllocationAttribute, BlockAffinity, BlockAffinitySpec, IpamBlock, IpamBlockSpec, IpamHandle,
-    IpamHandleSpec,
+    IpamHandleSpec, vrf_of,
 };
 pub use network_set::{GlobalNetworkSet, GlobalNetworkSetSpec, NetworkSet, NetworkSetSpec};
 pub use node_status::{

@@ -2,8 +2,11 @@
 
 use model::net::{Cidr, Family};
 use model::pool::{AllowedUses, AssignmentMode, Encapsulation, EncapsulationScope};
+use model::vrf::{PoolVrf, VrfName};
 use selector::Selector;
 
+use crate::annotations::{VRF_ID, VRF_IMPORT, VRF_NAME};
+use crate::invalid::Fault;
 use crate::object::kind;
 use crate::wire::wire;
 use crate::{Invalid, Object};
@@ -70,8 +73,43 @@ impl TryFrom<&IpPool> for model::pool::IpPool {
             namespace_selector,
             allowed_uses,
             assignment: assignment(object)?,
+            vrf: vrf(object, allowed_uses)?,
         })
     }
+}
+
+/// Reads what a pool says of its VRF (ADR 9).
+fn vrf(object: &IpPool, uses: AllowedUses) -> Result<Option<PoolVrf>, Invalid> {
+    let wrong = |name: &str, value: &str, problem: &dyn ToString| {
+        object.misannotated(Fault::new(name, value, problem.to_string()))
+    };
+    let Some(name) = object.annotation(VRF_NAME) else {
+        return match [VRF_ID, VRF_IMPORT]
+            .iter()
+            .find_map(|key| Some((key, object.annotation(key)?)))
+        {
+            Some((key, value)) => {
+                Err(wrong(key, &value, &format!("is of a VRF: say which by {VRF_NAME}")))
+            }
+            None => Ok(None),
+        };
+    };
+    let id = object.annotation(VRF_ID).unwrap_or_default();
+    if uses.load_balancer {
+        let problem = "Services are everybody's; leave it away from pools for LoadBalancer";
+        return Err(wrong(VRF_NAME, &name, &problem));
+    }
+    let imports = object.annotation(VRF_IMPORT).unwrap_or_default();
+    let import = |text: &str| match text {
+        VrfName::DEFAULT => Ok(None),
+        other => other.parse().map(Some).map_err(|error| wrong(VRF_IMPORT, &imports, &error)),
+    };
+    let words = imports.split(',').map(str::trim).filter(|word| !word.is_empty() && *word != name);
+    Ok(Some(PoolVrf {
+        imports: words.map(import).collect::<Result<_, _>>()?,
+        name: name.parse().map_err(|error| wrong(VRF_NAME, &name, &error))?,
+        id: id.parse().map_err(|error| wrong(VRF_ID, &id, &error))?,
+    }))
 }
 
 fn cidr(object: &IpPool) -> Result<Cidr, Invalid> {

@@ -118,6 +118,7 @@ fn read(object: &WorkloadEndpoint) -> Result<Model, Fault> {
         allowed_sources: sources.collect::<Result<_, _>>()?,
         controls: Controls::default(),
         floating: Vec::new(),
+        vrf: None,
     })
 }
 

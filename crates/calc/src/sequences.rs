@@ -42,6 +42,7 @@ fn pool(is_export_disabled: bool) -> Change {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     };
     Change::Pool(pool.name.clone(), Some(Box::new(pool)))
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::Labels;
 use crate::id::{NamespacedName, NodeName};
 use crate::net::{Cidr, IfName, MacAddr};
+use crate::vrf::VrfName;
 
 /// A pod's attachment to the network, from the Kubernetes Pod; or that of a container which is
 /// no pod's, from an object of its own.
@@ -35,6 +36,8 @@ pub struct WorkloadEndpoint {
     pub profiles: Vec<String>,
     /// Its named ports.
     pub ports: Vec<NamedPort>,
+    /// The VRF that it is in; `None` is everybody's.
+    pub vrf: Option<VrfName>,
 }
 
 impl WorkloadEndpoint {
@@ -59,6 +62,7 @@ impl WorkloadEndpoint {
             labels: Labels::new(),
             profiles: Vec::new(),
             ports: Vec::new(),
+            vrf: None,
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod ruleset;
 pub mod service;
 pub mod tier;
 pub mod time;
+pub mod vrf;
 pub mod wireguard;
 
 /// Labels of an object, sorted by key so that output is the same on every run.

@@ -3,6 +3,7 @@
 use selector::Selector;
 
 use crate::net::{Cidr, Family};
+use crate::vrf::PoolVrf;
 
 /// A range of addresses to hand out, and how packets to it travel (`IPPool`).
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +30,33 @@ pub struct IpPool {
     pub allowed_uses: AllowedUses,
     /// Who may ask for addresses of it.
     pub assignment: AssignmentMode,
+    /// The VRF whose range it is; `None` is everybody's.
+    pub vrf: Option<PoolVrf>,
 }
 
 impl IpPool {
+    /// Makes a pool of which nothing but the range is said.
+    #[must_use]
+    pub fn plain(name: &str, cidr: Cidr) -> Self {
+        Self {
+            name: name.to_owned(),
+            cidr,
+            block_len: match cidr.family() {
+                Family::V4 => 26,
+                Family::V6 => 122,
+            },
+            encapsulation: Encapsulation::None,
+            nat_outgoing: false,
+            is_disabled: false,
+            is_bgp_export_disabled: false,
+            node_selector: Selector::all(),
+            namespace_selector: None,
+            allowed_uses: AllowedUses::default(),
+            assignment: AssignmentMode::Automatic,
+            vrf: None,
+        }
+    }
+
     /// Returns the address family.
     #[must_use]
     pub fn family(&self) -> Family {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use model::endpoint::{Controls, Floating, NamedPort, WorkloadEndpoint};
 use model::id::NamespacedName;
 use model::net::{Cidr, Family, InterfaceAddr};
+use model::vrf::VrfName;
 
 use super::{annotation, invalid};
 use crate::{Invalid, annotations, names, qos};
@@ -57,8 +58,22 @@ pub fn workload_endpoint(
             .chain(account.map(|account| format!("ksa.{namespace}.{account}")))
             .collect(),
         ports: ports(object),
+        vrf: vrf(object)?,
         pod: NamespacedName { namespace, name },
     }))
+}
+
+/// Returns the VRF that a pod is in, which the plugin has written with its address.
+///
+/// # Errors
+///
+/// [`Invalid`] for what cannot name a VRF: whoever is in an unknown VRF is in none.
+pub fn vrf(object: &Pod) -> Result<Option<VrfName>, Invalid> {
+    let metadata = &object.metadata;
+    let Some(text) = annotation(metadata, annotations::VRF_NAME) else { return Ok(None) };
+    let name = text.parse();
+    let field = ("annotation vrf.projectcalico.org/name", text);
+    name.map(Some).map_err(|error| invalid("Pod", metadata, field, error))
 }
 
 /// Has the pod ended, or given its address back while it ends?

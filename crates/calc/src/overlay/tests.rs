@@ -66,6 +66,7 @@ fn pool(cidr: &str, encapsulation: Encapsulation) -> Change {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     };
     Change::Pool(pool.name.clone(), Some(Box::new(pool)))
 }

@@ -20,6 +20,7 @@ fn pool(cidr: &str, encapsulation: Encapsulation) -> IpPool {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     }
 }
 

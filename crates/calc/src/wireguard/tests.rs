@@ -71,6 +71,7 @@ fn pool(cluster: &mut Cluster) {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     };
     cluster.apply(Change::Pool(pool.name.clone(), Some(Box::new(pool))));
 }

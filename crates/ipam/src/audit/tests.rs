@@ -56,6 +56,7 @@ fn cluster() -> Snapshot {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     };
     let mut snapshot = Snapshot {
         now: NOW,

@@ -20,6 +20,7 @@ fn pool(name: &str, cidr: &str) -> IpPool {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     }
 }
 

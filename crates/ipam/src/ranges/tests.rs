@@ -20,6 +20,7 @@ fn pool(cidr: &str, block_len: u8) -> IpPool {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     }
 }
 

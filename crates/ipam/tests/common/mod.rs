@@ -19,6 +19,7 @@ pub(crate) fn pool(name: &str, cidr: &str, block_len: u8) -> IpPool {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     }
 }
 

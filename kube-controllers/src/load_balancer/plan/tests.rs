@@ -44,6 +44,7 @@ fn pool(name: &str, cidr: &str) -> IpPool {
         namespace_selector: None,
         allowed_uses: AllowedUses { workload: false, tunnel: false, load_balancer: true },
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     }
 }
 

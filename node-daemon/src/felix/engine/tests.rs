@@ -49,6 +49,7 @@ fn pool() -> Event {
         namespace_selector: None,
         allowed_uses: AllowedUses::default(),
         assignment: AssignmentMode::Automatic,
+        vrf: None,
     };
     Event::Store(Change::Pool(pool.name.clone(), Some(Box::new(pool))))
 }

@@ -208,6 +208,7 @@ fn floating_addresses_are_translated_while_nobody_else_has_them() {
         namespace_selector: None,
         allowed_uses: model::pool::AllowedUses::default(),
         assignment: model::pool::AssignmentMode::Automatic,
+        vrf: None,
     };
     world.handle(Event::Change(Change::Workload(name, Some(Arc::new(endpoint)))));
     world.handle(Event::Pool("pool".to_owned(), Some(Box::new(pool))));
