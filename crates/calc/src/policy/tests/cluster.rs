@@ -118,6 +118,7 @@ fn workload(random: &mut Random, pod: &NamespacedName) -> WorkloadEndpoint {
         labels: labels(random, &system),
         profiles,
         ports: ports(random),
+        vrf: None,
     }
 }
 
