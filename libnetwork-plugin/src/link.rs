@@ -37,6 +37,7 @@ pub(crate) async fn make(
         peer_mac: mac,
         peer_netns: &netns,
         mtu,
+        master: None,
     };
     netlink.add_veth(&spec).await?;
     let finished = finish(netlink, names, addrs).await;

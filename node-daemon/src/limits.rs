@@ -191,6 +191,8 @@ mod tests {
             kind: Some(kind.to_owned()),
             peer: None,
             vxlan: None,
+            master: None,
+            vrf_table: None,
         }
     }
 

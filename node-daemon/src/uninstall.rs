@@ -171,6 +171,8 @@ mod tests {
             kind: None,
             peer: None,
             vxlan: None,
+            master: None,
+            vrf_table: None,
         };
         let all = ["eth0", "cali123", "bw-i123", "vxlan.calico", "tunl0", "vxlan.other", "docker0"];
         let plan = plan(all.map(link).into(), [Family::V4].into());

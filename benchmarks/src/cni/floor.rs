@@ -107,6 +107,7 @@ async fn attach(task: &Task, netns: &Netns) -> Result<(), Error> {
         peer_mac: None,
         peer_netns: netns,
         mtu: Some(Mtu(1450)),
+        master: None,
     };
     host.add_veth(&spec).await?;
     let host_link = host.require_link(&host_name).await?.index;

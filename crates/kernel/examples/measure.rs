@@ -89,6 +89,7 @@ async fn veths(netlink: &Netlink, pod: &Netns) -> Result<(), Box<dyn Error>> {
             peer_mac: None,
             peer_netns: pod,
             mtu: Some(Mtu(1450)),
+            master: None,
         };
         let start = Instant::now();
         netlink.add_veth(&veth).await?;

@@ -8,8 +8,8 @@ use model::net::{IfIndex, IfName, MacAddr, Mtu};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-    State,
+    InfoData, InfoVeth, InfoVrf, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, State,
 };
 use rtnetlink::{LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, LinkWireguard};
 
@@ -39,6 +39,10 @@ pub struct Link {
     pub peer: Option<IfIndex>,
     /// What a VXLAN device is made of.
     pub vxlan: Option<VxlanLink>,
+    /// The number of the link that it is under: a VRF's device, or a bridge.
+    pub master: Option<IfIndex>,
+    /// The routing table of a VRF's device.
+    pub vrf_table: Option<u32>,
 }
 
 /// A VXLAN device (RFC 7348), as the kernel describes it.
@@ -69,6 +73,8 @@ pub struct VethSpec<'a> {
     pub peer_netns: &'a Netns,
     /// The MTU of both ends; `None` is the kernel's default, 1500 bytes.
     pub mtu: Option<Mtu>,
+    /// The link that this end is put under: a VRF's device.
+    pub master: Option<IfIndex>,
 }
 
 impl Netlink {
@@ -121,7 +127,8 @@ impl Netlink {
     /// Makes a veth pair in one request and sets this end up.
     ///
     /// The peer stays down: the kernel refuses (ENOTCONN) to set it up before its
-    /// other end is there. Use [`Netlink::set_link_up`] in its namespace.
+    /// other end is there. Use [`Netlink::set_link_up`] in its namespace. So nothing can be
+    /// received here before this end is under its master.
     ///
     /// # Errors
     ///
@@ -139,6 +146,9 @@ impl Netlink {
         if let Some(Mtu(mtu)) = veth.mtu {
             peer = peer.mtu(mtu);
             host = host.mtu(mtu);
+        }
+        if let Some(IfIndex(master)) = veth.master {
+            host = host.controller(master);
         }
         let host = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
         let request = (RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL);
@@ -321,6 +331,8 @@ pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
         kind: None,
         peer: None,
         vxlan: None,
+        master: None,
+        vrf_table: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -329,10 +341,12 @@ pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = Mtu(*mtu),
             LinkAttribute::Link(index) if *index != 0 => link.peer = Some(IfIndex(*index)),
+            LinkAttribute::Controller(index) if *index != 0 => link.master = Some(IfIndex(*index)),
             LinkAttribute::OperState(state) => link.is_running &= *state != State::Down,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(kind);
                 link.vxlan = infos.iter().find_map(vxlan);
+                link.vrf_table = infos.iter().find_map(vrf_table);
             }
             _ => {}
         }
@@ -356,6 +370,14 @@ fn kind(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn vrf_table(info: &LinkInfo) -> Option<u32> {
+    let LinkInfo::Data(InfoData::Vrf(infos)) = info else { return None };
+    infos.iter().find_map(|info| match info {
+        InfoVrf::TableId(table) => Some(*table),
+        _ => None,
+    })
 }
 
 fn vxlan(info: &LinkInfo) -> Option<VxlanLink> {

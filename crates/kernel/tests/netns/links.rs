@@ -19,6 +19,7 @@ async fn one_request_makes_a_veth_pair_across_namespaces() {
         peer_mac: Some(POD_MAC),
         peer_netns: &pod.netns,
         mtu: Some(Mtu(1410)),
+        master: None,
     };
     host.netlink.add_veth(&veth).await.unwrap();
     let host_end = host.netlink.require_link(veth.host_name).await.unwrap();

@@ -37,6 +37,7 @@ impl Sandbox {
             peer_mac: None,
             peer_netns: &other.netns,
             mtu: None,
+            master: None,
         };
         self.netlink.add_veth(&veth).await.unwrap();
         let peer = other.netlink.require_link(&peer_name).await.unwrap();

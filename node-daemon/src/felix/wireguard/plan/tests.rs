@@ -59,6 +59,8 @@ fn apply(actual: &mut Actual, step: &Step) {
                 is_loopback: false,
                 kind: Some("wireguard".to_owned()),
                 vxlan: None,
+                master: None,
+                vrf_table: None,
                 peer: None,
             });
         }
