@@ -5,8 +5,8 @@
 //! (`IP_PMTUDISC_PROBE`): an answer means that the way carries packets of that length.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -16,8 +16,6 @@ use crate::socket::set_option;
 
 /// How long to listen before those who are silent are asked again.
 const TICK: Duration = Duration::from_millis(200);
-/// What tells our questions to many from others'.
-const IDENTIFIER: u16 = u16::from_be_bytes(*b"lb");
 /// Bytes of an echo message without payload.
 const HEAD: usize = 8;
 /// The longest IP packet.
@@ -73,7 +71,8 @@ pub struct Question {
 }
 
 /// Asks from the network namespace of this thread, which waits, for at most `within`; returns the
-/// questions that were answered.
+/// questions that were answered by those who were asked. Others may ask at the same time: each has
+/// an identifier by chance.
 ///
 /// # Errors
 ///
@@ -81,22 +80,31 @@ pub struct Question {
 pub fn ask(questions: &[Question], within: Duration) -> io::Result<BTreeSet<Question>> {
     let (v4, v6): (Vec<_>, Vec<_>) =
         questions.iter().copied().partition(|question| question.to.is_ipv4());
-    let mut answered = ask_family(&v4, within)?;
-    answered.extend(ask_family(&v6, within)?);
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let identifier = u16::from_ne_bytes(random);
+    let mut answered = ask_family(&v4, identifier, within)?;
+    answered.extend(ask_family(&v6, identifier, within)?);
     Ok(answered)
 }
 
 /// Asks those of one family; the sequence number of an answer says what was asked.
-fn ask_family(questions: &[Question], within: Duration) -> io::Result<BTreeSet<Question>> {
+fn ask_family(
+    questions: &[Question],
+    identifier: u16,
+    within: Duration,
+) -> io::Result<BTreeSet<Question>> {
     let Some(first) = questions.first() else { return Ok(BTreeSet::new()) };
     let form = Form::of(first.to);
     let (domain, protocol) = match form {
         Form::V4 => (Domain::IPV4, Protocol::ICMPV4),
         _ => (Domain::IPV6, Protocol::ICMPV6),
     };
-    let mut socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-    socket.set_read_timeout(Some(TICK))?;
+    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
     set_option(&socket, form.discovery.0, &form.discovery.1)?;
+    // Raw sockets say who sent a packet as those of UDP do, and that type takes plain buffers.
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(TICK))?;
     let started = Instant::now();
     let mut answered = BTreeSet::new();
     let mut buffer = vec![0; LONGEST];
@@ -104,20 +112,32 @@ fn ask_family(questions: &[Question], within: Duration) -> io::Result<BTreeSet<Q
         for (number, question) in (0_u16..).zip(questions) {
             if !answered.contains(question) {
                 let payload = usize::from(question.len).saturating_sub(form.header);
-                let packet = packet(form.question, IDENTIFIER, number, payload);
+                let packet = packet(form.question, identifier, number, payload);
                 // No route now may be a route in a moment; what is too long for the first link is
                 // silent, too.
-                drop(socket.send_to(&packet, &SocketAddr::new(question.to, 0).into()));
+                drop(socket.send_to(&packet, SocketAddr::new(question.to, 0)));
             }
         }
         while answered.len() < questions.len() {
-            let Ok(len) = socket.read(&mut buffer) else { break };
-            let message = buffer.get(form.shown..len);
-            let number = message.and_then(|message| number_of(message, form.answer, IDENTIFIER));
-            answered.extend(number.and_then(|number| questions.get(usize::from(number))).copied());
+            let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
+            let message = buffer.get(form.shown..len).unwrap_or_default();
+            answered.extend(answer(questions, message, form, identifier, from.ip()));
         }
     }
     Ok(answered)
+}
+
+/// Returns the question that `message`, sent by `from`, answers.
+fn answer(
+    questions: &[Question],
+    message: &[u8],
+    form: Form,
+    identifier: u16,
+    from: IpAddr,
+) -> Option<Question> {
+    let number = number_of(message, form.answer, identifier)?;
+    // Of two who ask with one identifier each sees what the other one is answered.
+    questions.get(usize::from(number)).filter(|question| question.to == from).copied()
 }
 
 /// Makes an echo message of `len` bytes, or of as few as possible; the kernel adds the checksum for
@@ -155,6 +175,8 @@ fn checksum(octets: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
+    const IDENTIFIER: u16 = 0x6c62;
+
     #[test]
     fn a_summed_packet_sums_to_zero() {
         for number in [0, 1, 0x1234, 0xffff] {
@@ -167,6 +189,30 @@ mod tests {
     fn packets_are_as_long_as_they_are_asked_to_be() {
         assert_eq!(packet(8, 1, 2, 1480).len(), 1480);
         assert_eq!(packet(8, 1, 2, 3).len(), 8);
+    }
+
+    #[test]
+    fn only_who_was_asked_can_answer() {
+        let to = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let questions = [1, 2].map(|last| Question { to: to(last), len: 84 });
+        let second = packet(0, IDENTIFIER, 1, 84);
+        let answer = |from| answer(&questions, &second, Form::V4, IDENTIFIER, from);
+        assert_eq!(answer(to(2)), Some(questions[1]));
+        assert_eq!(answer(to(1)), None);
+        assert_eq!(answer(to(3)), None);
+    }
+
+    #[test]
+    fn two_who_ask_at_the_same_time_are_answered_each() {
+        let asked = Question { to: std::net::Ipv4Addr::LOCALHOST.into(), len: 84 };
+        // Nothing answers for a documentation address, whatever others are answered.
+        let silent = Question { to: [192, 0, 2, 9].into(), len: 84 };
+        let ask = || ask(&[silent, asked], TICK.saturating_mul(2)).unwrap();
+        let (one, two) = std::thread::scope(|scope| {
+            let [one, two] = [(); 2].map(|()| scope.spawn(ask));
+            (one.join().unwrap(), two.join().unwrap())
+        });
+        assert_eq!((one, two), ([asked].into(), [asked].into()));
     }
 
     #[test]
