@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use model::net::Cidr;
 use model::policy::PolicyId;
+use model::vrf::VrfName;
 use telemetry::logging::Level;
 
 use crate::output::Format;
@@ -74,6 +75,10 @@ pub enum Command {
     },
     /// Addresses: who has them, what is wrong with them, and how long they will last.
     Ipam {
+        /// The VRF to look at, or to change. Without it: those who are in none; `check` and `show`
+        /// tell of all.
+        #[arg(long, value_name = "NAME", global = true)]
+        vrf: Option<VrfName>,
         /// What of it.
         #[command(subcommand)]
         task: Ipam,

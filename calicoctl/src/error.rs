@@ -70,6 +70,8 @@ impl From<ledger::Error> for Error {
             error @ (ledger::Error::Refused(_)
             | ledger::Error::NotReady(_)
             | ledger::Error::NoSuchNode(_)
+            | ledger::Error::OtherVrf { .. }
+            | ledger::Error::NotItsVrf { .. }
             | ledger::Error::TooSlow { .. }) => Self::Refused(error.to_string()),
         }
     }

@@ -436,14 +436,22 @@ fn require_unchanged(resource: &Resource, old: &Value, new: &Value) -> Result<()
     Ok(())
 }
 
-/// Refuses a new pool that shares addresses with another.
+/// Refuses a new pool that shares addresses with another of the same VRF, or of none.
 async fn require_apart(client: &Client, resource: &Resource, new: &Value) -> Result<(), Error> {
     if resource.kind != "IPPool" {
         return Ok(());
     }
     let range = |object: &Value| text(object, "/spec/cidr").parse::<Cidr>().ok();
+    let vrf = |object: &Value| {
+        let pool = api::IpPool::from_json(object).ok()?;
+        model::pool::IpPool::try_from(&pool).ok()?.vrf.map(|vrf| vrf.name)
+    };
     let Some(cidr) = range(new) else { return Ok(()) };
     for other in client.list_any(&place(resource), None).await? {
+        // Tenants' ranges may overlap, but not one's own.
+        if vrf(&other) != vrf(new) {
+            continue;
+        }
         if let Some(taken) = range(&other).filter(|other| other.overlaps(&cidr)) {
             return Err(Error::Refused(format!(
                 "IPPool {}: spec.cidr {cidr} overlaps {taken} of IPPool {}: use another range",

@@ -81,7 +81,7 @@ async fn run(Arguments { global, command }: Arguments) -> Result<Verdict, Error>
         Command::Node { task } => return node::run(&task),
         Command::Cluster { task } => return cluster::run(&global, &task),
         Command::Check(task) => return Box::pin(check::run(&task)).await,
-        Command::Ipam { task } => return ipam::run(&global, task).await,
+        Command::Ipam { vrf, task } => return Box::pin(ipam::run(&global, vrf, task)).await,
         Command::Policy { task } => return Box::pin(policy::run(&global, task)).await,
     }
     Ok(Verdict::Fine)

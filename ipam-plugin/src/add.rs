@@ -4,6 +4,7 @@ use ipam::{Assigned, Selectors};
 use ledger::{Driver, Order, Wanted};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
+use model::vrf::VrfName;
 
 use crate::Error;
 use crate::holder::Holder;
@@ -15,6 +16,8 @@ pub struct AddRequest {
     pub node: NodeName,
     /// The container.
     pub holder: Holder,
+    /// The VRF that it is in; `None` is none.
+    pub vrf: Option<VrfName>,
     /// Its addresses, one each.
     pub wanted: Vec<Wanted>,
     /// Whether selectors count for pools and addresses that are asked for.
@@ -30,10 +33,11 @@ pub struct AddRequest {
 ///
 /// See [`Error`]. What was assigned before the failure has been released.
 pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<InterfaceAddr>, Error> {
-    let AddRequest { node, holder, wanted, selectors } = request;
+    let AddRequest { node, holder, vrf, wanted, selectors } = request;
     let order = Order {
         node: node.clone(),
         namespace: holder.pod.as_ref().map(|pod| pod.namespace.clone()),
+        vrf: vrf.clone(),
         handle: holder.handle(),
         owner: holder.attributes(node, ledger::now()),
         wanted: wanted.clone(),

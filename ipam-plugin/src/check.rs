@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipam::{Key, Op, Outcome, Record, slots};
-use ledger::{Driver, surroundings};
+use ledger::{Driver, read_handle, surroundings};
 use model::block::Handle;
 use model::net::InterfaceAddr;
 
@@ -23,22 +23,16 @@ pub async fn check(
     addrs: &[InterfaceAddr],
 ) -> Result<(), Error> {
     let client = driver.client().clone();
-    let read = Op::Read(Key::Handle(holder.handle()));
-    let (ready, handle) =
-        futures::future::join(surroundings::check_ready(&client), driver.act(vec![read])).await;
+    let id = holder.handle();
+    let requests =
+        futures::future::join(surroundings::check_ready(&client), read_handle(&client, &id));
+    let (ready, object) = Box::pin(requests).await;
     ready?;
-    let handle = handle?.into_iter().find_map(|(_, outcome)| match outcome {
-        Outcome::Found(Record::Handle(handle)) if !handle.is_deleted => Some(handle),
-        Outcome::Found(_)
-        | Outcome::Absent
-        | Outcome::Blocks(_)
-        | Outcome::Affinities(_)
-        | Outcome::Written
-        | Outcome::Conflict
-        | Outcome::AlreadyExists
-        | Outcome::Lost => None,
-    });
-    let held = match handle {
+    let object = object?;
+    // The handle says itself which VRF it is of.
+    driver.enter_vrf(object.as_ref().map(api::vrf_of).transpose()?.flatten());
+    let handle = object.as_ref().map(Handle::try_from).transpose()?;
+    let held = match handle.filter(|handle| !handle.is_deleted) {
         Some(handle) => held_by(driver, &handle).await?,
         None => BTreeSet::new(),
     };

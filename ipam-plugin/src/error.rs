@@ -39,6 +39,9 @@ pub enum Error {
     /// The request makes no sense.
     #[error("{0}")]
     InvalidRequest(String),
+    /// A handle, or a namespace, is of another VRF.
+    #[error("{0}")]
+    OtherVrf(String),
     /// The datastore did not answer in time.
     #[error("{0}")]
     TooSlow(String),
@@ -77,6 +80,9 @@ impl From<ledger::Error> for Error {
             ledger::Error::Refused(failure) => Self::Refused(failure),
             ledger::Error::NotReady(reason) => Self::NotReady(reason),
             ledger::Error::NoSuchNode(name) => Self::NoSuchNode(name),
+            error @ (ledger::Error::OtherVrf { .. } | ledger::Error::NotItsVrf { .. }) => {
+                Self::OtherVrf(error.to_string())
+            }
             error @ ledger::Error::TooSlow { .. } => Self::TooSlow(error.to_string()),
         }
     }
@@ -95,7 +101,7 @@ impl Error {
             Self::Unsupported => ErrorCode::UnsupportedField,
             Self::Refused(failure) => code_of(failure),
             Self::Exhausted(_) => ErrorCode::NoFreeAddress,
-            Self::TooSlow(_) => ErrorCode::TryAgainLater,
+            Self::TooSlow(_) | Self::OtherVrf(_) => ErrorCode::TryAgainLater,
             Self::InvalidRequest(_) => ErrorCode::InvalidConfig,
             Self::Differs(_) => ErrorCode::CheckFailed,
             Self::Marker { .. } | Self::HostLocal { .. } => ErrorCode::Io,

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 
 use cni::config::ValidAttachment;
 use ipam::{Op, Outcome, Record, Release, Released};
-use ledger::{Age, Driver, surroundings};
-use model::block::{Attributes, Block};
+use ledger::{Driver, surroundings};
+use model::block::{Attributes, Block, IpamConfig};
 use model::id::{HandleId, NodeName};
+use model::net::Cidr;
 use tracing::{info, warn};
 
 use crate::Error;
@@ -38,10 +39,23 @@ pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(),
     let client = driver.client().clone();
     surroundings::check_ready(&client).await?;
     let config = surroundings::read_config(&client).await?;
-    let filter = surroundings::own_affinities(request.node);
-    let claims = driver.learn(ledger::list_affinities(&client, &filter, Age::Current).await?);
-    let Outcome::Affinities(claims) = claims else { return Ok(()) };
-    let reads = claims.iter().map(|claim| Op::Read(ipam::Key::Block(claim.cidr))).collect();
+    let mut result = Ok(());
+    for (vrf, claims) in ledger::claims_by_vrf(&client, request.node).await? {
+        driver.enter_vrf(vrf);
+        let (blocks, _) = driver.note_claims(claims);
+        result = result.and(collect_in(driver, request, &config, blocks).await);
+    }
+    Ok(result?)
+}
+
+/// Does so in these blocks of the driver's VRF.
+async fn collect_in(
+    driver: &mut Driver,
+    request: &GcRequest<'_>,
+    config: &IpamConfig,
+    blocks: Vec<Cidr>,
+) -> Result<(), ledger::Error> {
+    let reads = blocks.into_iter().map(|cidr| Op::Read(ipam::Key::Block(cidr))).collect();
     let mut stale = BTreeSet::new();
     for (_, outcome) in driver.act(reads).await? {
         if let Outcome::Found(Record::Block(block)) = outcome {
@@ -50,7 +64,7 @@ pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(),
     }
     let mut result = Ok(());
     for handle in stale {
-        let mut machine = Release::new(handle.clone(), &config, ledger::now());
+        let mut machine = Release::new(handle.clone(), config, ledger::now());
         match driver.run(&mut machine).await {
             Ok(Released { addrs }) => info!(%handle, ?addrs, "released: its container is gone"),
             Err(error) => {
@@ -59,7 +73,7 @@ pub async fn collect(driver: &mut Driver, request: &GcRequest<'_>) -> Result<(),
             }
         }
     }
-    Ok(result?)
+    result
 }
 
 /// Returns the handles in `block` of this network's containers on this node that are not valid.

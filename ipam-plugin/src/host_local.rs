@@ -82,6 +82,7 @@ async fn take(
     let request = AddRequest {
         node: node.clone(),
         holder,
+        vrf: None,
         wanted: vec![Wanted::This(addr)],
         selectors: Selectors::OfRequestedIgnored,
     };

@@ -12,6 +12,7 @@ use ipam::{PoolReference, Selectors};
 use ledger::{Driver, HostLock, Wanted, surroundings};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
+use model::vrf::{InvalidVrfName, VrfName};
 use serde_json::Value;
 use tracing::debug;
 
@@ -38,7 +39,8 @@ pub async fn run(
             let mut driver = connect(config)?;
             let marker = Path::new(upgrade::MARKER);
             upgrade::upgrade_once(driver.client(), &request.node, marker).await?;
-            let addrs = Box::pin(add(&mut driver, &request)).await?;
+            let added = Box::pin(add(&mut driver, &request)).await;
+            let addrs = added.map_err(|error| in_vrf(error.into(), request.vrf.as_ref()))?;
             tell_requests(&driver);
             Ok(Some(result(&addrs).to_json(config.version)))
         }
@@ -131,7 +133,17 @@ fn add_request(
     }
     let selectors =
         if ipam.honors_selectors { Selectors::Honoured } else { Selectors::OfRequestedIgnored };
-    Ok(AddRequest { node, holder: holder(config, attachment), wanted, selectors })
+    let vrf = ipam.vrf.as_deref().map(str::parse).transpose();
+    let vrf = vrf.map_err(|error: InvalidVrfName| Error::InvalidRequest(error.to_string()))?;
+    Ok(AddRequest { node, holder: holder(config, attachment), vrf, wanted, selectors })
+}
+
+/// Says in which VRF there was an error.
+fn in_vrf(error: cni::Error, vrf: Option<&VrfName>) -> cni::Error {
+    match vrf {
+        Some(vrf) => cni::Error { message: format!("in VRF {vrf}: {}", error.message), ..error },
+        None => error,
+    }
 }
 
 fn any_of(ipam: &Ipam) -> Vec<Wanted> {

@@ -16,11 +16,12 @@ use ipam::{
     Assignment, Candidates, Failure, Machine, Op, Outcome, Record, Request, Scene, Selectors, Step,
     pools_for, seed_of,
 };
-use ledger::surroundings::Surroundings;
+use ledger::surroundings::{self, Surroundings};
 use ledger::{Age, Driver};
 use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family};
 use model::pool::{IpPool, Use};
+use model::vrf::{VrfName, vrfs};
 use tracing::warn;
 
 use crate::Error;
@@ -64,7 +65,7 @@ impl Memory {
 
 /// Fails if no pod on `node` could get an address of each of `families`.
 ///
-/// Pools for some namespaces, and those that a pod must name, count as well.
+/// Pools for some namespaces, those of VRFs, and those that a pod must name, count as well.
 ///
 /// # Errors
 ///
@@ -78,6 +79,34 @@ pub async fn check(
     if let Some(reason) = memory.recall() {
         return Err(Error::Exhausted(reason));
     }
+    let Err(error) = Box::pin(check_vrf(driver, node, families, None)).await else {
+        memory.forget();
+        return Ok(());
+    };
+    if !matches!(error, Error::Refused(_)) {
+        return Err(error);
+    }
+    let pools = surroundings::read_pools(driver.client(), Age::Recent).await?;
+    for vrf in vrfs(&pools).by_name.into_keys() {
+        if Box::pin(check_vrf(driver, node, families, Some(vrf))).await.is_ok() {
+            memory.forget();
+            return Ok(());
+        }
+    }
+    if matches!(error, Error::Refused(Failure::Exhausted { .. })) {
+        memory.keep(&error.to_string());
+    }
+    Err(error)
+}
+
+/// Fails if no pod of a VRF, or of none, could get an address of each of `families`.
+async fn check_vrf(
+    driver: &mut Driver,
+    node: &NodeName,
+    families: &[Family],
+    vrf: Option<VrfName>,
+) -> Result<(), Error> {
+    driver.enter_vrf(vrf);
     let (around, view) = Box::pin(Surroundings::read(driver, node, None, Age::Recent)).await?;
     for family in families {
         let scene = scene(&around, *family);
@@ -85,14 +114,8 @@ pub async fn check(
             pools_for(&around.pools, *family, &candidates(node, &around))?;
         }
         let mut machine = Assignment::new(request(node, *family), scene, view.clone());
-        if let Err(failure) = search(driver, &mut machine).await? {
-            if matches!(failure, Failure::Exhausted { .. }) {
-                memory.keep(&failure.to_string());
-            }
-            return Err(failure.into());
-        }
+        search(driver, &mut machine).await??;
     }
-    memory.forget();
     Ok(())
 }
 

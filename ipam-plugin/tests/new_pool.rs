@@ -90,6 +90,7 @@ async fn added(pools: &[&str]) -> (Result<String, String>, usize) {
     let request = AddRequest {
         node: "a".parse().unwrap(),
         holder: Holder { network: "n".to_owned(), container_id: "c".to_owned(), pod: None },
+        vrf: None,
         wanted: vec![Wanted::Any(Family::V4, references)],
         selectors: Selectors::OfRequestedIgnored,
     };

@@ -22,11 +22,10 @@ use crate::election;
 use crate::finalizers;
 use crate::host_endpoints;
 use crate::load_balancer;
-use crate::look::{self, Rules};
+use crate::look::{self, Rules, Watchlists};
 use crate::metrics::Metrics;
 use crate::policy_names;
 use crate::settings::{self, Environment};
-use crate::watchlist::Watchlist;
 
 /// Where probes are answered.
 const HEALTH_PORT: u16 = 9440;
@@ -97,7 +96,7 @@ pub(crate) async fn run() -> Result<(), Error> {
         metrics: Metrics::new(&registry),
         reporter: aggregator.register("addresses", Some(SILENCE)),
         balancer_reporter: aggregator.register("services", None),
-        watchlist: Watchlist::default(),
+        watchlists: Watchlists::default(),
         has_migrated: false,
         start: Instant::now(),
         client,
@@ -125,7 +124,7 @@ struct Controllers {
     metrics: Metrics,
     reporter: Reporter,
     balancer_reporter: Reporter,
-    watchlist: Watchlist,
+    watchlists: Watchlists,
     has_migrated: bool,
     start: Instant,
 }
@@ -152,7 +151,7 @@ impl Controllers {
                 Box::pin(self.work(&config)).await
             } else {
                 // Suspicions of an earlier term were not watched in between.
-                self.watchlist.forget();
+                self.watchlists.clear();
                 self.reporter.report(Health::Ready);
                 LONGEST_PERIOD
             };
@@ -177,8 +176,8 @@ impl Controllers {
         let rules =
             Rules { grace: node.leak_grace_period, limits: settings::limits(&self.environment) };
         let now = Timestamp::from_origin(self.start.elapsed());
-        let looked =
-            look::look(&self.client, &mut self.watchlist, &self.metrics, (rules, now)).await;
+        let looked = look::look(&self.client, &mut self.watchlists, &self.metrics, (rules, now));
+        let looked = Box::pin(looked).await;
         let is_refused = matches!(looked, Err(look::Error::Refused(_)));
         self.metrics.tell_refusal(usize::from(is_refused));
         let wanted = node.host_endpoints.as_ref();

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ledger::{Lists, Scene, described};
 use model::block::{Block, Owner};
 use model::net::Cidr;
+use model::pool::IpPool;
 use tracing::{info, warn};
 
 /// The finalizer of pools, as Calico names it.
@@ -58,12 +59,12 @@ async fn pools(client: &Client, is_guarded: bool) -> Result<(), ledger::Error> {
     for pool in pools {
         match action(&pool.metadata, POOL, is_guarded) {
             Action::Wait => {
-                let Ok(read) = model::pool::IpPool::try_from(&pool) else {
+                let Ok(read) = IpPool::try_from(&pool) else {
                     // Nothing can have come from a pool that nobody can read.
                     write(client, pool, |metadata| remove(metadata, POOL)).await?;
                     continue;
                 };
-                let left = Box::pin(empty(client, read.cidr)).await?;
+                let left = Box::pin(empty(client, &read)).await?;
                 if left == 0 {
                     write(client, pool, |metadata| remove(metadata, POOL)).await?;
                 } else {
@@ -137,12 +138,13 @@ async fn write<T: Object>(
 }
 
 /// Deletes the empty blocks of a pool with their claims; returns how many addresses are in use.
-async fn empty(client: &Client, pool: Cidr) -> Result<usize, ledger::Error> {
+async fn empty(client: &Client, pool: &IpPool) -> Result<usize, ledger::Error> {
     let all = Filter::default();
     let (blocks, affinities) = futures::try_join!(client.list(&all), client.list(&all))?;
     let config = client.get("default").await?;
     let lists = Lists { blocks, affinities, config, ..Lists::default() };
-    let scene = Scene::of(lists, ledger::now());
+    let vrf = pool.vrf.as_ref().map(|vrf| vrf.name.clone());
+    let (scene, pool) = (Scene::of(&lists, vrf, ledger::now()), pool.cidr);
     let clock = Clock { now: scene.snapshot.now, cooldown: scene.snapshot.config.cooldown };
     let mut in_use = 0_usize;
     for block in scene.blocks().filter(|block| pool.covers(&block.cidr)) {

@@ -1,5 +1,6 @@
 //! One look at all addresses of the cluster, and the repair of what was seen long enough.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use datastore::Client;
@@ -9,9 +10,10 @@ use ledger::{Outcome, Scene, described};
 use model::block::Block;
 use model::pool::IpPool;
 use model::time::Timestamp;
+use model::vrf::VrfName;
 use tracing::{info, warn};
 
-use crate::metrics::{Metrics, Tally};
+use crate::metrics::{Metrics, Seen};
 use crate::watchlist::Watchlist;
 
 /// Why a look changed nothing.
@@ -42,20 +44,49 @@ pub(crate) struct Rules {
     pub(crate) limits: Limits,
 }
 
-/// Looks at everything, and repairs what is due.
+/// Suspicions, by VRF.
+pub(crate) type Watchlists = BTreeMap<Option<VrfName>, Watchlist>;
+
+/// Looks at everything, VRF by VRF, and repairs what is due.
 ///
 /// # Errors
 ///
-/// [`Error`]; the suspicions are then forgotten, except when the limit was exceeded.
+/// The first [`Error`]; the other VRFs were looked at. The suspicions are then forgotten, except
+/// when the limit was exceeded.
 pub(crate) async fn look(
     client: &Client,
-    watchlist: &mut Watchlist,
+    watchlists: &mut Watchlists,
     metrics: &Metrics,
     (rules, now): (Rules, Timestamp),
 ) -> Result<(), Error> {
-    let mut tally = Tally::default();
-    let mut count = |block: &Block, pools: &[IpPool]| tally.block(block, pools);
-    let scene = match Box::pin(Scene::screened(client, &mut count)).await {
+    let vrfs = match Box::pin(ledger::vrfs(client)).await {
+        Ok(vrfs) => vrfs,
+        Err(error) => {
+            watchlists.clear();
+            return Err(error.into());
+        }
+    };
+    watchlists.retain(|vrf, _| vrfs.contains(vrf));
+    let mut seen = Seen::default();
+    let mut result = Ok(());
+    for vrf in vrfs {
+        let watchlist = watchlists.entry(vrf.clone()).or_default();
+        let looked = look_at(client, (vrf.as_ref(), watchlist), (metrics, &mut seen), (rules, now));
+        result = result.and(Box::pin(looked).await);
+    }
+    metrics.tell(&seen);
+    result
+}
+
+/// Looks at a VRF, or at those who are in none.
+async fn look_at(
+    client: &Client,
+    (vrf, watchlist): (Option<&VrfName>, &mut Watchlist),
+    (metrics, seen): (&Metrics, &mut Seen),
+    (rules, now): (Rules, Timestamp),
+) -> Result<(), Error> {
+    let mut count = |block: &Block, pools: &[IpPool]| seen.block(block, pools);
+    let scene = match Box::pin(Scene::screened(client, vrf, &mut count)).await {
         Ok(scene) => scene,
         Err(error) => {
             watchlist.forget();
@@ -63,7 +94,7 @@ pub(crate) async fn look(
         }
     };
     let findings = audit::check(&scene.snapshot);
-    metrics.tell(tally, &scene.snapshot, &findings);
+    seen.found(&scene.snapshot, &findings);
     let Some(grace) = rules.grace else { return Ok(()) };
     if let Some(first) = scene.unreadable.first() {
         watchlist.forget();
@@ -75,7 +106,8 @@ pub(crate) async fn look(
     }
     let plan = audit::plan(&scene.snapshot, &due, &rules.limits)?;
     for finding in &due {
-        info!(problem = %finding.problem, evidence = finding.evidence.join("; "), "found");
+        let vrf = vrf.map(VrfName::as_str);
+        info!(problem = %finding.problem, vrf, evidence = finding.evidence.join("; "), "found");
     }
     carry_out(client, &scene, (&plan, &due), metrics).await
 }
@@ -90,11 +122,14 @@ async fn carry_out(
         return Ok(());
     }
     let repaired = ledger::repair(client, scene, plan).await?;
+    let vrf = scene.vrf.as_ref().map(VrfName::as_str);
     for (key, outcome) in &repaired.outcomes {
         let object: &Key = key;
         match outcome {
-            Outcome::Done => info!(object = described(object), "repaired"),
-            Outcome::Left(reason) => warn!(object = described(object), reason, "left for later"),
+            Outcome::Done => info!(object = described(object), vrf, "repaired"),
+            Outcome::Left(reason) => {
+                warn!(object = described(object), vrf, reason, "left for later");
+            }
         }
     }
     let is_released = |finding: &&Finding| matches!(&finding.problem, Problem::Leak(held) if repaired.released.contains(&held.addr));

@@ -23,15 +23,18 @@ pub(crate) struct Metrics {
     waiting: Gauge,
 }
 
-/// What there is, counted while it comes by.
+/// What there is, counted while it comes by, and what is wrong with it.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Seen {
+    candidates: BTreeMap<Place, i64>,
+    problems: BTreeMap<&'static str, i64>,
+    sizes: BTreeMap<String, i64>,
     blocks: BTreeMap<Place, i64>,
     in_use: BTreeMap<Place, i64>,
     borrowed: BTreeMap<Place, i64>,
 }
 
-impl Tally {
+impl Seen {
     /// Counts a block and what it gave away.
     pub(crate) fn block(&mut self, block: &Block, pools: &[IpPool]) {
         let (pool, owner) = (pool_of(pools, block.cidr), owner_of(block));
@@ -43,6 +46,23 @@ impl Tally {
                 add(&mut self.borrowed, (pool.clone(), node.clone()));
             }
             add(&mut self.in_use, (pool.clone(), node));
+        }
+    }
+}
+
+impl Seen {
+    /// Counts what a look at one VRF, or at those who are in none, has found.
+    pub(crate) fn found(&mut self, snapshot: &Snapshot, findings: &[Finding]) {
+        for finding in findings {
+            let count = self.problems.entry(finding.problem.name()).or_default();
+            *count = count.saturating_add(1);
+            if let Problem::Leak(held) = &finding.problem {
+                add(&mut self.candidates, place_of(snapshot, held));
+            }
+        }
+        for pool in &snapshot.pools {
+            let size = i64::try_from(pool.cidr.size()).unwrap_or(i64::MAX);
+            self.sizes.insert(pool.name.clone(), size);
         }
     }
 }
@@ -82,28 +102,18 @@ impl Metrics {
     }
 
     /// Tells what a look saw; what is gone is told no more.
-    pub(crate) fn tell(&self, tally: Tally, snapshot: &Snapshot, findings: &[Finding]) {
-        let mut candidates: BTreeMap<Place, i64> = BTreeMap::new();
-        let mut problems: BTreeMap<&'static str, i64> = BTreeMap::new();
-        for finding in findings {
-            let count = problems.entry(finding.problem.name()).or_default();
-            *count = count.saturating_add(1);
-            if let Problem::Leak(held) = &finding.problem {
-                add(&mut candidates, place_of(snapshot, held));
-            }
-        }
-        set(&self.blocks, tally.blocks);
-        set(&self.in_use, tally.in_use);
-        set(&self.borrowed, tally.borrowed);
-        set(&self.candidates, candidates);
+    pub(crate) fn tell(&self, seen: &Seen) {
+        set(&self.blocks, &seen.blocks);
+        set(&self.in_use, &seen.in_use);
+        set(&self.borrowed, &seen.borrowed);
+        set(&self.candidates, &seen.candidates);
         self.problems.clear();
-        for (problem, count) in problems {
-            self.problems.get_or_create(&vec![("problem", problem.to_owned())]).set(count);
+        for (problem, count) in &seen.problems {
+            self.problems.get_or_create(&vec![("problem", (*problem).to_owned())]).set(*count);
         }
         self.sizes.clear();
-        for pool in &snapshot.pools {
-            let size = i64::try_from(pool.cidr.size()).unwrap_or(i64::MAX);
-            self.sizes.get_or_create(&vec![("ippool", pool.name.clone())]).set(size);
+        for (pool, size) in &seen.sizes {
+            self.sizes.get_or_create(&vec![("ippool", pool.clone())]).set(*size);
         }
     }
 
@@ -136,10 +146,10 @@ fn add(counts: &mut BTreeMap<Place, i64>, place: Place) {
     *count = count.saturating_add(1);
 }
 
-fn set(gauges: &Gauges, counts: BTreeMap<Place, i64>) {
+fn set(gauges: &Gauges, counts: &BTreeMap<Place, i64>) {
     gauges.clear();
     for (place, count) in counts {
-        gauges.get_or_create(&labels(place)).set(count);
+        gauges.get_or_create(&labels(place.clone())).set(*count);
     }
 }
 

@@ -51,7 +51,8 @@ impl Addresses {
     ///
     /// What the datastore fails with.
     pub(crate) async fn pools(&self) -> Result<Vec<IpPool>, Error> {
-        Ok(surroundings::read_pools(&self.client, ledger::Age::Current).await?)
+        let pools = surroundings::read_pools(&self.client, ledger::Age::Current).await?;
+        Ok(surroundings::of_vrf(pools, None))
     }
 
     /// Takes an address: any of the pool, or this one.
@@ -75,6 +76,7 @@ impl Addresses {
         let order = Order {
             node: self.node.clone(),
             namespace: None,
+            vrf: None,
             handle: handle.clone(),
             owner: BTreeMap::from([
                 ("node".to_owned(), self.node.to_string()),

@@ -412,7 +412,8 @@ async fn settle<T: Object>(client: &Client, object: &T, change: Change) -> Resul
 /// Does anybody hold an address of the range?
 async fn is_taken_from(client: &Client, range: Cidr) -> Result<bool, Error> {
     let blocks = client.list::<api::IpamBlock>(&Filter::default()).await?;
-    let blocks = blocks.iter().filter_map(|block| model::block::Block::try_from(block).ok());
+    let blocks = blocks.iter().filter(|block| matches!(api::vrf_of(block), Ok(None)));
+    let blocks = blocks.filter_map(|block| model::block::Block::try_from(block).ok());
     let mut inside = blocks.filter(|block| range.covers(&block.cidr));
     Ok(inside.any(|block| block.allocations.iter().any(Option::is_some)))
 }

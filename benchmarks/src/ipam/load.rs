@@ -119,7 +119,7 @@ async fn one(
         Command::Add => {
             let wanted = vec![Wanted::Any(Family::V4, Vec::new())];
             let selectors = Selectors::OfRequestedIgnored;
-            let request = AddRequest { node: name, holder, wanted, selectors };
+            let request = AddRequest { node: name, holder, vrf: None, wanted, selectors };
             Box::pin(add(&mut driver, &request)).await.map_err(Error::wrong)?;
         }
         Command::Del => delete(&mut driver, &holder).await.map_err(Error::wrong)?,

@@ -93,7 +93,7 @@ pub(crate) fn run(kubeconfig: &Path) -> Result<ExitCode, Error> {
         let client = Client::connect(&Options::kubeconfig(kubeconfig)).map_err(Error::wrong)?;
         let started = Instant::now();
         let scene =
-            Box::pin(Scene::screened(&client, &mut |_, _| {})).await.map_err(Error::wrong)?;
+            Box::pin(Scene::screened(&client, None, &mut |_, _| {})).await.map_err(Error::wrong)?;
         let findings = audit::check(&scene.snapshot);
         let elsewhere = scene.snapshot.elsewhere.allocations;
         let here =

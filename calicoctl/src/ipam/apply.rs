@@ -1,6 +1,6 @@
 //! Carries out a plan: each write only if its object is still as it was when it was planned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use datastore::{Client, Error as StoreError};
 use ipam::audit::{self, Change, Plan, Revisioned, Write};
@@ -8,7 +8,8 @@ use ipam::slots::Clock;
 use ipam::{Key, Record};
 
 use crate::Error;
-use ledger::{Stored, described};
+use ledger::{Scene, Stored, described};
+use model::vrf::VrfName;
 
 /// How often a release is decided anew on a block that others write at the same time.
 const MAX_REBASES: u32 = 10;
@@ -37,18 +38,13 @@ pub fn key_of(write: &Write) -> Key {
 }
 
 /// Carries out the writes of a plan in their order; returns how each went.
-pub async fn apply(
-    client: &Client,
-    plan: &Plan,
-    objects: &BTreeMap<Key, Stored>,
-    clock: Clock,
-) -> Vec<Outcome> {
+pub async fn apply(client: &Client, plan: &Plan, scene: &Scene, clock: Clock) -> Vec<Outcome> {
     let mut undone: BTreeSet<Key> = BTreeSet::new();
     let mut outcomes = Vec::new();
     for write in &plan.writes {
         let key = key_of(write);
         let outcome = if write.after.is_disjoint(&undone) {
-            Box::pin(carry_out(client, write, objects.get(&key), clock)).await
+            Box::pin(carry_out(client, write, scene, clock)).await
         } else {
             Outcome::Skipped
         };
@@ -60,18 +56,14 @@ pub async fn apply(
     outcomes
 }
 
-async fn carry_out(
-    client: &Client,
-    write: &Write,
-    stored: Option<&Stored>,
-    clock: Clock,
-) -> Outcome {
-    let (mut write, mut stored) = (write.clone(), stored.cloned());
+async fn carry_out(client: &Client, write: &Write, scene: &Scene, clock: Clock) -> Outcome {
+    let vrf = scene.vrf.as_ref();
+    let (mut write, mut stored) = (write.clone(), scene.objects.get(&key_of(write)).cloned());
     for _ in 0..MAX_REBASES {
-        match request(client, &write, stored.as_ref()).await {
+        match request((client, vrf), &write, stored.as_ref()).await {
             Ok(revision) => return Outcome::Done(revision),
             Err(StoreError::Conflict { .. }) if !write.releases.is_empty() => {
-                match rebased(client, &write, clock).await {
+                match rebased((client, vrf), &write, clock).await {
                     Ok(Some((newer, object))) => (write, stored) = (newer, Some(object)),
                     Ok(None) => return Outcome::Changed,
                     Err(error) => return Outcome::Failed(error.to_string()),
@@ -87,11 +79,11 @@ async fn carry_out(
 
 /// Decides a refused release anew; `None` if what it would give back is somebody else's now.
 async fn rebased(
-    client: &Client,
+    (client, vrf): (&Client, Option<&VrfName>),
     write: &Write,
     clock: Clock,
 ) -> Result<Option<(Write, Stored)>, Error> {
-    let Some(object) = Stored::get(client, &key_of(write)).await? else { return Ok(None) };
+    let Some(object) = Stored::get(client, vrf, &key_of(write)).await? else { return Ok(None) };
     let Record::Block(value) = object.record()? else { return Ok(None) };
     let revision = object.revision().to_owned();
     let newer = audit::rebase(write, Revisioned { value, revision, created: None }, clock);
@@ -99,12 +91,12 @@ async fn rebased(
 }
 
 async fn request(
-    client: &Client,
+    (client, vrf): (&Client, Option<&VrfName>),
     write: &Write,
     stored: Option<&Stored>,
 ) -> Result<String, StoreError> {
     let written = match (stored, &write.change) {
-        (None, Change::Put(record)) => Stored::of(record).create(client).await?,
+        (None, Change::Put(record)) => Stored::of(record, vrf).create(client).await?,
         (Some(stored), Change::Put(record)) => stored.with(record).update(client).await?,
         (Some(stored), Change::Delete(_)) => {
             stored.delete(client).await?;

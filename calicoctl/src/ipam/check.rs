@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipam::audit::{self, Allocation, Confidence, Finding, Problem};
 use ledger::Scene;
 use model::time::WallTime;
+use model::vrf::VrfName;
 use serde::{Deserialize, Serialize};
 
 use super::moment;
@@ -35,6 +36,9 @@ pub struct CheckReport {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProblemReport {
+    /// The VRF that it is in, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// Its name: `leak`, `orphan handle`.
     pub problem: String,
     /// What it is about.
@@ -53,6 +57,9 @@ pub struct ProblemReport {
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AllocationReport {
+    /// The VRF that it is of, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// The address.
     pub ip: std::net::IpAddr,
     /// The block.
@@ -70,6 +77,7 @@ impl AllocationReport {
     #[must_use]
     pub fn of(held: &Allocation) -> Self {
         Self {
+            vrf: None,
             ip: held.addr,
             block: held.block.to_string(),
             handle: held.handle.as_ref().map(ToString::to_string),
@@ -83,8 +91,11 @@ impl AllocationReport {
 #[must_use]
 pub fn report(scene: &Scene, findings: &[Finding], shows_all: bool) -> CheckReport {
     let snapshot = &scene.snapshot;
+    let vrf = scene.vrf.as_ref().map(ToString::to_string);
+    let allocations = allocations(scene);
+    let allocations = allocations.iter().map(AllocationReport::of);
     let allocations: Vec<AllocationReport> =
-        allocations(scene).iter().map(AllocationReport::of).collect();
+        allocations.map(|held| AllocationReport { vrf: vrf.clone(), ..held }).collect();
     let checked = [
         ("pools", snapshot.pools.len()),
         ("blocks", snapshot.blocks.len()),
@@ -100,7 +111,7 @@ pub fn report(scene: &Scene, findings: &[Finding], shows_all: bool) -> CheckRepo
         version: 1,
         time: moment::text(snapshot.now),
         checked: checked.map(|(name, count)| (name.to_owned(), count)).into(),
-        problems: findings.iter().map(problem).collect(),
+        problems: problems(scene, findings),
         unreadable: scene.unreadable.clone(),
         allocations,
         shows_all,
@@ -116,6 +127,17 @@ pub fn allocations(scene: &Scene) -> Vec<Allocation> {
     all
 }
 
+/// Describes the findings of a scene, with its VRF.
+#[must_use]
+pub fn problems(scene: &Scene, findings: &[Finding]) -> Vec<ProblemReport> {
+    let vrf = scene.vrf.as_ref().map(ToString::to_string);
+    let described = findings.iter().map(problem).map(|one| {
+        let leak = one.leak.map(|held| AllocationReport { vrf: vrf.clone(), ..held });
+        ProblemReport { vrf: vrf.clone(), leak, ..one }
+    });
+    described.collect()
+}
+
 /// Describes a finding.
 #[must_use]
 pub fn problem(finding: &Finding) -> ProblemReport {
@@ -128,6 +150,7 @@ pub fn problem(finding: &Finding) -> ProblemReport {
         Confidence::Certain => "certain",
     };
     ProblemReport {
+        vrf: None,
         problem: name.to_owned(),
         about: about.to_owned(),
         evidence: finding.evidence.clone(),
@@ -170,13 +193,31 @@ impl Report for CheckReport {
 }
 
 impl CheckReport {
+    /// Takes in what was found in another VRF.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (name, count) in other.checked {
+            let sum = self.checked.entry(name.clone()).or_default();
+            // Each look sees the same nodes, tunnels and Services, and the pods that matter to it.
+            let is_shared = ["nodes", "pods", "tunnels", "services"].contains(&name.as_str());
+            *sum = if is_shared { count.max(*sum) } else { sum.saturating_add(count) };
+        }
+        self.problems.extend(other.problems);
+        let news = other.unreadable.into_iter().filter(|text| !self.unreadable.contains(text));
+        let news: Vec<String> = news.collect();
+        self.unreadable.extend(news);
+        self.allocations.extend(other.allocations);
+        self
+    }
+
     fn all_addresses(&self) -> String {
         let is_leaked = |held: &AllocationReport| {
             self.problems.iter().any(|problem| problem.leak.as_ref() == Some(held))
         };
         let rows = self.allocations.iter().map(|held| {
             let state = if is_leaked(held) { "leaked" } else { "in use" };
-            vec![held.ip.to_string(), held.block.clone(), held.holder.clone(), state.to_owned()]
+            let ip = in_vrf(held.vrf.as_deref(), &held.ip.to_string());
+            vec![ip, held.block.clone(), held.holder.clone(), state.to_owned()]
         });
         output::grid(&["IP", "BLOCK", "ALLOCATED-TO", "STATE"], rows)
     }
@@ -186,7 +227,7 @@ impl CheckReport {
         let rows = self.problems.iter().map(|one| {
             vec![
                 one.problem.clone(),
-                one.about.clone(),
+                in_vrf(one.vrf.as_deref(), &one.about),
                 age(one.since.as_deref(), now),
                 one.confidence.clone(),
                 one.evidence.join("\n"),
@@ -194,6 +235,10 @@ impl CheckReport {
         });
         output::grid(&["PROBLEM", "ABOUT", "AGE", "CONFIDENCE", "EVIDENCE"], rows)
     }
+}
+
+fn in_vrf(vrf: Option<&str>, text: &str) -> String {
+    vrf.map_or_else(|| text.to_owned(), |vrf| format!("VRF {vrf}: {text}"))
 }
 
 fn age(since: Option<&str>, now: WallTime) -> String {
@@ -209,10 +254,12 @@ type Identity = (String, String, Option<AllocationReport>);
 pub struct Earlier(BTreeSet<Identity>);
 
 impl Earlier {
-    /// Takes the problems of a report.
+    /// Takes the problems of a report that are in a VRF, or in none.
     #[must_use]
-    pub fn of(problems: &[ProblemReport]) -> Self {
-        Self(problems.iter().map(identity).collect())
+    pub fn of(problems: &[ProblemReport], vrf: Option<&VrfName>) -> Self {
+        let vrf = vrf.map(VrfName::as_str);
+        let own = problems.iter().filter(|one| one.vrf.as_deref() == vrf);
+        Self(own.map(identity).collect())
     }
 
     /// May the finding be repaired: is it certain, or likely and was there before?
@@ -229,5 +276,6 @@ impl Earlier {
 }
 
 fn identity(one: &ProblemReport) -> Identity {
-    (one.problem.clone(), one.about.clone(), one.leak.clone())
+    let leak = one.leak.clone().map(|held| AllocationReport { vrf: None, ..held });
+    (one.problem.clone(), one.about.clone(), leak)
 }

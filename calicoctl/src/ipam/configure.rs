@@ -130,7 +130,7 @@ mod tests {
 
     fn arguments(line: &str) -> Configure {
         let words = ["calicoctl", "ipam", "configure"].into_iter().chain(line.split(' '));
-        let Command::Ipam { task: Ipam::Configure(arguments) } =
+        let Command::Ipam { task: Ipam::Configure(arguments), .. } =
             Arguments::try_parse_from(words).unwrap().command
         else {
             panic!("{line}")

@@ -5,28 +5,31 @@ use datastore::{Client, Filter, Object};
 use model::block::{Block, IpamConfig};
 use model::net::Cidr;
 use model::pool::IpPool;
+use model::vrf::VrfName;
 
 use crate::Error;
 
-/// Reads all pools.
+/// Reads the pools of a VRF, or of none.
 ///
 /// # Errors
 ///
 /// What the datastore fails with.
-pub async fn pools(client: &Client) -> Result<Vec<IpPool>, Error> {
+pub async fn pools(client: &Client, vrf: Option<&VrfName>) -> Result<Vec<IpPool>, Error> {
     let objects = client.list::<api::IpPool>(&Filter::default()).await?;
     let mut pools: Vec<IpPool> = readable(&objects, |object| IpPool::try_from(object));
+    pools.retain(|pool| pool.vrf.as_ref().map(|vrf| &vrf.name) == vrf);
     pools.sort_by(|one, other| (one.cidr, &one.name).cmp(&(other.cidr, &other.name)));
     Ok(pools)
 }
 
-/// Reads all blocks, but those whose deletion has begun.
+/// Reads all blocks of a VRF, or of none, but those whose deletion has begun.
 ///
 /// # Errors
 ///
 /// What the datastore fails with.
-pub async fn blocks(client: &Client) -> Result<Vec<Block>, Error> {
-    let objects = client.list::<api::IpamBlock>(&Filter::default()).await?;
+pub async fn blocks(client: &Client, vrf: Option<&VrfName>) -> Result<Vec<Block>, Error> {
+    let filter = Filter { labels: Some(api::names::of_vrf(vrf)), ..Filter::default() };
+    let objects = client.list::<api::IpamBlock>(&filter).await?;
     let mut blocks: Vec<Block> = readable(&objects, |object| Block::try_from(object));
     blocks.retain(|block| !block.is_deleted);
     blocks.sort_by_key(|block| block.cidr);

@@ -9,6 +9,7 @@ use ipam::slots::{self, Clock};
 use ipam::{Key, Record};
 use ledger::Scene;
 use model::block::Handle;
+use model::vrf::VrfName;
 
 use super::apply::{self, Outcome};
 use super::check::{self, CheckReport, Earlier};
@@ -21,8 +22,12 @@ use crate::arguments::Release;
 /// # Errors
 ///
 /// [`Error::Refused`] for what is free, or in use, or not done; and what the datastore fails with.
-pub async fn run(client: &Client, arguments: &Release) -> Result<Vec<String>, Error> {
-    let scene = Box::pin(Scene::read(client)).await?;
+pub async fn run(
+    client: &Client,
+    vrf: Option<&VrfName>,
+    arguments: &Release,
+) -> Result<Vec<String>, Error> {
+    let scene = Box::pin(Scene::read(client, vrf.cloned())).await?;
     let findings = check::findings(&scene);
     let (plan, done) = if let Some(ip) = arguments.ip {
         let plan = release_of(ip, &scene, &findings, arguments.force)?;
@@ -34,7 +39,7 @@ pub async fn run(client: &Client, arguments: &Release) -> Result<Vec<String>, Er
     };
     let snapshot = &scene.snapshot;
     let clock = Clock { now: snapshot.now, cooldown: snapshot.config.cooldown };
-    let outcomes = Box::pin(apply::apply(client, &plan, &scene.objects, clock)).await;
+    let outcomes = Box::pin(apply::apply(client, &plan, &scene, clock)).await;
     let writes = plan.writes.iter().zip(&outcomes);
     let mut bad = writes
         .filter(|(_, outcome)| !matches!(outcome, Outcome::Done(_)))
@@ -56,7 +61,7 @@ fn leaks(scene: &Scene, findings: Vec<Finding>, arguments: &Release) -> Result<P
     leaks.retain(|one| matches!(one.problem, Problem::Leak(_)));
     for path in &arguments.from_report {
         let report: CheckReport = super::from_json_file(path)?;
-        let earlier = Earlier::of(&report.problems);
+        let earlier = Earlier::of(&report.problems, scene.vrf.as_ref());
         leaks.retain(|one| earlier.confirms(one));
     }
     let limits = if arguments.force {
@@ -83,8 +88,10 @@ pub fn release_of(
     let held: Vec<Allocation> =
         check::allocations(scene).into_iter().filter(|held| held.addr == ip).collect();
     let Some(first) = held.first() else {
+        let vrf = scene.vrf.as_ref().map(|vrf| format!(" in VRF {vrf}")).unwrap_or_default();
         return Err(Error::Refused(format!(
-            "IP address {ip} is not assigned: `calicoctl ipam explain {ip}` says what is known of it"
+            "IP address {ip} is not assigned{vrf}: `calicoctl ipam explain {ip}` says what is known \
+             of it; of a VRF's address say --vrf"
         )));
     };
     let is_leak =

@@ -10,6 +10,7 @@ use ipam::audit::{self, Finding, Limits, Plan};
 use ipam::slots::Clock;
 use ledger::{Scene, described};
 use model::net::Cidr;
+use model::vrf::VrfName;
 use serde::Serialize;
 
 use super::apply::{self, Outcome};
@@ -76,7 +77,11 @@ impl Report for PlanReport {
 /// # Errors
 ///
 /// [`Error::Refused`] with the reason, [`Error::File`], and what the datastore fails with.
-pub async fn run(client: &Client, arguments: &Repair) -> Result<Verdict, Error> {
+pub async fn run(
+    client: &Client,
+    vrf: Option<&VrfName>,
+    arguments: &Repair,
+) -> Result<Verdict, Error> {
     if let Some(path) = &arguments.undo {
         return Box::pin(take_back(client, path)).await;
     }
@@ -85,7 +90,7 @@ pub async fn run(client: &Client, arguments: &Repair) -> Result<Verdict, Error> 
     } else {
         Limits::default()
     };
-    let scene = Box::pin(Scene::read(client)).await?;
+    let scene = Box::pin(Scene::read(client, vrf.cloned())).await?;
     if arguments.dry_run {
         let findings = check::findings(&scene);
         let plan = plan(&scene, &findings, &limits)?;
@@ -101,7 +106,7 @@ pub async fn run(client: &Client, arguments: &Repair) -> Result<Verdict, Error> 
         return Err(Error::Refused("nothing was written".to_owned()));
     }
     // Whoever was asked may have thought for long.
-    let scene = Box::pin(Scene::read(client)).await?;
+    let scene = Box::pin(Scene::read(client, vrf.cloned())).await?;
     let findings = check::findings(&scene);
     let ripe: Vec<Finding> = findings.into_iter().filter(|one| earlier.confirms(one)).collect();
     let plan = self::plan(&scene, &ripe, &limits)?;
@@ -164,17 +169,18 @@ async fn confirm(
                 moment::span(grace)
             )));
         }
-        return Ok((scene, Earlier::of(&report.problems)));
+        let earlier = Earlier::of(&report.problems, scene.vrf.as_ref());
+        return Ok((scene, earlier));
     }
     let problems: Vec<ProblemReport> = check::findings(&scene).iter().map(check::problem).collect();
-    let earlier = Earlier::of(&problems);
+    let earlier = Earlier::of(&problems, None);
     if !problems.iter().any(|one| one.confidence == "likely") || grace.is_zero() {
         return Ok((scene, earlier));
     }
     let wait = moment::span(grace);
     eprintln!("calicoctl: waiting {wait} to see whether this is an operation under way (--grace)");
     tokio::time::sleep(grace).await;
-    Ok((Box::pin(Scene::read(client)).await?, earlier))
+    Ok((Box::pin(Scene::read(client, scene.vrf)).await?, earlier))
 }
 
 fn ask(writes: usize) -> Result<bool, Error> {
@@ -204,7 +210,7 @@ async fn carry_out(
     file.create(path)?;
     let snapshot = &scene.snapshot;
     let clock = Clock { now: snapshot.now, cooldown: snapshot.config.cooldown };
-    let outcomes = apply::apply(client, plan, &scene.objects, clock).await;
+    let outcomes = apply::apply(client, plan, scene, clock).await;
     file.note(&outcomes);
     file.replace(path)?;
     for (write, outcome) in plan.writes.iter().zip(&outcomes) {
@@ -251,10 +257,10 @@ async fn take_back(client: &Client, path: &Path) -> Result<Verdict, Error> {
     }
     let mut has_failed = false;
     for step in file.steps.iter().rev() {
-        let scene = Box::pin(Scene::read(client)).await?;
         let object = step.before.as_ref().or(step.created.as_ref());
         let Some(object) = object.map(undo::from_json).transpose()? else { continue };
         let key = object.record()?.key();
+        let scene = Box::pin(Scene::read(client, object.vrf()?)).await?;
         let blocks: Vec<Cidr> = scene.blocks().map(|block| block.cidr).collect();
         let clock = Clock { now: scene.snapshot.now, cooldown: scene.snapshot.config.cooldown };
         let action = undo::decide(step, scene.objects.get(&key), &blocks, clock)?;

@@ -8,6 +8,7 @@
 use api::{ClusterInformation, IpPool};
 use datastore::{Client, Filter};
 use model::net::Cidr;
+use model::vrf::VrfName;
 
 use crate::Error;
 use crate::arguments::Split;
@@ -57,13 +58,22 @@ pub fn parts(pool: &IpPool, number: u32) -> Result<Vec<IpPool>, Error> {
 ///
 /// [`Error::Refused`] if the datastore is not locked, if there is no such pool, or if a pool has
 /// the name of a part; and what the datastore fails with.
-pub async fn run(client: &Client, arguments: &Split) -> Result<String, Error> {
+pub async fn run(
+    client: &Client,
+    vrf: Option<&VrfName>,
+    arguments: &Split,
+) -> Result<String, Error> {
     require_lock(client).await?;
     let pools = client.list::<IpPool>(&Filter::default()).await?;
     let cidr = arguments.cidr.map(|cidr| cidr.to_string());
     let is_meant = |pool: &&IpPool| {
+        let is_of = || {
+            let value = model::pool::IpPool::try_from(*pool).ok();
+            value.and_then(|pool| pool.vrf).map(|vrf| vrf.name).as_ref() == vrf
+        };
+        // Ranges may be those of several VRFs, names are not.
         arguments.name.as_deref() == Some(pool.name())
-            || cidr.as_ref().is_some_and(|cidr| pool.spec.cidr == *cidr)
+            || is_of() && cidr.as_ref().is_some_and(|cidr| pool.spec.cidr == *cidr)
     };
     let whole = pools.iter().find(is_meant).ok_or_else(|| {
         let wanted = arguments.name.clone().or(cidr.clone()).unwrap_or_default();

@@ -78,7 +78,9 @@ impl UndoFile {
         let step = |write: &ipam::audit::Write| {
             let before = scene.objects.get(&apply::key_of(write)).filter(|_| write.base.is_some());
             let created = match (&write.base, &write.change) {
-                (None, Change::Put(record)) => Some(to_json(&Stored::of(record))?),
+                (None, Change::Put(record)) => {
+                    Some(to_json(&Stored::of(record, scene.vrf.as_ref()))?)
+                }
                 _ => None,
             };
             Ok::<_, Error>(Step {

@@ -7,6 +7,7 @@ use ipam::slots::{self, Clock};
 use model::block::Block;
 use model::net::Cidr;
 use model::pool::IpPool;
+use model::vrf::VrfName;
 use serde::Serialize;
 
 use crate::output::{self, Report};
@@ -32,6 +33,9 @@ pub struct Usage {
 pub struct Row {
     /// What the range is.
     pub grouping: Grouping,
+    /// The VRF, if it is of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// The pool's name; empty for a block of no pool.
     pub pool: String,
     /// The range.
@@ -89,6 +93,7 @@ pub fn usage(
         let blocks = of_pool.remove(&Some(index)).unwrap_or_default();
         rows.push(Row {
             grouping: Grouping::Pool,
+            vrf: None,
             pool: pool.name.clone(),
             cidr: pool.cidr.to_string(),
             counts: of_range(&pool.cidr, &blocks, reserved),
@@ -109,7 +114,13 @@ fn innermost(pools: &[IpPool], cidr: &Cidr) -> Option<usize> {
 }
 
 fn block_row(grouping: Grouping, pool: &str, (block, counts): &(&Block, Counts)) -> Row {
-    Row { grouping, pool: pool.to_owned(), cidr: block.cidr.to_string(), counts: *counts }
+    Row {
+        grouping,
+        vrf: None,
+        pool: pool.to_owned(),
+        cidr: block.cidr.to_string(),
+        counts: *counts,
+    }
 }
 
 /// Counts the addresses of one block.
@@ -149,8 +160,17 @@ fn of_range(cidr: &Cidr, blocks: &[(&Block, Counts)], reserved: &[Cidr]) -> Coun
     sum
 }
 
+impl Usage {
+    /// Takes the pools of a VRF, or of none, in behind the others.
+    pub fn extend(&mut self, vrf: Option<&VrfName>, other: Self) {
+        let vrf = vrf.map(ToString::to_string);
+        self.rows.extend(other.rows.into_iter().map(|row| Row { vrf: vrf.clone(), ..row }));
+    }
+}
+
 impl Report for Usage {
     fn text(&self) -> String {
+        let has_vrfs = self.rows.iter().any(|row| row.vrf.is_some());
         let row = |row: &Row| {
             let Counts { total, in_use, free, .. } = row.counts;
             let grouping = match row.grouping {
@@ -158,15 +178,18 @@ impl Report for Usage {
                 Grouping::Block => "Block",
                 Grouping::Orphan => "Orphaned Block",
             };
-            vec![
+            let mut cells = vec![
                 grouping.to_owned(),
                 row.cidr.clone(),
                 output::count(total),
                 output::share(in_use, total),
                 output::share(free, total),
-            ]
+            ];
+            cells.extend(has_vrfs.then(|| row.vrf.clone().unwrap_or_default()));
+            cells
         };
-        let heads = ["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"];
+        let mut heads = vec!["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"];
+        heads.extend(has_vrfs.then_some("VRF"));
         output::grid(&heads, self.rows.iter().map(row))
     }
 }

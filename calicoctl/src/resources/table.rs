@@ -23,6 +23,7 @@ const COLUMNS: [(&[&str], &[Column], &[Column]); 13] = [
             ("DISABLEBGPEXPORT", "/spec/disableBGPExport?false"),
             ("SELECTOR", "/spec/nodeSelector"),
             ("ASSIGNMENTMODE", "/spec/assignmentMode?Automatic"),
+            ("VRF", "/metadata/annotations/vrf.projectcalico.org~1name"),
         ],
     ),
     (

@@ -31,7 +31,7 @@ impl World {
             services: all(&objects, "Service"),
             config: None,
         };
-        let scene = Scene::of(lists, clock().now);
+        let scene = Scene::of(&lists, None, clock().now);
         assert_eq!(scene.unreadable, Vec::<String>::new());
         let mut blocks: Vec<Block> = scene.blocks().cloned().collect();
         blocks.sort_by_key(|block| block.cidr);

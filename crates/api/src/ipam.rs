@@ -30,6 +30,15 @@ pub fn vrf_of<S: Kind>(object: &Object<S>) -> Result<Option<VrfName>, Invalid> {
     name.map_err(|error| object.invalid(&format!("metadata.labels.{VRF_NAME}"), text, error))
 }
 
+/// Has the object say which VRF it is of.
+fn labelled<S: Kind>(mut object: Object<S>, vrf: Option<&VrfName>) -> Object<S> {
+    if let Some(vrf) = vrf {
+        let labels = object.metadata.labels.get_or_insert_default();
+        labels.insert(VRF_NAME.to_owned(), vrf.to_string());
+    }
+    object
+}
+
 /// Returns a handle's id without the debris that very old versions left behind `\r`.
 fn plain_handle(id: &str) -> &str {
     id.split_once('\r').map_or(id, |(plain, _)| plain)

@@ -16,8 +16,8 @@ pub use cluster_network_policy::{
 };
 pub use endpoint_slice::endpoint_slice;
 pub use node::node;
-pub use pod::{allowed_sources, controls, floating, has_ended, pod_addrs, workload_endpoint};
-pub use profile::{namespace_profile, service_account_profile};
+pub use pod::{allowed_sources, controls, floating, has_ended, pod_addrs, vrf, workload_endpoint};
+pub use profile::{namespace_profile, namespace_vrf, service_account_profile};
 pub use service::service;
 
 pub(crate) use network_policy::policy_of;

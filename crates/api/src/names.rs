@@ -6,7 +6,10 @@ use model::block::Owner;
 use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family, IfName, MacAddr};
 use model::node::TunnelKind;
+use model::vrf::VrfName;
 use sha1::Digest as _;
+
+use crate::annotations::VRF_NAME;
 
 /// The label that finds a node's block affinities.
 pub const HOSTNAME_HASH_LABEL: &str = "projectcalico.org/hostname-hash";
@@ -18,27 +21,43 @@ pub const IP_VERSION_LABEL: &str = "projectcalico.org/ip-version";
 /// The longest name of an object.
 const MAX_NAME: usize = 253;
 
-/// Returns the name of a block's object.
+/// Returns the name of a block's object: `10-1-0-0-26`, in the VRF `red` `10-1-0-0-26.red.vrf`.
+///
+/// With this end it is no other object's name: those of blocks and claims without a VRF end in a
+/// word with a dash, and whatever nodes are called, the last three words of this one say which VRF
+/// and which block.
 #[must_use]
-pub fn block_name(cidr: Cidr) -> String {
-    cidr.object_name()
+pub fn block_name(vrf: Option<&VrfName>, cidr: Cidr) -> String {
+    format!("{}{}", cidr.object_name(), ending(vrf))
+}
+
+/// Returns what the names of a VRF's blocks and claims end in.
+fn ending(vrf: Option<&VrfName>) -> String {
+    vrf.map(|vrf| format!(".{vrf}.vrf")).unwrap_or_default()
 }
 
 /// Returns the name of the object that says that `owner` claims the block.
 ///
 /// A name that would be too long keeps the block's part, and a hash in place of
-/// the end of the owner's.
+/// the end of the owner's. That of a VRF ends as its block's does ([`block_name`]).
 #[must_use]
-pub fn affinity_name(owner: &str, cidr: Cidr) -> String {
-    let block = cidr.object_name();
-    let name = format!("{owner}-{block}");
+pub fn affinity_name(vrf: Option<&VrfName>, owner: &str, cidr: Cidr) -> String {
+    let (block, ending) = (cidr.object_name(), ending(vrf));
+    let name = format!("{owner}-{block}{ending}");
     if name.len() < MAX_NAME {
         return name;
     }
     let hash = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(format!("{owner}+{block}")));
-    let room = MAX_NAME.saturating_sub(1).saturating_sub(block.len()).saturating_sub(13);
+    let used = block.len().saturating_add(ending.len()).saturating_add(13);
+    let room = MAX_NAME.saturating_sub(1).saturating_sub(used);
     let owner = owner.get(..room).unwrap_or(owner);
-    format!("{owner}-{block}-{}", hash.get(..11).unwrap_or(&hash))
+    format!("{owner}-{block}-{}{ending}", hash.get(..11).unwrap_or(&hash))
+}
+
+/// Returns the label selector that finds what is of a VRF, or of none.
+#[must_use]
+pub fn of_vrf(vrf: Option<&VrfName>) -> String {
+    vrf.map_or_else(|| format!("!{VRF_NAME}"), |vrf| format!("{VRF_NAME}={vrf}"))
 }
 
 /// Returns the labels of a block affinity.
@@ -57,7 +76,7 @@ pub fn affinity_labels(owner: &Owner, cidr: Cidr) -> BTreeMap<String, String> {
     .into()
 }
 
-/// Returns the label selector that finds the block affinities of `owner`.
+/// Returns the label selector that finds the block affinities of `owner`, in whatever VRF.
 #[must_use]
 pub fn affinities_of(owner: &Owner) -> String {
     let (name, kind) = match owner {

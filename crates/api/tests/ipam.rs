@@ -15,6 +15,7 @@ use model::block::{Affinity, AffinityState, Attributes, Block, Handle, Owner};
 use model::id::HandleId;
 use model::net::Cidr;
 use model::time::WallTime;
+use model::vrf::VrfName;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -24,9 +25,12 @@ fn cidr(text: &str) -> Cidr {
 
 #[test]
 fn names_are_calicos() {
-    assert_eq!(names::block_name(cidr("10.244.1.64/26")), "10-244-1-64-26");
-    assert_eq!(names::block_name(cidr("fd00:10::40/122")), "fd00-10--40-122");
-    assert_eq!(names::affinity_name("node-1", cidr("10.244.1.64/26")), "node-1-10-244-1-64-26");
+    assert_eq!(names::block_name(None, cidr("10.244.1.64/26")), "10-244-1-64-26");
+    assert_eq!(names::block_name(None, cidr("fd00:10::40/122")), "fd00-10--40-122");
+    assert_eq!(
+        names::affinity_name(None, "node-1", cidr("10.244.1.64/26")),
+        "node-1-10-244-1-64-26"
+    );
     assert_eq!(
         names::hostname_hash("node-1"),
         "A3XPYDATRKB7Q4SM2O5FN4RXIHBFIL2PITFX26BAIP5XAB2X74CA"
@@ -41,15 +45,39 @@ fn names_are_calicos() {
 fn long_names_of_affinities_keep_the_block_and_a_hash() {
     let block = cidr("10.244.1.64/26");
     let fits = "a".repeat(252 - "-10-244-1-64-26".len());
-    assert_eq!(names::affinity_name(&fits, block).len(), 252);
+    assert_eq!(names::affinity_name(None, &fits, block).len(), 252);
     let node = "a".repeat(253);
-    let name = names::affinity_name(&node, block);
+    let name = names::affinity_name(None, &node, block);
     // 252 - 14 for the block - 13 for the hash and its dashes leave 225 of the node.
     let (start, hash) = name.rsplit_once('-').unwrap();
     assert_eq!(start, format!("{}-10-244-1-64-26", "a".repeat(225)));
     assert_eq!(hash.len(), 11);
     assert!(name.len() < 253);
-    assert_ne!(names::affinity_name(&format!("{}b", "a".repeat(252)), block), name);
+    assert_ne!(names::affinity_name(None, &format!("{}b", "a".repeat(252)), block), name);
+}
+
+#[test]
+fn objects_of_vrfs_have_names_that_nothing_else_has() {
+    let vrf = |text: &str| -> VrfName { text.parse().unwrap() };
+    let (v4, v6) = (cidr("10.1.0.0/26"), cidr("b:c::/122"));
+    assert_eq!(names::block_name(Some(&vrf("red")), v4), "10-1-0-0-26.red.vrf");
+    let nodes = ["x", "x-red", "red.x", "x.red.vrf", "x-10-1-0-0-26.red", "a-10-1-0-0-26.red.vrf"];
+    let vrfs = ["red", "a", "a-b", "b", "x-1---122", "1-0-0-0-26", "vrf"].map(vrf);
+    let blocks = [v4, v6, cidr("c::/122"), cidr("1::/122"), cidr("1.0.0.0/26")];
+    let mut names = std::collections::BTreeSet::new();
+    let mut count = 0;
+    for scope in std::iter::once(None).chain(vrfs.iter().map(Some)) {
+        for block in blocks {
+            names.insert(names::block_name(scope, block));
+            names.extend(nodes.map(|node| names::affinity_name(scope, node, block)));
+            count += 1 + nodes.len();
+        }
+    }
+    assert_eq!(names.len(), count);
+    let long = names::affinity_name(Some(&vrf("a-long-one")), &"n".repeat(253), v4);
+    assert_eq!(long.len(), 252);
+    assert!(long.ends_with(".a-long-one.vrf"), "{long}");
+    assert!(names.iter().chain([&long]).all(|name| model::id::is_dns_subdomain(name)));
 }
 
 #[test]

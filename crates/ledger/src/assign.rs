@@ -11,6 +11,7 @@ use model::id::{HandleId, NodeName};
 use model::net::{Cidr, Family};
 use model::pool::{IpPool, Use};
 use model::time::WallTime;
+use model::vrf::VrfName;
 use tracing::{info, warn};
 
 use crate::surroundings::{self, Surroundings};
@@ -23,6 +24,8 @@ pub struct Order {
     pub node: NodeName,
     /// The namespace, whose labels pools may select by.
     pub namespace: Option<String>,
+    /// The VRF whose addresses it gets; `None` is nobody's.
+    pub vrf: Option<VrfName>,
     /// What the addresses are held by.
     pub handle: HandleId,
     /// What is noted with each.
@@ -57,6 +60,7 @@ impl Wanted {
 ///
 /// See [`Error`]. What was assigned before the failure has been released.
 pub async fn assign(driver: &mut Driver, order: &Order) -> Result<Vec<Assigned>, Error> {
+    driver.enter_vrf(order.vrf.clone());
     let (around, view) = read(driver, order, Age::Recent).await?;
     let error = match Box::pin(assign_all(driver, order, &around, view)).await {
         Err(error) if rests_on_pools(&error) => error,
@@ -136,7 +140,7 @@ async fn take(
     (wanted, now, pools): (&Wanted, WallTime, Vec<IpPool>),
     view: View,
 ) -> Result<(Assigned, View), Error> {
-    let last = driver.lock().last_block(wanted.family());
+    let last = driver.lock().last_block(driver.vrf(), wanted.family());
     let is_new = last.is_some_and(|last| !around.newest_first.contains(&last));
     let (newest_first, view) = if is_new {
         let (claims, others) = surroundings::claims(driver, &order.node, Age::Current).await?;
@@ -167,7 +171,7 @@ async fn take(
     let mut machine = Assignment::new(request, scene, view);
     let assigned = driver.run(&mut machine).await?;
     if let Wanted::Any(..) = wanted {
-        driver.lock().note_block(assigned.block);
+        driver.lock().note_block(driver.vrf(), assigned.block);
     }
     Ok((assigned, machine.into_view()))
 }

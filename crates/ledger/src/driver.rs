@@ -7,6 +7,7 @@ use datastore::Client;
 use futures::future;
 use ipam::{Machine, Op, Outcome, Step, View};
 use model::net::Cidr;
+use model::vrf::VrfName;
 use tokio::time::{self, Instant};
 use tracing::{debug, trace};
 
@@ -50,6 +51,19 @@ impl Driver {
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Returns the VRF that everything is about; `None` is those who are in none.
+    #[must_use]
+    pub const fn vrf(&self) -> Option<&VrfName> {
+        self.objects.vrf()
+    }
+
+    /// Has everything from now on be about a VRF, or about those who are in none.
+    pub fn enter_vrf(&mut self, vrf: Option<VrfName>) {
+        if self.vrf() != vrf.as_ref() {
+            self.objects = Objects::of_vrf(vrf);
+        }
     }
 
     /// Returns the host's lock.

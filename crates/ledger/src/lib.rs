@@ -8,6 +8,9 @@
 //! [`Driver`] carries out a single assignment or release, request by request, as an
 //! [`ipam::Machine`] wants it; [`assign()`] is all that a workload's addresses need, from reading
 //! what they depend on.
+//!
+//! All of it is about one VRF at a time, or about those who are in none: a [`Driver`] is told
+//! which, names objects by it and sees no others; the decisions know nothing of it.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
@@ -28,10 +31,12 @@ pub use assign::{Order, Wanted, assign};
 pub use driver::Driver;
 pub use lock::{Guard, HostLock};
 pub use objects::{Age, Answer, list, list_affinities};
-pub use release::release;
+pub use release::{read as read_handle, release};
 pub use repair::{Outcome, Repaired, repair};
 pub use scene::{Lists, Scene, now};
+pub use screened::vrfs;
 pub use stored::{Stored, described};
+pub use surroundings::claims_by_vrf;
 
 /// Why the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,30 @@ pub enum Error {
          that this host is to have"
     )]
     NoSuchNode(String),
+    /// The addresses of one container are of one VRF.
+    #[error(
+        "{object} is of VRF {vrf}: nothing is taken or given back for it in another; delete what \
+         holds it first"
+    )]
+    OtherVrf {
+        /// The object.
+        object: String,
+        /// Whose it is.
+        vrf: String,
+    },
+    /// The namespace is of another VRF than the caller says.
+    #[error(
+        "namespace {namespace} is of VRF {found}, not {said}: its annotation has just changed, so \
+         try again"
+    )]
+    NotItsVrf {
+        /// The namespace.
+        namespace: String,
+        /// Whose it is.
+        found: String,
+        /// Whose it is said to be.
+        said: String,
+    },
     /// The datastore did not answer in time.
     #[error(
         "address management took longer than {} s: look at the load of the API server and etcd",

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use model::net::{Cidr, Family};
+use model::vrf::VrfName;
 use tokio::task;
 use tracing::{debug, warn};
 
@@ -53,30 +54,34 @@ impl HostLock {
         }
     }
 
-    /// Returns the block of that family that last gave an address to this host.
+    /// Returns the block of that family that last gave an address of a VRF to this host.
     ///
     /// It says only where to look first.
     #[must_use]
-    pub fn last_block(&self, family: Family) -> Option<Cidr> {
-        let text = fs::read_to_string(self.memory(family)?).ok()?;
+    pub fn last_block(&self, vrf: Option<&VrfName>, family: Family) -> Option<Cidr> {
+        let text = fs::read_to_string(self.memory(vrf, family)?).ok()?;
         text.trim().parse().ok()
     }
 
     /// Remembers the block that gave an address; there being no file is no loss.
-    pub fn note_block(&self, block: Cidr) {
+    pub fn note_block(&self, vrf: Option<&VrfName>, block: Cidr) {
         let family = block.family();
-        if self.last_block(family) != Some(block)
-            && let Some(path) = self.memory(family)
+        if self.last_block(vrf, family) != Some(block)
+            && let Some(path) = self.memory(vrf, family)
             && let Err(error) = fs::write(&path, block.to_string())
         {
             debug!(%error, path = %path.display(), "the next ADD will search again");
         }
     }
 
-    fn memory(&self, family: Family) -> Option<PathBuf> {
+    fn memory(&self, vrf: Option<&VrfName>, family: Family) -> Option<PathBuf> {
         let extension = match family {
             Family::V4 => "last-ipv4",
             Family::V6 => "last-ipv6",
+        };
+        let extension = match vrf {
+            None => extension.to_owned(),
+            Some(vrf) => format!("{vrf}.{extension}"),
         };
         Some(self.path.as_ref()?.with_extension(extension))
     }
@@ -138,13 +143,15 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("ipam-last-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let lock = HostLock::at(directory.join("ipam.lock"));
-        assert_eq!(lock.last_block(Family::V4), None);
+        assert_eq!(lock.last_block(None, Family::V4), None);
         let block: Cidr = "10.0.0.64/26".parse().unwrap();
-        lock.note_block(block);
-        assert_eq!(lock.last_block(Family::V4), Some(block));
-        assert_eq!(lock.last_block(Family::V6), None);
+        lock.note_block(None, block);
+        let red = "red".parse().unwrap();
+        assert_eq!(lock.last_block(Some(&red), Family::V4), None, "another's block");
+        assert_eq!(lock.last_block(None, Family::V4), Some(block));
+        assert_eq!(lock.last_block(None, Family::V6), None);
         fs::write(directory.join("ipam.last-ipv4"), "no block").unwrap();
-        assert_eq!(lock.last_block(Family::V4), None);
+        assert_eq!(lock.last_block(None, Family::V4), None);
         fs::remove_dir_all(directory).unwrap();
     }
 

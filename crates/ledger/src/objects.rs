@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use datastore::{Client, Error as StoreError, Filter, Object};
 use ipam::{Key, Op, Outcome};
+use model::vrf::VrfName;
 use tracing::warn;
 
 use crate::{Error, Stored};
@@ -22,6 +23,8 @@ pub enum Age {
 /// the fields that we do not know.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
+    /// The VRF that they are of.
+    vrf: Option<VrfName>,
     known: BTreeMap<Key, Stored>,
 }
 
@@ -29,6 +32,16 @@ pub(crate) struct Objects {
 pub type Answer = (Outcome, Vec<(Key, Option<Stored>)>);
 
 impl Objects {
+    /// Starts without any, in a VRF or in none.
+    pub(crate) fn of_vrf(vrf: Option<VrfName>) -> Self {
+        Self { vrf, ..Self::default() }
+    }
+
+    /// Returns the VRF.
+    pub(crate) const fn vrf(&self) -> Option<&VrfName> {
+        self.vrf.as_ref()
+    }
+
     /// Remembers what requests brought.
     pub(crate) fn learn(&mut self, news: Vec<(Key, Option<Stored>)>) {
         for (key, stored) in news {
@@ -41,12 +54,15 @@ impl Objects {
 
     /// Carries out one request.
     pub(crate) async fn request(&self, client: &Client, op: &Op) -> Result<Answer, Error> {
+        let vrf = self.vrf();
         match op {
-            Op::Read(key) => read(client, key).await,
-            Op::ListBlocks => list_blocks(client).await,
-            Op::ListAffinities => Ok(affinities(client.list(&Filter::default()).await?)),
+            Op::Read(key) => read(client, vrf, key).await,
+            Op::ListBlocks => list_blocks(client, vrf).await,
+            Op::ListAffinities => {
+                Ok(affinities(client.list(&within(&Filter::default(), vrf)).await?, vrf))
+            }
             Op::Create(record) => {
-                let created = Stored::of(record).create(client).await;
+                let created = Stored::of(record, vrf).create(client).await;
                 written(record.key(), created.map(Some))
             }
             Op::Update(record) => match self.known.get(&record.key()) {
@@ -84,15 +100,32 @@ pub async fn list<T: Object>(
     }
 }
 
-/// Reads the affinities that `filter` selects, the newest first.
+/// Reads the affinities that `filter` selects and that are of a VRF, or of none, the newest first.
 ///
 /// # Errors
 ///
 /// What the datastore fails with.
-pub async fn list_affinities(client: &Client, filter: &Filter, age: Age) -> Result<Answer, Error> {
-    let mut objects = list(client, filter, age).await?;
+pub async fn list_affinities(
+    client: &Client,
+    vrf: Option<&VrfName>,
+    filter: &Filter,
+    age: Age,
+) -> Result<Answer, Error> {
+    let mut objects = list(client, &within(filter, vrf), age).await?;
     sort_newest_first(&mut objects);
-    Ok(affinities(objects))
+    Ok(affinities(objects, vrf))
+}
+
+/// Returns the filter for what is of a VRF, or of none.
+pub(crate) fn within(filter: &Filter, vrf: Option<&VrfName>) -> Filter {
+    let scope = api::names::of_vrf(vrf);
+    let labels = filter.labels.iter().cloned().chain([scope]).collect::<Vec<_>>().join(",");
+    Filter { labels: Some(labels), ..filter.clone() }
+}
+
+/// Is the object of this VRF, or of none? What nobody can read is nobody's.
+pub(crate) fn is_of<S: api::Kind>(object: &api::Object<S>, vrf: Option<&VrfName>) -> bool {
+    api::vrf_of(object).is_ok_and(|found| found.as_ref() == vrf)
 }
 
 /// Times are of whole seconds; within one the last writes decide.
@@ -105,10 +138,10 @@ fn sort_newest_first(objects: &mut [api::BlockAffinity]) {
     });
 }
 
-fn affinities(objects: Vec<api::BlockAffinity>) -> Answer {
+pub(crate) fn affinities(objects: Vec<api::BlockAffinity>, vrf: Option<&VrfName>) -> Answer {
     let mut affinities = Vec::new();
     let mut news = Vec::new();
-    for object in objects {
+    for object in objects.into_iter().filter(|object| is_of(object, vrf)) {
         match model::block::Affinity::try_from(&object) {
             Ok(affinity) => {
                 let key = Key::Affinity(affinity.owner.clone(), affinity.cidr);
@@ -121,11 +154,11 @@ fn affinities(objects: Vec<api::BlockAffinity>) -> Answer {
     (Outcome::Affinities(affinities), news)
 }
 
-async fn list_blocks(client: &Client) -> Result<Answer, Error> {
-    let objects = client.list::<api::IpamBlock>(&Filter::default()).await?;
+async fn list_blocks(client: &Client, vrf: Option<&VrfName>) -> Result<Answer, Error> {
+    let objects = client.list::<api::IpamBlock>(&within(&Filter::default(), vrf)).await?;
     let mut blocks = Vec::new();
     let mut news = Vec::new();
-    for object in objects {
+    for object in objects.into_iter().filter(|object| is_of(object, vrf)) {
         match model::block::Block::try_from(&object) {
             Ok(block) => {
                 news.push((Key::Block(block.cidr), Some(Stored::Block(Box::new(object)))));
@@ -137,8 +170,8 @@ async fn list_blocks(client: &Client) -> Result<Answer, Error> {
     Ok((Outcome::Blocks(blocks), news))
 }
 
-async fn read(client: &Client, key: &Key) -> Result<Answer, Error> {
-    let Some(stored) = Stored::get(client, key).await? else {
+async fn read(client: &Client, vrf: Option<&VrfName>, key: &Key) -> Result<Answer, Error> {
+    let Some(stored) = Stored::get(client, vrf, key).await? else {
         return Ok((Outcome::Absent, vec![(key.clone(), None)]));
     };
     let record = stored.record()?;

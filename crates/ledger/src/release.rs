@@ -1,47 +1,72 @@
 //! Gives back whatever handles hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipam::{Key, Machine, Op, Release, Released};
-use model::block::IpamConfig;
+use datastore::Client;
+use ipam::{Key, Machine, Op, Outcome, Record, Release, Released};
+use model::block::{Handle, IpamConfig};
 use model::id::HandleId;
+use model::vrf::VrfName;
 use tracing::{info, warn};
 
-use crate::{Driver, Error, surroundings};
+use crate::{Driver, Error, Stored, surroundings};
 
 /// Releases all addresses of `handles`, and returns them; there being none is a success.
+///
+/// A handle says itself which VRF it is of, whatever is known, or not known any more, of the
+/// container.
 ///
 /// # Errors
 ///
 /// [`Error::NotReady`], and what the datastore fails with.
 pub async fn release(driver: &mut Driver, handles: &[HandleId]) -> Result<BTreeSet<IpAddr>, Error> {
-    let reads = handles.iter().cloned().map(|id| Op::Read(Key::Handle(id))).collect();
     let client = driver.client().clone();
     let requests = futures::future::join3(
         surroundings::check_ready(&client),
         surroundings::read_config(&client),
-        driver.act(reads),
+        futures::future::try_join_all(handles.iter().map(|id| read(&client, id))),
     );
-    let (readiness, config, answers) = Box::pin(requests).await;
+    let (readiness, config, found) = Box::pin(requests).await;
     readiness?;
     let config = config.unwrap_or_else(|error| {
         warn!(%error, "releasing as if IPAMConfig `default` did not exist");
         IpamConfig::default()
     });
-    let mut machines: Vec<Release> =
-        handles.iter().map(|id| Release::new(id.clone(), &config, crate::now())).collect();
-    for (op, outcome) in answers? {
-        let at = handles.iter().position(|id| op == Op::Read(Key::Handle(id.clone())));
-        if let Some(machine) = at.and_then(|at| machines.get_mut(at)) {
-            machine.feed(op, outcome);
-        }
+    let mut by_vrf: BTreeMap<Option<VrfName>, Vec<(&HandleId, Option<api::IpamHandle>)>> =
+        BTreeMap::new();
+    for (id, object) in handles.iter().zip(found?) {
+        let vrf = object.as_ref().map(api::vrf_of).transpose()?.flatten();
+        by_vrf.entry(vrf).or_default().push((id, object));
     }
     let mut released = BTreeSet::new();
-    for (handle, mut machine) in handles.iter().zip(machines) {
-        let Released { addrs } = driver.run(&mut machine).await?;
-        info!(%handle, ?addrs, "released");
-        released.extend(addrs);
+    for (vrf, handles) in by_vrf {
+        driver.enter_vrf(vrf);
+        for (handle, object) in handles {
+            let key = Key::Handle(handle.clone());
+            let outcome = match object {
+                None => driver.learn((Outcome::Absent, vec![(key.clone(), None)])),
+                Some(object) => {
+                    let outcome = Outcome::Found(Record::Handle(Handle::try_from(&object)?));
+                    let stored = Stored::Handle(Box::new(object));
+                    driver.learn((outcome, vec![(key.clone(), Some(stored))]))
+                }
+            };
+            let mut machine = Release::new(handle.clone(), &config, crate::now());
+            machine.feed(Op::Read(key), outcome);
+            let Released { addrs } = driver.run(&mut machine).await?;
+            info!(%handle, ?addrs, vrf = driver.vrf().map(VrfName::as_str), "released");
+            released.extend(addrs);
+        }
     }
     Ok(released)
+}
+
+/// Reads a handle, of whatever VRF.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn read(client: &Client, id: &HandleId) -> Result<Option<api::IpamHandle>, Error> {
+    Ok(client.get(&id.object_name()).await?)
 }

@@ -82,7 +82,9 @@ async fn carry_out(client: &Client, scene: &Scene, write: &Write) -> Result<Outc
     let result = match (scene.objects.get(&key), &write.change) {
         (Some(stored), Change::Put(record)) => stored.with(record).update(client).await.map(drop),
         (Some(stored), Change::Delete(_)) => stored.delete(client).await,
-        (None, Change::Put(record)) => Stored::of(record).create(client).await.map(drop),
+        (None, Change::Put(record)) => {
+            Stored::of(record, scene.vrf.as_ref()).create(client).await.map(drop)
+        }
         (None, Change::Delete(_)) => Ok(()),
     };
     match result {
@@ -101,7 +103,7 @@ async fn carry_out(client: &Client, scene: &Scene, write: &Write) -> Result<Outc
 /// Tries a release once more on the block as it is now, by sequence number.
 async fn again(client: &Client, scene: &Scene, write: &Write) -> Result<Outcome, Error> {
     let left = |text: &str| Ok(Outcome::Left(text.to_owned()));
-    let Some(stored) = Stored::get(client, &key_of(write)).await? else {
+    let Some(stored) = Stored::get(client, scene.vrf.as_ref(), &key_of(write)).await? else {
         return left("the block is gone");
     };
     let Record::Block(block) = stored.record()? else { return left("it is no block") };

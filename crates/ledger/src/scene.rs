@@ -1,13 +1,13 @@
 //! All that the audit looks at, read from the datastore, with the objects to write back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 
 use api::{Invalid, annotations, kubernetes, names};
 use datastore::{Client, Filter, Object};
 use ipam::Key;
-use ipam::audit::{PodUse, Revisioned, ServiceUse, Snapshot, TunnelUse};
+use ipam::audit::{self, PodUse, Revisioned, ServiceUse, Snapshot, TunnelUse};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use model::block::{Affinity, Block, Handle, IpamConfig};
@@ -16,7 +16,9 @@ use model::net::Cidr;
 use model::pool::IpPool;
 use model::service::ServiceKind;
 use model::time::WallTime;
+use model::vrf::VrfName;
 
+use crate::objects::is_of;
 use crate::{Error, Stored};
 
 /// The objects that matter, as the server has them.
@@ -45,6 +47,8 @@ pub struct Lists {
 /// What was read, as values.
 #[derive(Debug)]
 pub struct Scene {
+    /// The VRF that all of it is about; `None` is those who are in none.
+    pub vrf: Option<VrfName>,
     /// What the audit looks at.
     pub snapshot: Snapshot,
     /// The objects behind what may be written.
@@ -79,22 +83,64 @@ impl Lists {
         let kubernetes = Self { nodes, pods, services, ..Self::default() };
         Ok(Self { pools, blocks, affinities, handles, reservations, config, ..kubernetes })
     }
+
+    /// Returns the VRFs that pools, blocks, claims and handles name, behind those who are in none.
+    #[must_use]
+    pub fn vrfs(&self) -> BTreeSet<Option<VrfName>> {
+        let pools = self.pools.iter().filter_map(|pool| IpPool::try_from(pool).ok()?.vrf);
+        let pools = pools.map(|vrf| Some(vrf.name));
+        let blocks = self.blocks.iter().filter_map(|one| api::vrf_of(one).ok());
+        let claims = self.affinities.iter().filter_map(|one| api::vrf_of(one).ok());
+        let handles = self.handles.iter().filter_map(|one| api::vrf_of(one).ok());
+        pools.chain(blocks).chain(claims).chain(handles).chain([None]).collect()
+    }
+
+    /// Returns all lists with nothing of other VRFs in them, and what cannot be told apart.
+    fn of_vrf(&self, vrf: Option<&VrfName>) -> (Self, Complaints) {
+        let mut complaints = Complaints::default();
+        complaints.take_all(&self.blocks, api::vrf_of);
+        complaints.take_all(&self.affinities, api::vrf_of);
+        complaints.take_all(&self.handles, api::vrf_of);
+        let mut part = self.clone();
+        part.pools.retain(|pool| match IpPool::try_from(pool) {
+            Ok(pool) => pool.vrf.map(|vrf| vrf.name).as_ref() == vrf,
+            // Whose it is nobody knows, so that everybody is told.
+            Err(_) => true,
+        });
+        part.blocks.retain(|one| is_of(one, vrf));
+        part.affinities.retain(|one| is_of(one, vrf));
+        part.handles.retain(|one| is_of(one, vrf));
+        if vrf.is_some() {
+            part.services.clear();
+        }
+        (part, complaints)
+    }
 }
 
 impl Scene {
-    /// Reads everything from the datastore.
+    /// Reads everything of a VRF, or of none, from the datastore.
     ///
     /// # Errors
     ///
     /// What the datastore fails with.
-    pub async fn read(client: &Client) -> Result<Self, Error> {
-        Ok(Self::of(Box::pin(Lists::read(client)).await?, now()))
+    pub async fn read(client: &Client, vrf: Option<VrfName>) -> Result<Self, Error> {
+        Ok(Self::of(&Box::pin(Lists::read(client)).await?, vrf, now()))
     }
 
-    /// Makes values of objects.
+    /// Reads everything from the datastore; returns those who are in no VRF, and then each VRF.
+    ///
+    /// # Errors
+    ///
+    /// What the datastore fails with.
+    pub async fn read_all(client: &Client) -> Result<Vec<Self>, Error> {
+        let (lists, now) = (Box::pin(Lists::read(client)).await?, now());
+        Ok(lists.vrfs().into_iter().map(|vrf| Self::of(&lists, vrf, now)).collect())
+    }
+
+    /// Makes values of the objects of a VRF, or of none.
     #[must_use]
-    pub fn of(lists: Lists, now: WallTime) -> Self {
-        let mut complaints = Complaints::default();
+    pub fn of(lists: &Lists, vrf: Option<VrfName>, now: WallTime) -> Self {
+        let (lists, mut complaints) = lists.of_vrf(vrf.as_ref());
         let mut objects = BTreeMap::new();
         let config =
             lists.config.as_ref().and_then(|one| complaints.take(IpamConfig::try_from(one)));
@@ -126,17 +172,17 @@ impl Scene {
         snapshot.blocks.retain(|block| !block.value.is_deleted);
         snapshot.affinities.retain(|affinity| !affinity.value.is_deleted);
         snapshot.handles.retain(|handle| !handle.value.is_deleted);
-        for pod in &lists.pods {
-            let (pod, problems) = pod_use(pod);
-            snapshot.pods.push(pod);
-            complaints.0.extend(problems);
-        }
+        note_pods(&lists.pods, vrf.as_ref(), &mut snapshot, &mut complaints);
         for node in &lists.nodes {
             note_node(node, &mut snapshot, &mut complaints);
         }
+        if vrf.is_some() {
+            // Tunnels are everybody's.
+            snapshot.tunnels.clear();
+        }
         snapshot.services =
             lists.services.iter().filter_map(|one| service_use(one, &mut complaints)).collect();
-        Self { snapshot, objects, reserved, unreadable: complaints.0 }
+        Self { vrf, snapshot, objects, reserved, unreadable: complaints.0 }
     }
 
     /// Returns the blocks.
@@ -188,6 +234,50 @@ fn id(metadata: &ObjectMeta) -> NamespacedName {
     NamespacedName {
         namespace: metadata.namespace.clone().unwrap_or_default(),
         name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+/// Notes the pods; those of another VRF only where a block of this one gave them an address, as
+/// when somebody has changed their annotation since.
+fn note_pods(
+    pods: &[Pod],
+    vrf: Option<&VrfName>,
+    snapshot: &mut Snapshot,
+    complaints: &mut Complaints,
+) {
+    let mut foreign = Vec::new();
+    for pod in pods {
+        let is_foreign = is_foreign(pod, vrf);
+        let (pod, problems) = pod_use(pod);
+        complaints.0.extend(problems);
+        if is_foreign { foreign.push(pod) } else { snapshot.pods.push(pod) }
+    }
+    if foreign.is_empty() {
+        return;
+    }
+    let mut held: BTreeSet<(NamespacedName, IpAddr)> = BTreeSet::new();
+    for (one, _) in snapshot.blocks.iter().flat_map(|block| audit::allocations(&block.value)) {
+        let fact = |key: &str| one.owner.get(key).cloned();
+        if let (Some(namespace), Some(name)) = (fact("namespace"), fact("pod")) {
+            held.insert((NamespacedName { namespace, name }, one.addr));
+        }
+    }
+    for mut pod in foreign {
+        pod.addrs.retain(|addr| held.contains(&(pod.pod.clone(), *addr)));
+        if !pod.addrs.is_empty() {
+            snapshot.pods.push(pod);
+        } else if !pod.is_terminated {
+            snapshot.elsewhere.occupied.extend(pod.node);
+        }
+    }
+}
+
+/// Is a pod in another VRF? One without any address may be about to get one in each.
+pub(crate) fn is_foreign(pod: &Pod, vrf: Option<&VrfName>) -> bool {
+    match kubernetes::vrf(pod) {
+        Ok(None) => vrf.is_some() && kubernetes::pod_addrs(pod).is_ok_and(|it| !it.is_empty()),
+        Ok(found) => found.as_ref() != vrf,
+        Err(_) => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use datastore::Client;
 use ipam::{Key, Record};
 use model::block::Owner;
+use model::vrf::VrfName;
 
 use crate::Error;
 
@@ -18,16 +19,29 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Makes a new object.
+    /// Makes a new object, of a VRF or of none.
     #[must_use]
-    pub fn of(record: &Record) -> Self {
+    pub fn of(record: &Record, vrf: Option<&VrfName>) -> Self {
         match record {
-            Record::Block(block) => Self::Block(Box::new(api::IpamBlock::from_model(block))),
+            Record::Block(block) => Self::Block(Box::new(api::IpamBlock::of_vrf(vrf, block))),
             Record::Affinity(claim) => {
-                Self::Affinity(Box::new(api::BlockAffinity::from_model(claim)))
+                Self::Affinity(Box::new(api::BlockAffinity::of_vrf(vrf, claim)))
             }
-            Record::Handle(handle) => Self::Handle(Box::new(api::IpamHandle::from_model(handle))),
+            Record::Handle(handle) => Self::Handle(Box::new(api::IpamHandle::of_vrf(vrf, handle))),
         }
+    }
+
+    /// Returns the VRF that the object is of.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`].
+    pub fn vrf(&self) -> Result<Option<VrfName>, Error> {
+        Ok(match self {
+            Self::Block(object) => api::vrf_of(object)?,
+            Self::Affinity(object) => api::vrf_of(object)?,
+            Self::Handle(object) => api::vrf_of(object)?,
+        })
     }
 
     /// Returns the object with `record` in it; what this version does not know stays.
@@ -84,18 +98,30 @@ impl Stored {
         detached
     }
 
-    /// Reads the object of `key`.
+    /// Reads the object of `key` in a VRF, or in none.
     ///
     /// # Errors
     ///
-    /// What the datastore fails with.
-    pub async fn get(client: &Client, key: &Key) -> Result<Option<Self>, Error> {
-        let name = object_name(key);
-        Ok(match key {
+    /// [`Error::OtherVrf`] for a handle that holds addresses elsewhere, and what the datastore
+    /// fails with.
+    pub async fn get(
+        client: &Client,
+        vrf: Option<&VrfName>,
+        key: &Key,
+    ) -> Result<Option<Self>, Error> {
+        let name = object_name(vrf, key);
+        let found = match key {
             Key::Block(_) => client.get(&name).await?.map(|one| Self::Block(Box::new(one))),
             Key::Affinity(..) => client.get(&name).await?.map(|one| Self::Affinity(Box::new(one))),
             Key::Handle(_) => client.get(&name).await?.map(|one| Self::Handle(Box::new(one))),
-        })
+        };
+        let holder = found.as_ref().map(Self::vrf).transpose()?;
+        match holder {
+            Some(holder) if holder.as_ref() != vrf => {
+                Err(Error::OtherVrf { object: described(key), vrf: text(holder.as_ref()) })
+            }
+            Some(_) | None => Ok(found),
+        }
     }
 
     /// Creates the object.
@@ -139,13 +165,20 @@ impl Stored {
 }
 
 /// Returns the name of the object of `key`.
-fn object_name(key: &Key) -> String {
+fn object_name(vrf: Option<&VrfName>, key: &Key) -> String {
     match key {
-        Key::Block(cidr) => api::names::block_name(*cidr),
-        Key::Affinity(Owner::Host(node), cidr) => api::names::affinity_name(node.as_str(), *cidr),
-        Key::Affinity(Owner::Virtual(name), cidr) => api::names::affinity_name(name, *cidr),
+        Key::Block(cidr) => api::names::block_name(vrf, *cidr),
+        Key::Affinity(Owner::Host(node), cidr) => {
+            api::names::affinity_name(vrf, node.as_str(), *cidr)
+        }
+        Key::Affinity(Owner::Virtual(name), cidr) => api::names::affinity_name(vrf, name, *cidr),
         Key::Handle(id) => id.object_name(),
     }
+}
+
+/// Names a VRF for people, and none as pools do.
+pub(crate) fn text(vrf: Option<&VrfName>) -> String {
+    vrf.map_or(VrfName::DEFAULT, VrfName::as_str).to_owned()
 }
 
 /// Names the object of `key` for people: `block 10.0.0.0/29`.

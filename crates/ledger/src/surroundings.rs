@@ -6,6 +6,8 @@
 //! refused for what was old, though: whoever finds a reason to refuse reads
 //! again with [`Age::Current`] first.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use datastore::{Client, Filter, Object};
 use ipam::View;
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -14,9 +16,12 @@ use model::block::{IpamConfig, Owner};
 use model::id::NodeName;
 use model::net::Cidr;
 use model::pool::IpPool;
+use model::vrf::{VrfName, vrfs};
 use tracing::warn;
 
-use crate::{Age, Driver, Error, NotReady, list, list_affinities};
+use crate::objects::affinities;
+use crate::stored::text;
+use crate::{Age, Answer, Driver, Error, NotReady, list, list_affinities};
 
 /// The name of each kind's only object.
 const DEFAULT: &str = "default";
@@ -28,7 +33,7 @@ pub struct Surroundings {
     pub config: IpamConfig,
     /// Ranges that are not assigned unasked.
     pub reserved: Vec<Cidr>,
-    /// All pools that can be understood.
+    /// All pools that can be understood, and that are of the driver's VRF.
     pub pools: Vec<IpPool>,
     /// The node's labels.
     pub node_labels: Labels,
@@ -43,7 +48,7 @@ impl Surroundings {
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`], [`Error::NoSuchNode`], both whatever the age, and
+    /// [`Error::NotReady`], [`Error::NoSuchNode`], [`Error::NotItsVrf`], all whatever the age, and
     /// what the datastore fails with.
     pub async fn read(
         driver: &mut Driver,
@@ -52,6 +57,7 @@ impl Surroundings {
         age: Age,
     ) -> Result<(Self, View), Error> {
         let client = driver.client().clone();
+        let vrf = driver.vrf().cloned();
         let filter = own_affinities(node);
         let (ready, config, reserved, pools, node_labels, affinities) = futures::join!(
             check_ready(&client),
@@ -59,14 +65,14 @@ impl Surroundings {
             read_reserved(&client, age),
             read_pools(&client, age),
             read_node_labels(&client, node, age),
-            list_affinities(&client, &filter, age),
+            list_affinities(&client, vrf.as_ref(), &filter, age),
         );
         ready?;
-        let pools = pools?;
+        let pools = of_vrf(pools?, vrf.as_ref());
         let selects_namespaces = pools.iter().any(|pool| pool.namespace_selector.is_some());
         let namespace_labels = match namespace {
             Some(namespace) if selects_namespaces => {
-                Some(read_namespace_labels(&client, namespace, age).await?)
+                Some(read_namespace_labels(&client, namespace, vrf.as_ref(), age).await?)
             }
             Some(_) | None => None,
         };
@@ -86,8 +92,43 @@ pub(crate) async fn claims(
     node: &NodeName,
     age: Age,
 ) -> Result<(Vec<Cidr>, View), Error> {
-    let answer = list_affinities(driver.client(), &own_affinities(node), age).await?;
+    let filter = own_affinities(node);
+    let answer = list_affinities(driver.client(), driver.vrf(), &filter, age).await?;
     Ok(driver.note_claims(answer))
+}
+
+/// Reads what `node` claims, by VRF.
+///
+/// # Errors
+///
+/// What the datastore fails with.
+pub async fn claims_by_vrf(
+    client: &Client,
+    node: &NodeName,
+) -> Result<BTreeMap<Option<VrfName>, Answer>, Error> {
+    let objects = client.list::<api::BlockAffinity>(&own_affinities(node)).await?;
+    let named = objects.iter().filter_map(|object| api::vrf_of(object).ok());
+    let scopes: BTreeSet<Option<VrfName>> = named.collect();
+    let claims = scopes.into_iter().map(|vrf| {
+        let claims = affinities(objects.clone(), vrf.as_ref());
+        (vrf, claims)
+    });
+    Ok(claims.collect())
+}
+
+/// Keeps the pools of a VRF, or those of none; pools that contradict their VRF's others give
+/// nothing out.
+#[must_use]
+pub fn of_vrf(mut pools: Vec<IpPool>, vrf: Option<&VrfName>) -> Vec<IpPool> {
+    let known = vrf.and_then(|vrf| vrfs(&pools).by_name.remove(vrf));
+    pools.retain(|pool| match (&pool.vrf, vrf) {
+        (None, None) => true,
+        (Some(said), Some(vrf)) => {
+            said.name == *vrf && known.as_ref().is_some_and(|known| known.id == said.id)
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    });
+    pools
 }
 
 /// Fails unless the cluster is set up and the datastore is not locked.
@@ -136,7 +177,7 @@ async fn read_reserved(client: &Client, age: Age) -> Result<Vec<Cidr>, Error> {
     Ok(reserved)
 }
 
-/// Reads all pools that can be understood.
+/// Reads all pools that can be understood, of whatever VRF.
 ///
 /// # Errors
 ///
@@ -156,9 +197,27 @@ async fn read_node_labels(client: &Client, name: &NodeName, age: Age) -> Result<
     Ok(node.metadata.labels.unwrap_or_default())
 }
 
-async fn read_namespace_labels(client: &Client, name: &str, age: Age) -> Result<Labels, Error> {
-    let namespace = find::<Namespace>(client, name, age).await?;
+/// Reads a namespace's labels; what the caller says of its VRF must be right.
+async fn read_namespace_labels(
+    client: &Client,
+    name: &str,
+    vrf: Option<&VrfName>,
+    age: Age,
+) -> Result<Labels, Error> {
+    let mut namespace = find::<Namespace>(client, name, age).await?;
+    if age == Age::Recent && vrf_of(namespace.as_ref())?.as_ref() != vrf {
+        namespace = find::<Namespace>(client, name, Age::Current).await?;
+    }
+    let found = vrf_of(namespace.as_ref())?;
+    if namespace.is_some() && found.as_ref() != vrf {
+        let (found, said) = (text(found.as_ref()), text(vrf));
+        return Err(Error::NotItsVrf { namespace: name.to_owned(), found, said });
+    }
     Ok(namespace.and_then(|namespace| namespace.metadata.labels).unwrap_or_default())
+}
+
+fn vrf_of(namespace: Option<&Namespace>) -> Result<Option<VrfName>, Error> {
+    Ok(namespace.map(api::kubernetes::namespace_vrf).transpose()?.flatten())
 }
 
 /// Reads one object that should exist; there being none is never old news.
@@ -176,7 +235,7 @@ async fn get<T: Object>(client: &Client, name: &str, age: Age) -> Result<Option<
     })
 }
 
-/// Returns what selects a node's affinities.
+/// Returns what selects a node's affinities, of whatever VRF.
 #[must_use]
 pub fn own_affinities(node: &NodeName) -> Filter {
     let labels = api::names::affinities_of(&Owner::Host(node.clone()));

@@ -14,6 +14,7 @@ mod host_local;
 mod lost_answers;
 mod mixed;
 mod storms;
+mod vrfs;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

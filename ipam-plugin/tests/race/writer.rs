@@ -89,6 +89,7 @@ impl Life {
                 let request = AddRequest {
                     node: format!("node-{}", self.writer % NODES).parse().unwrap(),
                     holder: holder(&container),
+                    vrf: None,
                     wanted: vec![Wanted::Any(Family::V4, Vec::new())],
                     selectors: Selectors::OfRequestedIgnored,
                 };

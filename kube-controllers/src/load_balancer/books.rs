@@ -10,7 +10,7 @@ use ipam::{
     Record, Release, Request, Scene, Selectors, View, pools_for, pools_holding, seed_of,
 };
 use k8s_openapi::api::core::v1::Namespace;
-use ledger::{Age, Driver, HostLock};
+use ledger::{Age, Driver, HostLock, surroundings};
 use model::Labels;
 use model::block::{IpamConfig, Owner};
 use model::id::{HandleId, NodeName};
@@ -60,6 +60,8 @@ impl Books {
                     .ok()
             })
             .collect();
+        // Services are everybody's.
+        let pools = surroundings::of_vrf(pools, None);
         let is_choosy = |pool: &IpPool| {
             pool.allowed_uses.allow(Use::LoadBalancer) && pool.namespace_selector.is_some()
         };
@@ -160,7 +162,7 @@ impl Books {
     ) -> Result<(Vec<Cidr>, View), ledger::Error> {
         let filter = names::affinities_of(&Owner::Virtual(self.owner.to_string()));
         let filter = Filter { labels: Some(filter), ..Filter::default() };
-        let answer = ledger::list_affinities(&self.client, &filter, age).await?;
+        let answer = ledger::list_affinities(&self.client, None, &filter, age).await?;
         Ok(driver.note_claims(answer))
     }
 

@@ -16,7 +16,7 @@ use ipam::{
     Selectors, View, pools_for, seed_of, slots,
 };
 use k8s_openapi::api::core::v1::Node;
-use ledger::{Age, Driver, Error, HostLock};
+use ledger::{Age, Driver, Error, HostLock, surroundings};
 use model::block::IpamConfig;
 use model::desired::TunnelAddrDemand;
 use model::id::{HandleId, NodeName};
@@ -177,11 +177,13 @@ impl TunnelAddrs {
             config(client),
             async { Ok(client.list::<api::IpReservation>(&everything).await?) },
             async { Ok(client.list::<api::IpPool>(&everything).await?) },
-            ledger::list_affinities(client, &own, Age::Current),
+            ledger::list_affinities(client, None, &own, Age::Current),
         )?;
         let labels = node.and_then(|node| node.metadata.labels).unwrap_or_default();
         let pools: Vec<IpPool> =
             pools.iter().filter_map(|pool| IpPool::try_from(pool).ok()).collect();
+        // Tunnels are everybody's.
+        let pools = surroundings::of_vrf(pools, None);
         let requested: Vec<PoolReference> =
             ranges.iter().copied().map(PoolReference::Range).collect();
         let candidates = Candidates {

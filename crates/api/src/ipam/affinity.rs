@@ -1,7 +1,9 @@
 //! `BlockAffinity`: a claim on a block.
 
 use model::block::{Affinity, AffinityState, Owner};
+use model::vrf::VrfName;
 
+use super::labelled;
 use crate::object::kind;
 use crate::wire::wire;
 use crate::{Invalid, Object, names};
@@ -28,13 +30,19 @@ wire! {
 kind! { BlockAffinitySpec: "BlockAffinity" "blockaffinities" cluster }
 
 impl BlockAffinity {
-    /// Makes the object of a new claim, with the labels by which it is found.
+    /// Makes the object of a new claim that is in no VRF, with the labels by which it is found.
     #[must_use]
     pub fn from_model(affinity: &Affinity) -> Self {
-        let name = names::affinity_name(owner_name(&affinity.owner), affinity.cidr);
+        Self::of_vrf(None, affinity)
+    }
+
+    /// Makes the object of a new claim, with the labels by which it is found.
+    #[must_use]
+    pub fn of_vrf(vrf: Option<&VrfName>, affinity: &Affinity) -> Self {
+        let name = names::affinity_name(vrf, owner_name(&affinity.owner), affinity.cidr);
         let mut object = Self::named(name, BlockAffinitySpec::default());
         object.set(affinity);
-        object
+        labelled(object, vrf)
     }
 
     /// Puts `affinity` into this object; what this version does not know stays.

@@ -6,9 +6,10 @@ use model::block::{Attributes, Block, Owner};
 use model::id::HandleId;
 use model::net::Cidr;
 use model::time::WallTime;
+use model::vrf::VrfName;
 use serde_json::Map;
 
-use super::plain_handle;
+use super::{labelled, plain_handle};
 use crate::object::kind;
 use crate::wire::wire;
 use crate::{Invalid, Object, names, time};
@@ -59,12 +60,18 @@ wire! {
 kind! { IpamBlockSpec: "IPAMBlock" "ipamblocks" cluster }
 
 impl IpamBlock {
-    /// Makes the object of a new block.
+    /// Makes the object of a new block that is in no VRF.
     #[must_use]
     pub fn from_model(block: &Block) -> Self {
-        let mut object = Self::named(names::block_name(block.cidr), IpamBlockSpec::default());
+        Self::of_vrf(None, block)
+    }
+
+    /// Makes the object of a new block.
+    #[must_use]
+    pub fn of_vrf(vrf: Option<&VrfName>, block: &Block) -> Self {
+        let mut object = Self::named(names::block_name(vrf, block.cidr), IpamBlockSpec::default());
         object.set(block);
-        object
+        labelled(object, vrf)
     }
 
     /// Puts `block` into this object; what this version does not know stays.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use model::block::Handle;
 use model::id::HandleId;
+use model::vrf::VrfName;
 
-use super::plain_handle;
+use super::{labelled, plain_handle};
 use crate::object::kind;
 use crate::wire::wire;
 use crate::{Invalid, Object};
@@ -28,12 +29,19 @@ wire! {
 kind! { IpamHandleSpec: "IPAMHandle" "ipamhandles" cluster }
 
 impl IpamHandle {
-    /// Makes the object of a new handle.
+    /// Makes the object of a new handle that is in no VRF.
     #[must_use]
     pub fn from_model(handle: &Handle) -> Self {
+        Self::of_vrf(None, handle)
+    }
+
+    /// Makes the object of a new handle. Its name says nothing of the VRF: a container is in one
+    /// alone, and whoever releases its addresses knows no more than the container.
+    #[must_use]
+    pub fn of_vrf(vrf: Option<&VrfName>, handle: &Handle) -> Self {
         let mut object = Self::named(handle.id.object_name(), IpamHandleSpec::default());
         object.set(handle);
-        object
+        labelled(object, vrf)
     }
 
     /// Puts `handle` into this object; what this version does not know stays.

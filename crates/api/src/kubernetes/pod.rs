@@ -68,7 +68,7 @@ pub fn workload_endpoint(
 /// # Errors
 ///
 /// [`Invalid`] for what cannot name a VRF: whoever is in an unknown VRF is in none.
-fn vrf(object: &Pod) -> Result<Option<VrfName>, Invalid> {
+pub fn vrf(object: &Pod) -> Result<Option<VrfName>, Invalid> {
     let metadata = &object.metadata;
     let Some(text) = annotation(metadata, annotations::VRF_NAME) else { return Ok(None) };
     let name = text.parse();

@@ -6,6 +6,10 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use model::Labels;
 use model::policy::{Action, Profile, Rule};
+use model::vrf::VrfName;
+
+use super::{annotation, invalid};
+use crate::{Invalid, annotations};
 
 /// Returns the profile of a namespace: it allows everything, since Kubernetes
 /// does as long as no policy applies, and its labels are found as `pcns.…`.
@@ -18,6 +22,18 @@ pub fn namespace_profile(object: &Namespace) -> Profile {
         ingress: vec![Rule::of(Action::Allow)],
         egress: vec![Rule::of(Action::Allow)],
     }
+}
+
+/// Returns the VRF that new pods of a namespace get addresses of.
+///
+/// # Errors
+///
+/// [`Invalid`] for what cannot name a VRF.
+pub fn namespace_vrf(object: &Namespace) -> Result<Option<VrfName>, Invalid> {
+    let metadata = &object.metadata;
+    let Some(text) = annotation(metadata, annotations::VRF_NAME) else { return Ok(None) };
+    let field = ("annotation vrf.projectcalico.org/name", text);
+    text.parse().map(Some).map_err(|error| invalid("Namespace", metadata, field, error))
 }
 
 /// Returns the profile of a service account: only labels, found as `pcsa.…`.

@@ -31,6 +31,8 @@ pub struct Ipam {
     /// `honor_pool_selectors`: also pools and addresses that are asked for must select the
     /// node and the namespace. False unless said otherwise, as in Calico, which has no such key.
     pub honors_selectors: bool,
+    /// `vrf`, as the plugin `calico` says it for a pod's namespace: whose pools count.
+    pub vrf: Option<String>,
     /// `subnet`, for `host-local`: a CIDR, `usePodCidr` or `usePodCidrIPv6`.
     pub subnet: Option<String>,
     /// `routes[].dst`: what the container should reach instead of everything.
@@ -56,6 +58,7 @@ impl Ipam {
             ipv4_pools: fields.texts("ipv4_pools")?,
             ipv6_pools: fields.texts("ipv6_pools")?,
             honors_selectors: fields.truth("honor_pool_selectors")?.unwrap_or(false),
+            vrf: fields.text("vrf")?.map(str::to_owned),
             subnet: fields.text("subnet")?.map(str::to_owned),
             routes: fields.objects("routes")?.into_iter().map(dst).collect::<Result<_, _>>()?,
         }))

@@ -348,6 +348,20 @@ impl Users {
         }
     }
 
+    /// Takes note of a pod that is in another network, as far as it is known: what was given to
+    /// itself is in use, and the rest of its addresses are not from here.
+    pub fn foreign_pod(&mut self, pod: &PodUse) {
+        let Some(node) = pod.node.as_ref().filter(|_| !pod.is_terminated) else { return };
+        if !self.common.elsewhere.occupied.contains(node) {
+            self.common.elsewhere.occupied.insert(node.clone());
+        }
+        let (namespace, name) = (&pod.pod.namespace, &pod.pod.name);
+        for addr in &pod.addrs {
+            let print = self.common.print(&["pod", namespace, name, node.as_str()], Some(*addr));
+            self.see(*addr, print);
+        }
+    }
+
     /// Takes note of a tunnel's address.
     pub fn tunnel(&mut self, tunnel: &TunnelUse) {
         let print = self.common.print(&["tunnel", tunnel.node.as_str()], Some(tunnel.addr));
@@ -365,6 +379,20 @@ impl Users {
 
     /// Takes note of a use; returns whether no block gave the address to that user.
     fn uses(&mut self, addr: IpAddr, print: u32) -> bool {
+        let (covering, is_known) = self.see(addr, print);
+        if is_known || !self.common.pools.iter().any(|pool| pool.cidr.contains(addr)) {
+            return false;
+        }
+        for number in covering {
+            self.common.suspect(number);
+        }
+        self.common.elsewhere.strays.insert(addr);
+        true
+    }
+
+    /// Takes note that a user came by; returns the blocks with the address, and whether one of them
+    /// gave it to that user.
+    fn see(&mut self, addr: IpAddr, print: u32) -> (Vec<u32>, bool) {
         let covering = self.index.covering(addr);
         let is_known = covering.iter().fold(false, |is_known, number| {
             let light = self.common.light(*number).copied();
@@ -375,14 +403,7 @@ impl Users {
             let users = &mut self.common.users;
             place.is_some_and(|(span, ordinal)| users.see(span, ordinal, print)) || is_known
         });
-        if is_known || !self.common.pools.iter().any(|pool| pool.cidr.contains(addr)) {
-            return false;
-        }
-        for number in covering {
-            self.common.suspect(number);
-        }
-        self.common.elsewhere.strays.insert(addr);
-        true
+        (covering, is_known)
     }
 
     /// Everything has come by; `claims` and `nodes` are all that there are.
