@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use cni::result::Interface;
 use cni::{Error, ErrorCode, Success};
 use k8s_openapi::api::core::v1::Pod;
+use model::vrf::VrfName;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,7 +26,8 @@ use crate::cleanup::{Cleanup, Undo};
 use crate::plan::{self, Plan};
 use crate::ready::{self, Waited};
 use crate::site::Site;
-use crate::store::{Facts, Holding, Store, holding};
+use crate::store::{Facts, Holding, Store, holding, vrf_of};
+use crate::vrf::VrfDevice;
 use crate::wire::{self, Ends, Found, Pair};
 use crate::wishes::{Wishes, needs_pod_cidrs};
 use crate::{delegate, gates};
@@ -106,13 +108,18 @@ impl<'a> Add<'a> {
         if let Some(pod) = facts.pod {
             let _ = self.pod.set(pod);
         }
+        let vrf = match &wishes.vrf {
+            Some(vrf) => Some(self.ends.vrf(vrf, namespace.unwrap_or_default()).await?),
+            None => None,
+        };
+        let vrf = vrf.as_ref();
         match found? {
             Found::Nothing => {}
             Found::StaleHostSide => {
                 wire::delete_on_host(&call.host_name).await?;
             }
             Found::Pair(pair) => {
-                if let Some(success) = self.reuse(&pair).await? {
+                if let Some(success) = self.reuse(&pair, (wishes.vrf.as_ref(), vrf)).await? {
                     return Ok(success);
                 }
                 self.undo_unfinished(config).await?;
@@ -120,18 +127,18 @@ impl<'a> Add<'a> {
         }
         let (addrs, pair) = tokio::join!(
             self.addresses(&wishes, config, cleanup),
-            self.make_pair(&wishes, cleanup)
+            self.make_pair(&wishes, vrf, cleanup)
         );
         call.trace.end_phase("addresses_and_pair");
         let ((addrs, given), pair) = (addrs?, pair?);
-        let plan = Plan::new(call.config, &call.host_name, if_name, addrs)?;
+        let plan = Plan::new(call.config, &call.host_name, if_name, addrs, vrf)?;
         let wire = async {
             // Lets the request go out before the kernel gets to work.
             tokio::task::yield_now().await;
             self.ends.apply(&plan, &pair).await?;
             self.ends.limit(&pair, call.config.runtime.bandwidth).await
         };
-        let (written, wired) = tokio::join!(self.write(&plan, cleanup), wire);
+        let (written, wired) = tokio::join!(self.write(&plan, wishes.vrf.as_ref(), cleanup), wire);
         call.trace.end_phase("wire_and_write");
         wired.and(written)?;
         self.wait_for_policy(&plan).await;
@@ -182,17 +189,24 @@ impl<'a> Add<'a> {
     }
 
     /// Returns the result of an earlier ADD of this container, if it still holds in full.
-    async fn reuse(&self, pair: &Pair) -> Result<Option<Success>, Error> {
+    async fn reuse(
+        &self,
+        pair: &Pair,
+        (name, vrf): (Option<&VrfName>, Option<&VrfDevice>),
+    ) -> Result<Option<Success>, Error> {
         let Some(holding) = self.pod.get().and_then(holding) else { return Ok(None) };
-        if holding.container_id != self.call.attachment.container_id.as_str() {
+        if holding.container_id != self.call.attachment.container_id.as_str()
+            || self.pod.get().and_then(vrf_of).as_ref() != name
+        {
             return Ok(None);
         }
         let addr = |text: &str| text.split('/').next().and_then(|addr| addr.parse().ok());
         let addrs: Option<Vec<IpAddr>> = holding.pod_ips.split(',').map(addr).collect();
         let Some(addrs) = addrs else { return Ok(None) };
         let (host_name, if_name) = (&self.call.host_name, &self.call.attachment.if_name);
-        let plan = Plan::new(self.call.config, host_name, if_name, addrs)?;
-        let differences = self.ends.differences(&plan, pair).await?;
+        let plan = Plan::new(self.call.config, host_name, if_name, addrs, vrf)?;
+        let mut differences = self.ends.differences(&plan, pair).await?;
+        differences.extend(self.ends.compare_vrf(name, host_name).await?);
         if !differences.is_empty() {
             tracing::info!(?differences, "an earlier ADD of this container did not finish");
             return Ok(None);
@@ -230,20 +244,32 @@ impl<'a> Add<'a> {
         Ok((plan::addrs_of(&given), given))
     }
 
-    async fn make_pair(&self, wishes: &Wishes, cleanup: &Cleanup) -> Result<Pair, Error> {
+    async fn make_pair(
+        &self,
+        wishes: &Wishes,
+        vrf: Option<&VrfDevice>,
+        cleanup: &Cleanup,
+    ) -> Result<Pair, Error> {
         cleanup.begin(Undo::Pair);
         let (host_name, if_name) = (&self.call.host_name, &self.call.attachment.if_name);
         // What the pod says of itself goes before what the runtime says of all.
         let mac = wishes.mac.or(self.call.config.runtime.mac);
-        self.ends.make_pair(host_name, if_name, mac, self.site.mtu).await
+        let mtu = VrfDevice::mtu_of(vrf, self.site.mtu);
+        self.ends.make_pair(host_name, if_name, mac, (mtu, vrf)).await
     }
 
-    async fn write(&self, plan: &Plan, cleanup: &Cleanup) -> Result<(), Error> {
+    async fn write(
+        &self,
+        plan: &Plan,
+        vrf: Option<&VrfName>,
+        cleanup: &Cleanup,
+    ) -> Result<(), Error> {
         let Some(pod) = self.pod.get() else { return Ok(()) };
         cleanup.begin(Undo::Annotations);
         let addrs: Vec<_> = plan.interface_addrs().iter().map(ToString::to_string).collect();
         let container_id = self.call.attachment.container_id.to_string();
-        self.store.write(pod, &Holding { pod_ips: addrs.join(","), container_id }).await
+        let holding = Holding { pod_ips: addrs.join(","), container_id };
+        self.store.write(pod, &holding, vrf).await
     }
 
     fn success(&self, plan: &Plan, pair: &Pair, given: Success) -> Success {

@@ -39,7 +39,11 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
         return Err(failed(&Error::new(ErrorCode::CheckFailed, message)));
     };
     let expected = Expected::of(previous, call);
-    let plan = Plan::new(call.config, &call.host_name, if_name, expected.addrs)?;
+    // Who is taken out of a VRF, or put into another, loses the routes: so the one that it is in
+    // says where they have to be.
+    let vrf = ends.vrf_above(&call.host_name).await.map_err(|error| failed(&error))?;
+    let vrf = vrf.as_ref().map(|(_, device)| device);
+    let plan = Plan::new(call.config, &call.host_name, if_name, expected.addrs, vrf)?;
     let mut differences = ends.differences(&plan, &pair).await?;
     differences.extend(differing(expected.container, &pair.container));
     differences.extend(differing(expected.host, &pair.host));

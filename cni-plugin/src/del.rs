@@ -29,11 +29,18 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     let ends = open(call);
     let has_ends = matches!(ends, Ok(Some(_)));
     let by_name = if has_ends { LinkByName::Leave } else { LinkByName::Delete };
+    let is_in_vrf = match &ends {
+        Ok(Some(ends)) => ends.vrf_above(&call.host_name).await.is_ok_and(|vrf| vrf.is_some()),
+        Ok(None) | Err(_) => false,
+    };
     let (pod, link) = tokio::join!(release_pod(call, by_name), delete_link(call, ends));
     call.trace.end_phase("datastore_and_link");
     let link = match link {
         Ok(true) => {
-            forget_connections(call);
+            // In a VRF others may have the same addresses; calico-node knows the zones.
+            if !is_in_vrf {
+                forget_connections(call);
+            }
             wire::delete_limit(&call.host_name).await
         }
         link => link.map(drop),

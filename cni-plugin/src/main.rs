@@ -35,6 +35,7 @@ mod site;
 mod status;
 mod store;
 mod trace;
+mod vrf;
 mod wire;
 mod wishes;
 

@@ -5,8 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cni::result::Ip;
 use cni::{Error, ErrorCode, NetworkConfig, Success};
+use kernel::netlink::MAIN_TABLE;
 use model::desired::Setting;
 use model::net::{Cidr, Family, IfName, InterfaceAddr};
+
+use crate::vrf::VrfDevice;
 
 /// The gateway of every container's IPv4: no interface has it, since the host's
 /// side of the veth answers ARP for every address (`proxy_arp`).
@@ -25,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<Cidr>,
     /// May the container forward packets?
     pub(crate) forwards: bool,
+    /// The table with the routes to the container.
+    pub(crate) table: u32,
 }
 
 impl Plan {
@@ -39,12 +44,14 @@ impl Plan {
         host_name: &IfName,
         if_name: &IfName,
         addrs: Vec<IpAddr>,
+        vrf: Option<&VrfDevice>,
     ) -> Result<Self, Error> {
         check_addrs(&addrs)?;
         let routes = routes(config, &addrs)?;
         let forwards = config.container_settings.allows_forwarding;
         let (host_name, if_name) = (host_name.clone(), if_name.clone());
-        Ok(Self { host_name, if_name, addrs, routes, forwards })
+        let table = vrf.map_or(MAIN_TABLE, |vrf| vrf.table);
+        Ok(Self { host_name, if_name, addrs, routes, forwards, table })
     }
 
     /// Returns the families that the container has addresses of.
@@ -139,7 +146,7 @@ mod tests {
         let text = format!(r#"{{"name":"n","type":"calico"{keys}}}"#);
         let config = NetworkConfig::parse(text.as_bytes()).unwrap();
         let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
-        Plan::new(&config, &"cali1".parse().unwrap(), &"eth0".parse().unwrap(), addrs)
+        Plan::new(&config, &"cali1".parse().unwrap(), &"eth0".parse().unwrap(), addrs, None)
     }
 
     fn routes(keys: &str, addrs: &[&str]) -> Vec<String> {

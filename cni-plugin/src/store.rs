@@ -6,6 +6,7 @@ use cni::{Error, ErrorCode, NetworkConfig};
 use datastore::{Client, Options};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use model::id::NodeName;
+use model::vrf::VrfName;
 use serde_json::json;
 
 use crate::trace::Trace;
@@ -36,6 +37,11 @@ pub(crate) struct Holding {
     pub(crate) pod_ips: String,
     /// `containerID`.
     pub(crate) container_id: String,
+}
+
+/// Returns the VRF that a pod was last said to be in, if that is a VRF's name.
+pub(crate) fn vrf_of(pod: &Pod) -> Option<VrfName> {
+    api::kubernetes::vrf(pod).ok().flatten()
 }
 
 impl<'a> Store<'a> {
@@ -88,14 +94,19 @@ impl<'a> Store<'a> {
         Ok(Facts { cluster, pod, namespace, node })
     }
 
-    /// Writes who holds the addresses of `pod` into its annotations.
+    /// Writes who holds the addresses of `pod` into its annotations, and the VRF that it is in.
     ///
     /// # Errors
     ///
     /// As for [`Store::read`].
-    pub(crate) async fn write(&self, pod: &Pod, holding: &Holding) -> Result<(), Error> {
+    pub(crate) async fn write(
+        &self,
+        pod: &Pod,
+        holding: &Holding,
+        vrf: Option<&VrfName>,
+    ) -> Result<(), Error> {
         let first = holding.pod_ips.split(',').next().unwrap_or_default();
-        let patch = json!({
+        let mut patch = json!({
             "metadata": {
                 "uid": pod.metadata.uid,
                 "annotations": {
@@ -105,6 +116,14 @@ impl<'a> Store<'a> {
                 },
             },
         });
+        let name = api::annotations::VRF_NAME;
+        let said = pod.metadata.annotations.as_ref().and_then(|all| all.get(name));
+        if said.map(String::as_str) != vrf.map(VrfName::as_str)
+            && let Some(annotations) = patch.pointer_mut("/metadata/annotations")
+        {
+            // Null takes an annotation away (RFC 7396) that somebody else, or an earlier ADD, wrote.
+            annotations[name] = json!(vrf.map(VrfName::as_str));
+        }
         self.patch(pod, &patch).await
     }
 

@@ -11,8 +11,10 @@ use kernel::netlink::{
 use kernel::{Netlink, Netns, sysctl};
 use model::desired::{Need, RouteProtocol, Setting};
 use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
+use model::vrf::VrfName;
 
 use crate::plan::{GATEWAY_V4, Plan};
+use crate::vrf::VrfDevice;
 
 /// How long the host's side may take to get its link-local address.
 const LINK_LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,6 +95,27 @@ impl Ends {
         }
     }
 
+    /// Finds the device of the VRF that a namespace is of.
+    ///
+    /// # Errors
+    ///
+    /// As [`VrfDevice::find`].
+    pub(crate) async fn vrf(&self, vrf: &VrfName, namespace: &str) -> Result<VrfDevice, Error> {
+        VrfDevice::find(&self.host, vrf, namespace).await
+    }
+
+    /// Returns the VRF that the host's side is in, and its device.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Kernel`].
+    pub(crate) async fn vrf_above(
+        &self,
+        host_name: &IfName,
+    ) -> Result<Option<(VrfName, VrfDevice)>, Error> {
+        VrfDevice::above(&self.host, host_name).await.map_err(|error| refused(&error))
+    }
+
     /// Makes the pair; the host's side is up afterwards, the container's is not.
     ///
     /// # Errors
@@ -103,7 +126,7 @@ impl Ends {
         host_name: &IfName,
         if_name: &IfName,
         mac: Option<MacAddr>,
-        mtu: Option<Mtu>,
+        (mtu, vrf): (Option<Mtu>, Option<&VrfDevice>),
     ) -> Result<Pair, Error> {
         let spec = VethSpec {
             host_name,
@@ -113,6 +136,7 @@ impl Ends {
             peer_mac: mac,
             peer_netns: &self.netns,
             mtu,
+            master: vrf.map(|vrf| vrf.index),
         };
         self.host.add_veth(&spec).await.map_err(|error| refused(&error))?;
         let links = tokio::try_join!(
@@ -146,7 +170,7 @@ impl Ends {
             self.container.upsert_route(&route).await.map_err(|error| refused(&error))?;
         }
         for addr in &plan.addrs {
-            self.add_host_route(&host_route(*addr, &pair.host), &pair.host).await?;
+            self.add_host_route(&host_route(*addr, plan, &pair.host), &pair.host).await?;
         }
         Ok(())
     }
@@ -200,7 +224,7 @@ impl Ends {
         if !error.is_exists() {
             return Err(refused(&error));
         }
-        let filter = RouteFilter::of_protocols([]);
+        let filter = RouteFilter { table: route.table, ..RouteFilter::of_protocols([]) };
         let routes = self.host.routes(&filter).await.map_err(|error| refused(&error))?;
         let mut same = routes.iter().filter(|found| found.dst == route.dst);
         match same.find(|found| found.target != Target::Link(link.index)) {
@@ -260,14 +284,17 @@ impl Ends {
         differences: &mut Vec<String>,
     ) -> Result<(), Error> {
         let all = RouteFilter::of_protocols([]);
-        let read = tokio::try_join!(self.host.routes(&all), self.container.routes(&all));
+        let own = RouteFilter { table: plan.table, ..RouteFilter::of_protocols([]) };
+        let read = tokio::try_join!(self.host.routes(&own), self.container.routes(&all));
         let (host, container) = read.map_err(|error| refused(&error))?;
         for addr in &plan.addrs {
-            let wanted = host_route(*addr, &pair.host);
+            let wanted = host_route(*addr, plan, &pair.host);
             let is_it = |found: &&RouteEntry| found.dst == wanted.dst;
             if host.iter().find(is_it).map(|found| &found.target) != Some(&wanted.target) {
-                differences
-                    .push(format!("the host lacks route {} dev {}", wanted.dst, pair.host.name));
+                differences.push(format!(
+                    "the host lacks route {} dev {} table {}",
+                    wanted.dst, pair.host.name, plan.table
+                ));
             }
         }
         // Later plugins of the chain may have changed where a route leads, so only
@@ -278,6 +305,27 @@ impl Ends {
             }
         }
         Ok(())
+    }
+
+    /// Compares the VRF that the host's side is in with the one that it should be in.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Kernel`] if it cannot be found out.
+    pub(crate) async fn compare_vrf(
+        &self,
+        vrf: Option<&VrfName>,
+        host_name: &IfName,
+    ) -> Result<Vec<String>, Error> {
+        let found = self.vrf_above(host_name).await?.map(|(name, _)| name);
+        if found.as_ref() == vrf {
+            return Ok(Vec::new());
+        }
+        let text = |vrf: Option<&VrfName>| {
+            vrf.map_or_else(|| "no VRF".to_owned(), |vrf| format!("VRF {vrf}"))
+        };
+        let (found, wanted) = (text(found.as_ref()), text(vrf));
+        Ok(vec![format!("{host_name} is in {found} and not in {wanted}")])
     }
 
     /// Looks for neighbours that lead packets astray: of the container's addresses on the host,
@@ -373,8 +421,9 @@ fn are_peers(host: &Link, container: &Link) -> bool {
     host.peer == Some(container.index) && container.peer == Some(host.index)
 }
 
-fn host_route(addr: IpAddr, link: &Link) -> RouteEntry {
-    RouteEntry::new(Cidr::host(addr), Target::Link(link.index), RouteProtocol::BOOT)
+fn host_route(addr: IpAddr, plan: &Plan, link: &Link) -> RouteEntry {
+    let route = RouteEntry::new(Cidr::host(addr), Target::Link(link.index), RouteProtocol::BOOT);
+    RouteEntry { table: plan.table, ..route }
 }
 
 fn set_all(settings: &[Setting]) -> Result<(), Error> {

@@ -5,12 +5,17 @@ use std::net::IpAddr;
 
 use api::annotations::{
     FLOATING_IPS, HW_ADDR, IP_ADDRS, IP_ADDRS_NO_IPAM, IP_FAMILIES, IPV4_POOLS, IPV6_POOLS,
+    VRF_NAME,
 };
 use cni::config::{FeatureControl, unicast_mac};
 use cni::{Error, ErrorCode};
 use model::id::NodeName;
 use model::net::{Family, MacAddr};
+use model::vrf::{InvalidVrfName, VrfName};
 use serde_json::{Map, Value, json};
+
+/// The plugin that knows of VRFs.
+const CALICO_IPAM: &str = "calico-ipam";
 
 type Annotations = BTreeMap<String, String>;
 
@@ -29,6 +34,8 @@ pub(crate) struct Wishes {
     pub(crate) ipv6_pools: Option<Vec<String>>,
     /// `ipFamilies`; `None` leaves it to the configuration.
     pub(crate) families: Option<Vec<Family>>,
+    /// `vrf.projectcalico.org/name` of the namespace; a pod's own counts for nothing.
+    pub(crate) vrf: Option<VrfName>,
     /// Annotations that are not followed, each with the reason.
     pub(crate) ignored: Vec<String>,
 }
@@ -53,6 +60,7 @@ impl Wishes {
             addrs: addrs(pod, IP_ADDRS)?,
             ipv4_pools: either(IPV4_POOLS)?,
             ipv6_pools: either(IPV6_POOLS)?,
+            vrf: vrf(namespace)?,
             families: either(IP_FAMILIES)?.map(|list| families(&list)).transpose()?,
             ..Self::default()
         };
@@ -60,6 +68,10 @@ impl Wishes {
         let are_both = !wishes.addrs.is_empty() && !wishes.addrs_without_ipam.is_empty();
         if are_both {
             return Err(wrong(IP_ADDRS_NO_IPAM, "together with ipAddrs", "keep one of the two"));
+        }
+        if let (Some(vrf), Some(addr)) = (&wishes.vrf, wishes.addrs_without_ipam.first()) {
+            let remedy = format!("the namespace is of VRF {vrf}, so use ipAddrs, from its pools");
+            return Err(wrong(IP_ADDRS_NO_IPAM, &addr.to_string(), &remedy));
         }
         Ok(wishes)
     }
@@ -102,6 +114,19 @@ impl Wishes {
         let Some(ipam) = object.get_mut("ipam").and_then(Value::as_object_mut) else {
             return Ok(Value::Object(object));
         };
+        // Only the namespace says it.
+        ipam.remove("vrf");
+        if let Some(vrf) = &self.vrf {
+            let plugin = ipam.get("type").and_then(Value::as_str).unwrap_or_default();
+            if plugin != CALICO_IPAM {
+                let message = format!(
+                    "the namespace is of VRF {vrf}, whose addresses only {CALICO_IPAM} gives out, \
+                     and ipam.type is {plugin}: set it to {CALICO_IPAM}"
+                );
+                return Err(Error::new(ErrorCode::InvalidConfig, message));
+            }
+            ipam.insert("vrf".into(), json!(vrf.as_str()));
+        }
         if let Some(pools) = &self.ipv4_pools {
             ipam.insert("ipv4_pools".into(), json!(pools));
         }
@@ -241,6 +266,12 @@ fn families(list: &[String]) -> Result<Vec<Family>, Error> {
     let families: Option<Vec<_>> = list.iter().map(family).collect();
     let families = families.filter(|families| !families.is_empty());
     families.ok_or_else(|| wrong(IP_FAMILIES, &list.join(", "), "use IPv4, IPv6 or both"))
+}
+
+fn vrf(namespace: &Annotations) -> Result<Option<VrfName>, Error> {
+    let Some(text) = get(namespace, VRF_NAME) else { return Ok(None) };
+    let name: Result<VrfName, InvalidVrfName> = text.parse();
+    name.map(Some).map_err(|error| wrong(VRF_NAME, text, &error.to_string()))
 }
 
 fn mac(pod: &Annotations) -> Result<Option<MacAddr>, Error> {

@@ -125,3 +125,25 @@ fn wrong_annotations_are_named() {
         assert_eq!(error.message, format!("annotation `{PREFIX}{name}` {message}"));
     }
 }
+
+#[test]
+fn only_the_namespace_says_which_vrf() {
+    let name = |vrf: &str| Annotations::from([(VRF_NAME.to_owned(), vrf.to_owned())]);
+    let features = FeatureControl { allows_addrs_without_ipam: true, ..FeatureControl::default() };
+    let wishes = |pod: &Annotations, namespace| Wishes::read(pod, &namespace, features);
+    let told = |it: &Wishes| {
+        let text = r#"{"ipam":{"type":"calico-ipam","vrf":"forged"}}"#;
+        config(text, it, &[]).unwrap()["ipam"]["vrf"].clone()
+    };
+    assert_eq!(told(&wishes(&name("blue"), Annotations::new()).unwrap()), Value::Null);
+    let red = wishes(&name("blue"), name("red")).unwrap();
+    assert_eq!(told(&red), json!("red"));
+    assert_eq!(red.vrf.as_ref().map(VrfName::as_str), Some("red"));
+    let other = config(r#"{"ipam":{"type":"host-local"}}"#, &red, &[]).unwrap_err();
+    assert!(other.message.contains("calico-ipam"), "{other}");
+    let wrong = wishes(&Annotations::new(), name("Red")).unwrap_err();
+    assert_eq!(wrong.code, ErrorCode::InvalidConfig);
+    let bare = annotations(&[("ipAddrsNoIpam", r#"["10.0.0.5"]"#)]);
+    assert!(wishes(&bare, Annotations::new()).is_ok());
+    assert!(wishes(&bare, name("red")).unwrap_err().message.contains("VRF red"));
+}
