@@ -93,6 +93,26 @@ fn has_community(attributes: &Attributes, community: Community) -> bool {
         Community::Large(global, one, two) => {
             attributes.large_communities.contains(&[global, one, two])
         }
+        Community::RouteTarget(asn, number) => {
+            attributes.extended_communities.contains(&route_target(asn, number))
+        }
+    }
+}
+
+/// Writes a route target: of two octets of AS and four of number (RFC 4360 §3.1), or the other way
+/// round (RFC 5668 §2).
+fn route_target(asn: Asn, number: u16) -> [u8; 8] {
+    const ROUTE_TARGET: u8 = 0x02;
+    let [high, low] = number.to_be_bytes();
+    match u16::try_from(asn.0) {
+        Ok(short) => {
+            let [first, second] = short.to_be_bytes();
+            [0x00, ROUTE_TARGET, first, second, 0, 0, high, low]
+        }
+        Err(_) => {
+            let [first, second, third, fourth] = asn.0.to_be_bytes();
+            [0x02, ROUTE_TARGET, first, second, third, fourth, high, low]
+        }
     }
 }
 
@@ -138,6 +158,9 @@ pub(crate) fn add_community(attributes: &mut Attributes, community: Community) {
         Community::Standard(high, low) => attributes.communities.push(standard(high, low)),
         Community::Large(global, one, two) => {
             attributes.large_communities.push([global, one, two]);
+        }
+        Community::RouteTarget(asn, number) => {
+            attributes.extended_communities.push(route_target(asn, number));
         }
     }
 }

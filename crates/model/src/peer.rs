@@ -173,6 +173,8 @@ pub enum Community {
     Standard(u16, u16),
     /// RFC 8092: `aa:nn:mm`.
     Large(u32, u32, u32),
+    /// The route target of a VRF (RFC 4360 §4, RFC 5668): an AS, and the VRF's number.
+    RouteTarget(Asn, u16),
 }
 
 /// A BGP neighbour of some or all nodes (`BGPPeer`).

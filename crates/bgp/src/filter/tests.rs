@@ -144,3 +144,18 @@ fn operations_are_done_in_order() {
     apply(&[rule], Verdict::Untouched, &mut path);
     assert_eq!(path, untouched);
 }
+
+#[test]
+fn a_vrfs_routes_carry_its_number() {
+    let mut attributes = Attributes::default();
+    for asn in [64_512, 64_512, 4_200_000_000] {
+        add_community(&mut attributes, Community::RouteTarget(Asn(asn), 5001));
+    }
+    assert_eq!(
+        attributes.extended_communities,
+        [
+            [0x00, 0x02, 0xfc, 0x00, 0x00, 0x00, 0x13, 0x89],
+            [0x02, 0x02, 0xfa, 0x56, 0xea, 0x00, 0x13, 0x89],
+        ]
+    );
+}
