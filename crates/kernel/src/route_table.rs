@@ -132,9 +132,9 @@ impl RouteTable for KernelRoutes {
             if entry.metric != default_metric(entry.dst.family()) {
                 continue;
             }
-            let Some(target) = target(entry.target, &names) else { continue };
+            let Some(route) = described(&entry, &names) else { continue };
             // Of several the kernel uses the first.
-            routes.entry(entry.dst).or_insert(Route { target, protocol: entry.protocol });
+            routes.entry(entry.dst).or_insert(route);
         }
         Ok(routes)
     }
@@ -199,20 +199,22 @@ fn name_and_index(link: Link) -> (IfName, IfIndex) {
     (link.name, link.index)
 }
 
-/// Puts a kernel's target in `model`'s words; `None` if it has none there, or if its
-/// link has gone since, and the route with it.
-fn target(target: Target, names: &BTreeMap<IfIndex, IfName>) -> Option<RouteTarget> {
-    match target {
+/// Puts a kernel's route in `model`'s words; `None` if it has none there, or if its link has gone
+/// since, and the route with it.
+#[must_use]
+pub fn described(entry: &RouteEntry, names: &BTreeMap<IfIndex, IfName>) -> Option<Route> {
+    let target = match &entry.target {
         Target::Blackhole => Some(RouteTarget::Blackhole),
-        Target::Link(index) => names.get(&index).cloned().map(RouteTarget::Link),
-        Target::Via(hops) if RouteEntry::tunnel_of(&hops).is_some() => {
-            let (link, gateway) = RouteEntry::tunnel_of(&hops)?;
+        Target::Link(index) => names.get(index).cloned().map(RouteTarget::Link),
+        Target::Via(hops) if RouteEntry::tunnel_of(hops).is_some() => {
+            let (link, gateway) = RouteEntry::tunnel_of(hops)?;
             Some(RouteTarget::Tunnel(names.get(&link)?.clone(), gateway))
         }
         Target::Via(hops) => {
             let gateways: BTreeSet<IpAddr> = hops.iter().map(NextHop::addr).collect();
             Some(RouteTarget::Via(gateways))
         }
-        Target::Throw | Target::Other(_) => None,
-    }
+        Target::Throw | Target::Unreachable | Target::Other(_) => None,
+    };
+    target.map(|target| Route { target, protocol: entry.protocol })
 }

@@ -11,7 +11,9 @@ use netlink_packet_route::link::{
     InfoData, InfoVeth, InfoVrf, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
     LinkMessage, State,
 };
-use rtnetlink::{LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, LinkWireguard};
+use rtnetlink::{
+    LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVrf, LinkVxlan, LinkWireguard,
+};
 
 use super::{Error, Netlink};
 use crate::netns::Netns;
@@ -39,10 +41,12 @@ pub struct Link {
     pub peer: Option<IfIndex>,
     /// What a VXLAN device is made of.
     pub vxlan: Option<VxlanLink>,
-    /// The number of the link that it is under: a VRF's device, or a bridge.
+    /// The link that it is under: a bridge, or a VRF's device.
     pub master: Option<IfIndex>,
     /// The routing table of a VRF's device.
     pub vrf_table: Option<u32>,
+    /// What people or programs have noted about it.
+    pub alias: Option<String>,
 }
 
 /// A VXLAN device (RFC 7348), as the kernel describes it.
@@ -298,6 +302,41 @@ impl Netlink {
         }
     }
 
+    /// Makes a VRF's device, which is down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_exists`] if the name is taken; [`Error`] if the kernel refuses, as it does
+    /// (EOPNOTSUPP) without the module `vrf`.
+    pub async fn add_vrf(&self, name: &IfName, table: u32) -> Result<(), Error> {
+        let message = LinkVrf::new(name.as_str(), table).build();
+        let request = (RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
+        self.request(request, "add", || format!("VRF {name} table {table}")).await.map(drop)
+    }
+
+    /// Puts a link under another, or under none. A link that is put under a VRF's device, or taken
+    /// from it, is set down and up again by the kernel, and loses its routes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if one of the links is not there or the kernel refuses.
+    pub async fn set_master(&self, index: IfIndex, master: Option<IfIndex>) -> Result<(), Error> {
+        let master = master.map_or(0, |master| master.0);
+        let message = LinkUnspec::new_with_index(index.0).controller(master).build();
+        self.set_link(message, "set the master of").await
+    }
+
+    /// Notes something about a link, which people see in `ip link`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link or the kernel refuses.
+    pub async fn set_link_alias(&self, index: IfIndex, alias: &str) -> Result<(), Error> {
+        let alias = LinkAttribute::IfAlias(alias.to_owned());
+        let message = LinkUnspec::new_with_index(index.0).append_extra_attribute(alias).build();
+        self.set_link(message, "set the alias of").await
+    }
+
     async fn set_link(&self, message: LinkMessage, action: &'static str) -> Result<(), Error> {
         let index = message.header.index;
         let request = (RouteNetlinkMessage::SetLink(message), 0);
@@ -333,6 +372,7 @@ pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
         vxlan: None,
         master: None,
         vrf_table: None,
+        alias: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -341,7 +381,10 @@ pub(crate) fn of_link_message(message: &LinkMessage) -> Result<Link, Error> {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = Mtu(*mtu),
             LinkAttribute::Link(index) if *index != 0 => link.peer = Some(IfIndex(*index)),
-            LinkAttribute::Controller(index) if *index != 0 => link.master = Some(IfIndex(*index)),
+            LinkAttribute::Controller(index) if *index != 0 => {
+                link.master = Some(IfIndex(*index));
+            }
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::OperState(state) => link.is_running &= *state != State::Down,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(kind);

@@ -52,6 +52,8 @@ pub enum Target {
     Blackhole,
     /// Back to the rules: the packet is looked up in the table of the next one.
     Throw,
+    /// Nowhere; whoever sent the packet is told (ICMP).
+    Unreachable,
     /// Anything else that a route can do, by its `RTN_…` number; it can be deleted
     /// but not written.
     Other(u8),
@@ -114,7 +116,7 @@ impl RouteEntry {
         match &self.target {
             Target::Link(_) => true,
             Target::Via(hops) => Self::tunnel_of(hops).is_some(),
-            Target::Blackhole | Target::Throw | Target::Other(_) => false,
+            Target::Blackhole | Target::Throw | Target::Unreachable | Target::Other(_) => false,
         }
     }
 
@@ -314,6 +316,7 @@ impl fmt::Display for Target {
             Self::Link(index) => write!(f, "dev {} scope link", index.0),
             Self::Blackhole => f.write_str("blackhole"),
             Self::Throw => f.write_str("throw"),
+            Self::Unreachable => f.write_str("unreachable"),
             Self::Other(kind) => write!(f, "type {kind}"),
             Self::Via(hops) => {
                 for (place, hop) in hops.iter().enumerate() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kernel::netlink::{AddrScope, VethSpec};
+use kernel::Errno;
+use kernel::netlink::{AddrScope, Link, VethSpec};
 use model::net::{IfIndex, MacAddr, Mtu};
 
 use crate::sandbox::{Sandbox, addr, if_name};
@@ -105,4 +106,26 @@ async fn permanent_neighbours_stay_until_they_are_deleted() {
         assert!(host.netlink.delete_neighbour(index, addr).await.unwrap());
         assert!(!host.netlink.delete_neighbour(index, addr).await.unwrap());
     }
+}
+
+/// Most kernels of containers and CI machines have no VRFs: then that is what is said.
+#[tokio::test]
+async fn a_vrfs_device_has_its_table_and_takes_links() {
+    let (host, pod) = (Sandbox::new().await, Sandbox::new().await);
+    let index = host.connect(&pod, "cali1", "eth0").await;
+    host.netlink.set_link_alias(index, "calico").await.unwrap();
+    let link = host.netlink.require_link(&if_name("cali1")).await.unwrap();
+    assert_eq!((link.alias.as_deref(), link.vrf_table), (Some("calico"), None));
+    match host.netlink.add_vrf(&if_name("vrf-red"), 5001).await {
+        Ok(()) => {}
+        Err(error) => return assert_eq!(error.errno(), Some(Errno::EOPNOTSUPP), "{error}"),
+    }
+    let vrf = host.netlink.require_link(&if_name("vrf-red")).await.unwrap();
+    assert_eq!((vrf.is_up, vrf.vrf_table, vrf.alias), (false, Some(5001), None));
+    host.netlink.set_master(index, Some(vrf.index)).await.unwrap();
+    let master = |link: Option<Link>| link.unwrap().master;
+    let found = host.netlink.link(&if_name("cali1")).await.unwrap();
+    assert_eq!(master(found), Some(vrf.index));
+    host.netlink.set_master(index, None).await.unwrap();
+    assert_eq!(master(host.netlink.link(&if_name("cali1")).await.unwrap()), None);
 }

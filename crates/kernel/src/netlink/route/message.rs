@@ -37,6 +37,7 @@ pub(super) fn of_route(route: &RouteEntry) -> Result<RouteMessage, Error> {
         }
         Target::Blackhole => message.header.kind = RouteType::BlackHole,
         Target::Throw => message.header.kind = RouteType::Throw,
+        Target::Unreachable => message.header.kind = RouteType::Unreachable,
         Target::Other(_) => {
             return Err(unwritable(route, "its type is none that we write"));
         }
@@ -75,6 +76,7 @@ pub(super) fn to_delete(route: &RouteEntry) -> RouteMessage {
         Target::Link(_) | Target::Via(_) => RouteType::Unicast,
         Target::Blackhole => RouteType::BlackHole,
         Target::Throw => RouteType::Throw,
+        Target::Unreachable => RouteType::Unreachable,
         Target::Other(kind) => kind.into(),
     };
     message
@@ -109,6 +111,7 @@ pub(crate) fn of_route_message(message: &RouteMessage) -> Option<RouteEntry> {
         target: match (header.kind, link) {
             (RouteType::BlackHole, _) => Target::Blackhole,
             (RouteType::Throw, _) => Target::Throw,
+            (RouteType::Unreachable, _) => Target::Unreachable,
             (RouteType::Unicast, _) if !hops.is_empty() => Target::Via(hops),
             (RouteType::Unicast, Some(link)) => Target::Link(link),
             (kind, _) => Target::Other(kind.into()),
