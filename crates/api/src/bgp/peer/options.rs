@@ -11,7 +11,7 @@ use super::BgpPeer;
 use crate::Invalid;
 use crate::annotations::{
     BGP_ADD_PATH, BGP_BFD_INTERVAL, BGP_BFD_MULTIPLIER, BGP_EXTENDED_MESSAGES, BGP_FAMILIES,
-    BGP_INTERFACE, BGP_MAX_PREFIXES, BGP_REQUIRE_POLICY, BGP_ROLE,
+    BGP_INTERFACE, BGP_MAX_PREFIXES, BGP_REQUIRE_POLICY, BGP_ROLE, VRF_NAME,
 };
 use crate::invalid::{Fault, parse, within, word};
 use crate::time::duration;
@@ -28,6 +28,12 @@ pub(super) fn of(object: &BgpPeer) -> Result<PeerOptions, Invalid> {
     let switch =
         |name: &str| word(name, read(name).as_deref(), &[("false", false), ("true", true)], false);
     let options = || {
+        // Without its VRF the session would bring a tenant's network to everybody.
+        if let Some(vrf) = read(VRF_NAME) {
+            let problem = "calico-node has no sessions inside a VRF, so there is none; delete the \
+                           annotation to have one that is everybody's";
+            return Err(Fault::new(VRF_NAME, vrf, problem));
+        }
         Ok(PeerOptions {
             families: families(read(BGP_FAMILIES).as_deref())?,
             max_prefixes: number(
@@ -130,6 +136,12 @@ mod tests {
     #[test]
     fn without_annotations_there_is_nothing_special() {
         assert_eq!(of(&peer(&[])).unwrap(), PeerOptions::default());
+    }
+
+    #[test]
+    fn a_session_inside_a_vrf_is_refused() {
+        let refused = of(&peer(&[(VRF_NAME, "red")])).unwrap_err().to_string();
+        assert!(refused.contains("no sessions inside a VRF"), "{refused}");
     }
 
     #[test]
