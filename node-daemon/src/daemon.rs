@@ -28,6 +28,7 @@ use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
 use crate::felix::tunnel_addrs::TunnelAddrs;
+use crate::felix::vrf;
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::felix::wireguard::{self, run::Rotation};
 use crate::handover::{self, InForce};
@@ -104,6 +105,7 @@ pub async fn run() -> Result<(), DaemonError> {
     let doors = (&client, &netlink);
     parts.follow(doors, &started, (&status, &policy_status), speaker.as_ref());
     let (wireguard, rotations) = parts.encrypt(&client, &started);
+    let vrfs = parts.separate(&ownership);
     parts.tell(&client, &started, (&status, &problems, rotations), speaker.as_ref());
     let (bgp_commands, bgp_events, bgp_task) = taken_apart(speaker);
     let (policy_sender, policy_events) = mpsc::channel(STORE_QUEUE);
@@ -122,6 +124,7 @@ pub async fn run() -> Result<(), DaemonError> {
         demand: demand_sender,
         tunnel_needs,
         wireguard,
+        vrfs,
         mtu_file: PathBuf::from(MTU_FILE),
         problems: problem_sender,
         status: status_sender,
@@ -408,6 +411,19 @@ impl Parts {
             }
         });
         (sender, rotation_sender)
+    }
+
+    /// Starts what keeps VRFs as they should be; returns where to say what should be.
+    fn separate(&mut self, ownership: &Ownership) -> watch::Sender<Option<vrf::Wanted>> {
+        let (sender, wanted) = watch::channel(None);
+        let start =
+            vrf::run::Start { wanted, interface_prefix: ownership.interface_prefix.clone() };
+        self.tasks.spawn(async move {
+            if let Err(error) = vrf::run::run(start).await {
+                tracing::error!(%error, "VRFs stay as they are until calico-node is restarted");
+            }
+        });
+        sender
     }
 
     /// Starts what writes which policies are in force here.

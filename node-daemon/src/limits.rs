@@ -193,6 +193,7 @@ mod tests {
             vxlan: None,
             master: None,
             vrf_table: None,
+            alias: None,
         }
     }
 

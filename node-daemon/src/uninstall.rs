@@ -14,6 +14,7 @@ use model::desired::RouteProtocol;
 use model::net::Family;
 use model::ruleset::{Step, Transaction};
 
+use crate::felix::vrf;
 use crate::{admin, as_found};
 
 /// How the names of workloads' interfaces start.
@@ -62,8 +63,14 @@ pub(crate) async fn run(check: bool, with_pods: bool) -> Result<String, String> 
     }
     let mut nftables = Nftables::open().map_err(text)?;
     let plan = plan(links, nftables.snapshot().map_err(text)?.tables.into_keys().collect());
-    let routes = RouteFilter::of_protocols([RouteProtocol::CALICO]);
-    let routes = netlink.routes(&routes).await.map_err(text)?;
+    let filter = RouteFilter::of_protocols([RouteProtocol::CALICO]);
+    let tables = plan.links.iter().filter_map(|link| link.vrf_table);
+    let mut routes = Vec::new();
+    for table in [filter.table].into_iter().chain(tables) {
+        let found = netlink.routes(&RouteFilter { table, ..filter.clone() }).await;
+        // A kernel without strict checking lists other tables, too.
+        routes.extend(found.map_err(text)?.into_iter().filter(|route| route.table == table));
+    }
     let mut done = plan.words();
     done.extend(routes.iter().map(|route| format!("route {route}")));
     if !check {
@@ -79,11 +86,17 @@ pub(crate) async fn run(check: bool, with_pods: bool) -> Result<String, String> 
 }
 
 fn plan(links: Vec<Link>, tables: BTreeSet<Family>) -> Plan {
-    let is_ours = |name: &str| {
-        LINKS.contains(&name) || name.starts_with(WORKLOAD) || name.starts_with(LIMITS)
+    let is_ours = |link: &Link| {
+        let name = link.name.as_str();
+        let is_plain =
+            LINKS.contains(&name) || name.starts_with(WORKLOAD) || name.starts_with(LIMITS);
+        is_plain || vrf::is_ours(link) || vrf::is_tunnel(&link.name, link)
     };
     let tunnel = links.iter().find(|link| link.name.as_str() == TUNNEL && link.is_up).cloned();
-    let links = links.into_iter().filter(|link| is_ours(link.name.as_str())).collect();
+    // Pods go before what they are under: none is let out of its VRF.
+    let links: (Vec<Link>, Vec<Link>) =
+        links.into_iter().filter(is_ours).partition(|link| link.vrf_table.is_none());
+    let links = [links.0, links.1].concat();
     Plan { tables, links, tunnel, parameters: as_found::read(Path::new(as_found::FILE)) }
 }
 
@@ -173,11 +186,19 @@ mod tests {
             vxlan: None,
             master: None,
             vrf_table: None,
+            alias: None,
         };
+        let vrf = |table, alias: Option<&str>| Link {
+            vrf_table: Some(table),
+            alias: alias.map(str::to_owned),
+            ..link(&format!("vrf-{table}"))
+        };
+        let vrfs = [vrf(5001, Some("calico")), vrf(5002, None), vrf(5003, Some("mine"))];
         let all = ["eth0", "cali123", "bw-i123", "vxlan.calico", "tunl0", "vxlan.other", "docker0"];
-        let plan = plan(all.map(link).into(), [Family::V4].into());
+        let all = vrfs.into_iter().chain(all.map(link)).collect();
+        let plan = plan(all, [Family::V4].into());
         let names: Vec<_> = plan.links.iter().map(|link| link.name.as_str()).collect();
-        assert_eq!(names, ["cali123", "bw-i123", "vxlan.calico"]);
+        assert_eq!(names, ["cali123", "bw-i123", "vxlan.calico", "vrf-5001"]);
         assert_eq!(plan.tunnel.as_ref().unwrap().name.as_str(), "tunl0");
         assert_eq!(plan.words()[0], "nftables table ip calico");
     }

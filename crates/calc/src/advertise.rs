@@ -8,8 +8,11 @@ use std::net::IpAddr;
 use model::desired::{Advertisements, Origination};
 use model::net::Cidr;
 use model::peer::{Community, PrefixAdvertisement};
+use model::pool::IpPool;
+use model::vrf::{Vrf, VrfName};
 
-use crate::Cluster;
+use crate::sessions::asn_of;
+use crate::{Cluster, vrf};
 
 pub(crate) use service::ranges as service_ranges;
 
@@ -18,7 +21,8 @@ pub(crate) use service::ranges as service_ranges;
 ///
 /// Blocks are announced whole, so a pod's coming and going changes nothing for
 /// the peers. A borrowed address needs a route of its own, since the block's
-/// leads to its owner.
+/// leads to its owner. Of VRFs it is those that exchange routes with everybody else, whose tables
+/// alone the peers' packets can get to; they carry the VRF's number.
 pub(crate) fn of(cluster: &Cluster) -> Advertisements {
     let blocks: BTreeSet<Cidr> =
         cluster.own_blocks().filter(|block| is_exported(cluster, block.addr())).collect();
@@ -36,9 +40,16 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
     let originate = |(cidr, is_service): (Cidr, bool)| {
         (cidr, Origination { communities: communities(cluster, &cidr), is_service })
     };
-    let originated: BTreeMap<_, _> = of_services.chain(of_pods).map(originate).collect();
+    let mut originated: BTreeMap<_, _> = of_services.chain(of_pods).map(originate).collect();
+    let open = open_vrfs(cluster);
+    for (dst, community) in of_vrfs(cluster, &open) {
+        let mut communities = communities(cluster, &dst);
+        communities.push(community);
+        originated.insert(dst, Origination { communities, is_service: false });
+    }
     let pools = |is_disabled| {
-        let pools = cluster.pools.values();
+        let of_vrfs = open.keys().flat_map(|name| cluster.scopes.pools_of(name));
+        let pools = cluster.pools.values().chain(of_vrfs);
         let pools = pools.filter(move |pool| pool.is_bgp_export_disabled == is_disabled);
         pools.map(|pool| pool.cidr)
     };
@@ -49,6 +60,35 @@ pub(crate) fn of(cluster: &Cluster) -> Advertisements {
         marks: marks(cluster),
         priority: cluster.bgp.normal_priority,
     }
+}
+
+/// Returns the VRFs that exchange routes with everybody else.
+fn open_vrfs(cluster: &Cluster) -> BTreeMap<VrfName, Vrf> {
+    let mut known = vrf::known(cluster, &mut Vec::new());
+    known.retain(|_, vrf| vrf.partners.contains(&None));
+    known
+}
+
+/// Returns what this node has of VRFs: whole blocks, and addresses of its pods elsewhere.
+fn of_vrfs(cluster: &Cluster, open: &BTreeMap<VrfName, Vrf>) -> BTreeMap<Cidr, Community> {
+    let Some(node) = cluster.node() else { return BTreeMap::new() };
+    let mut all = BTreeMap::new();
+    for (name, vrf) in open {
+        let is_told = |addr: IpAddr| {
+            let mut pools = cluster.scopes.pools_of(name);
+            let pool: Option<&IpPool> = pools.find(|pool| pool.cidr.contains(addr));
+            pool.is_some_and(|pool| !pool.is_bgp_export_disabled)
+        };
+        let blocks = cluster.scopes.blocks_of(name, &node.name);
+        let blocks: BTreeSet<Cidr> = blocks.filter(|block| is_told(block.addr())).collect();
+        let pods = cluster.scopes.pods_of(name).filter(|pod| pod.node == node.name);
+        let addrs = pods.flat_map(|pod| pod.addrs.iter().copied());
+        let is_lent = |addr: &IpAddr| !blocks.iter().any(|block| block.contains(*addr));
+        let lent = addrs.filter(|addr| is_lent(addr) && is_told(*addr)).map(Cidr::host);
+        let target = Community::RouteTarget(asn_of(cluster, node), vrf.id.number());
+        all.extend(blocks.iter().copied().chain(lent).map(|dst| (dst, target)));
+    }
+    all
 }
 
 /// Does `addr` lie in a pool whose routes may be announced?

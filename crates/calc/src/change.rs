@@ -12,6 +12,7 @@ use model::node::Node;
 use model::peer::{BgpConfiguration, BgpNodeConfiguration, BgpPeer};
 use model::pool::IpPool;
 use model::service::{EndpointSlice, Service};
+use model::vrf::VrfName;
 
 use crate::{Cluster, SecretValues};
 
@@ -28,8 +29,10 @@ pub enum Change {
     Node(NodeName, Option<Box<Node>>),
     /// A pool.
     Pool(String, Option<Box<IpPool>>),
-    /// A claim on a block.
+    /// A claim on a block, which is no VRF's.
     Affinity(String, Option<Affinity>),
+    /// A claim on a VRF's block.
+    VrfAffinity(String, VrfName, Affinity),
     /// A workload, of this node or of another.
     Endpoint(NamespacedName, Option<Arc<WorkloadEndpoint>>),
     /// How the cluster speaks BGP, and what is wrong with fields that are ignored; `None` is the
@@ -56,25 +59,28 @@ pub struct Affected {
     pub desired: bool,
     /// [`Cluster::overlay`].
     pub overlay: bool,
+    /// [`Cluster::vrfs`].
+    pub vrfs: bool,
 }
 
 impl std::ops::BitOrAssign for Affected {
     fn bitor_assign(&mut self, other: Self) {
         self.desired |= other.desired;
         self.overlay |= other.overlay;
+        self.vrfs |= other.vrfs;
     }
 }
 
 impl Affected {
     /// Everything.
-    pub const ALL: Self = Self { desired: true, overlay: true };
+    pub const ALL: Self = Self { desired: true, overlay: true, vrfs: true };
 
-    const fn both(is_new: bool) -> Self {
-        Self { desired: is_new, overlay: is_new }
+    const fn all(is_new: bool) -> Self {
+        Self { desired: is_new, overlay: is_new, vrfs: is_new }
     }
 
     const fn desired(is_new: bool) -> Self {
-        Self { desired: is_new, overlay: false }
+        Self { desired: is_new, overlay: false, vrfs: false }
     }
 }
 
@@ -83,14 +89,22 @@ impl Cluster {
     pub fn apply(&mut self, change: Change) -> Affected {
         match change {
             Change::Node(name, node) => {
-                Affected::both(put(&mut self.nodes, name, node.map(|node| *node)))
+                Affected::all(put(&mut self.nodes, name, node.map(|node| *node)))
             }
             Change::Pool(name, pool) => {
-                Affected::both(put(&mut self.pools, name, pool.map(|pool| *pool)))
+                let (of_vrf, plain) = apart(pool, |pool| pool.vrf.is_some());
+                let is_vrfs = put(&mut self.scopes.pools, name.clone(), of_vrf.map(|pool| *pool));
+                Affected::all(put(&mut self.pools, name, plain.map(|pool| *pool)) || is_vrfs)
             }
             Change::Affinity(name, affinity) => {
                 self.blocks.replace(self.affinities.get(&name), affinity.as_ref());
-                Affected::both(put(&mut self.affinities, name, affinity))
+                let is_vrfs = self.scopes.claim(name.clone(), None);
+                Affected::all(put(&mut self.affinities, name, affinity) || is_vrfs)
+            }
+            Change::VrfAffinity(name, vrf, affinity) => {
+                self.blocks.replace(self.affinities.get(&name), None);
+                let is_new = self.scopes.claim(name.clone(), Some((vrf, affinity)));
+                Affected::all(put(&mut self.affinities, name, None) || is_new)
             }
             Change::Endpoint(name, endpoint) => self.apply_endpoint(name, endpoint),
             Change::Bgp(bgp, faults) => {
@@ -141,10 +155,9 @@ impl Cluster {
         name: NamespacedName,
         endpoint: Option<Arc<WorkloadEndpoint>>,
     ) -> Affected {
-        let (own, remote) = match endpoint {
-            Some(endpoint) if endpoint.node == self.this_node => (Some(endpoint), None),
-            endpoint => (None, endpoint),
-        };
+        let (of_vrf, endpoint) = apart(endpoint, |endpoint| endpoint.vrf.is_some());
+        let vrfs = self.apply_vrf_endpoint(name.clone(), of_vrf);
+        let (own, remote) = apart(endpoint, |endpoint| endpoint.node == self.this_node);
         let old = self.remote.get(&name);
         let is_lent = old
             .into_iter()
@@ -156,7 +169,30 @@ impl Cluster {
         let is_sensitive = self.has_floating
             && is_new
             && self.endpoints.values().any(|pod| !pod.floating.is_empty());
-        Affected { desired: desired || is_sensitive, overlay: is_new && is_lent }
+        let overlay = is_new && is_lent;
+        // What a VRF has open to everybody is announced, and everybody's pods are in its table.
+        let vrfs = vrfs || ((desired || overlay) && !self.scopes.pools.is_empty());
+        Affected { desired: desired || is_sensitive || vrfs, overlay, vrfs }
+    }
+
+    fn apply_vrf_endpoint(
+        &mut self,
+        name: NamespacedName,
+        endpoint: Option<Arc<WorkloadEndpoint>>,
+    ) -> bool {
+        let old = self.scopes.endpoints.get(&name);
+        let is_seen =
+            |pod: &Arc<WorkloadEndpoint>| pod.node == self.this_node || self.scopes.is_lent(pod);
+        let is_seen = old.into_iter().chain(&endpoint).any(is_seen);
+        put(&mut self.scopes.endpoints, name, endpoint) && is_seen
+    }
+}
+
+/// Returns the value as the first or as the second of two, of which the other is gone.
+fn apart<T>(value: Option<T>, is_first: impl FnOnce(&T) -> bool) -> (Option<T>, Option<T>) {
+    match value {
+        Some(value) if is_first(&value) => (Some(value), None),
+        value => (None, value),
     }
 }
 

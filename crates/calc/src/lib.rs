@@ -10,6 +10,7 @@
 //!        │
 //!        ├─ wireguard::of     encryption between nodes
 //!        ├─ overlay::of       tunnels, and routes to other nodes' pods that need them
+//!        ├─ vrf::of           what VRFs have, which nobody else sees
 //!        ├─ routes::local     /32 and /128 of local pods, blackholes of own blocks
 //!        ├─ sessions::of      the mesh and the configured peers
 //!        └─ advertise::of     own confirmed blocks, addresses borrowed from others', Services
@@ -36,6 +37,7 @@ mod routes;
 mod secrets;
 mod sessions;
 pub mod tunnels;
+mod vrf;
 pub mod wireguard;
 
 #[cfg(test)]
@@ -50,13 +52,16 @@ pub use wireguard::WireguardSettings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use blocks::{Blocks, confirmed};
 use floating::{Destination, Standing};
 use model::bgp_filter::BgpFilter;
 use model::block::Affinity;
-use model::desired::{Advertisements, BgpSession, Route, RouteProtocol, WireguardDevice};
+use model::desired::{
+    Advertisements, BgpSession, Route, RouteProtocol, VrfDevices, WireguardDevice,
+};
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
 use model::net::{Cidr, Family};
@@ -75,7 +80,7 @@ pub struct Cluster {
     pub device_route_protocol: RouteProtocol,
     /// Every node, this one included.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// Every pool, by name.
+    /// Every pool that is no VRF's, by name.
     pub pools: BTreeMap<String, IpPool>,
     /// Claims on blocks, by object name; those of other nodes are known while a pool uses tunnels.
     affinities: BTreeMap<String, Affinity>,
@@ -85,6 +90,10 @@ pub struct Cluster {
     pub endpoints: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
     /// The workloads of other nodes.
     remote: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
+    /// The pools, claims and workloads of VRFs, which are in none of the above.
+    scopes: vrf::Scopes,
+    /// The routing tables that no VRF may have (`routeTableRanges`).
+    pub table_ranges: Vec<RangeInclusive<u32>>,
     /// May workloads have floating addresses (`floatingIPs`)?
     pub has_floating: bool,
     /// What administrators decide about tunnels.
@@ -152,6 +161,8 @@ impl Cluster {
             blocks: Blocks::default(),
             endpoints: BTreeMap::new(),
             remote: BTreeMap::new(),
+            scopes: vrf::Scopes::default(),
+            table_ranges: Vec::new(),
             has_floating: false,
             tunnels: TunnelSettings::default(),
             wireguard: WireguardSettings::default(),
@@ -210,11 +221,35 @@ impl Cluster {
         (overlay, problems)
     }
 
+    /// Returns what this node should have of VRFs, and what could not be followed.
+    #[must_use]
+    pub fn vrfs(&self) -> (VrfDevices, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let devices = vrf::of(self, &mut problems);
+        problems.sort();
+        (devices, problems)
+    }
+
+    /// Returns every pool, those of VRFs as well.
+    pub fn all_pools(&self) -> impl Iterator<Item = &IpPool> {
+        self.pools.values().chain(self.scopes.pools.values())
+    }
+
+    /// Returns how many workloads this node has, in VRFs or not.
+    #[must_use]
+    pub fn local_workloads(&self) -> usize {
+        let pods = self.scopes.endpoints.values();
+        let in_vrfs = pods.filter(|pod| pod.node == self.this_node).count();
+        self.endpoints.len().saturating_add(in_vrfs)
+    }
+
     /// Must the claims of other nodes on blocks be known?
     #[must_use]
     pub fn needs_all_blocks(&self) -> bool {
         let kinds = model::node::TunnelKind::ALL.into_iter();
-        kinds.into_iter().any(|kind| self.tunnels.is_enabled(kind, self.pools.values()))
+        let has_tunnels =
+            kinds.into_iter().any(|kind| self.tunnels.is_enabled(kind, self.pools.values()));
+        has_tunnels || !self.scopes.pools.is_empty()
     }
 
     /// Forgets the claims of other nodes on blocks.
@@ -222,7 +257,7 @@ impl Cluster {
         let is_own = |affinity: &Affinity| matches!(&affinity.owner, model::block::Owner::Host(node) if *node == self.this_node);
         let others = self.affinities.iter().filter(|(_, affinity)| !is_own(affinity));
         let others: Vec<String> = others.map(|(name, _)| name.clone()).collect();
-        for name in others {
+        for name in others.into_iter().chain(self.scopes.others(&self.this_node)) {
             self.apply(Change::Affinity(name, None));
         }
     }

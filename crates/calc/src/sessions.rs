@@ -161,7 +161,7 @@ fn waits_for(local: IpAddr, peer: IpAddr) -> bool {
     peer.to_string() > local.to_string()
 }
 
-fn asn_of(cluster: &Cluster, node: &Node) -> Asn {
+pub(crate) fn asn_of(cluster: &Cluster, node: &Node) -> Asn {
     node.asn.unwrap_or(cluster.bgp.asn)
 }
 

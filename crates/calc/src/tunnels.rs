@@ -93,14 +93,20 @@ impl TunnelSettings {
     /// Returns the MTU for pods: the smallest that one of the tunnels leaves.
     #[must_use]
     pub fn pod_mtu(&self, pools: &[&IpPool]) -> Mtu {
+        let is_vrfs = |kind: TunnelKind| {
+            let mut pools = pools.iter().filter(|pool| pool.vrf.is_some());
+            let is_possible = kind.family() == Family::V4 || self.has_ipv6;
+            is_possible && pools.any(|pool| TunnelKind::vxlan(pool.family()) == kind)
+        };
         let enabled = TunnelKind::ALL
             .into_iter()
-            .filter(|kind| self.is_enabled(*kind, pools.iter().copied()));
+            .filter(|kind| self.is_enabled(*kind, pools.iter().copied()) || is_vrfs(*kind));
         enabled.map(|kind| self.mtu(kind)).min().unwrap_or(self.host_mtu)
     }
 }
 
-/// Does a pool want packets to travel in this kind of tunnel? Encryption is not a pool's affair.
+/// Does a pool want packets to travel in this kind of tunnel? Encryption is not a pool's affair,
+/// and those of VRFs have tunnels of their own.
 #[must_use]
 pub(crate) fn wants(pool: &IpPool, kind: TunnelKind) -> bool {
     let is_of = match pool.encapsulation {
@@ -108,7 +114,7 @@ pub(crate) fn wants(pool: &IpPool, kind: TunnelKind) -> bool {
         Encapsulation::Ipip(_) => kind == TunnelKind::Ipip,
         Encapsulation::Vxlan(_) => kind == TunnelKind::vxlan(pool.family()),
     };
-    is_of && pool.family() == kind.family()
+    is_of && pool.family() == kind.family() && pool.vrf.is_none()
 }
 
 fn any_wants<'a>(kind: TunnelKind, pools: impl IntoIterator<Item = &'a IpPool>) -> bool {

@@ -7,6 +7,7 @@ mod bgp;
 pub mod policy;
 mod setting;
 mod tunnel;
+mod vrf;
 mod wireguard;
 
 pub use bgp::{
@@ -18,6 +19,7 @@ pub use tunnel::{
     TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
 };
 
+pub use vrf::{VrfDevice, VrfDevices};
 pub use wireguard::{WireguardDevice, WireguardPeer, WireguardRoute};
 
 use std::collections::BTreeSet;

@@ -85,8 +85,13 @@ pub(crate) fn pool(key: &ObjectKey, object: Option<&api::IpPool>) -> Heard {
 }
 
 pub(crate) fn affinity(key: &ObjectKey, object: Option<&api::BlockAffinity>) -> Heard {
-    let affinity = object.and_then(|object| accepted(object.try_into()));
-    Heard::routes(Change::Affinity(key.name.clone(), affinity))
+    let name = key.name.clone();
+    let read = |object| Some((accepted(api::vrf_of(object))?, accepted(object.try_into())?));
+    Heard::routes(match object.and_then(read) {
+        Some((Some(vrf), affinity)) => Change::VrfAffinity(name, vrf, affinity),
+        Some((None, affinity)) => Change::Affinity(name, Some(affinity)),
+        None => Change::Affinity(name, None),
+    })
 }
 
 /// Both need to know everybody's addresses: routes, those that lie in other nodes' blocks.

@@ -15,6 +15,7 @@
 //! * Everything else that is ours and not wanted goes at once.
 
 mod tunnels;
+mod vrf;
 mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use reconcile::{Backoff, Table};
 
 use super::event::{Applied, Demand, Effect, Event, KernelState, Kind, RouteChange, RouteSettings};
 use tunnels::Tunnels;
+use vrf::Vrfs;
 use wireguard::Wireguard;
 
 /// How long a workload's route may be there without its workload.
@@ -62,6 +64,7 @@ pub(crate) struct Engine {
     affected: Affected,
     tunnels: Tunnels,
     wireguard: Wireguard,
+    vrfs: Vrfs,
     /// What was last asked for.
     demand: Demand,
     /// Have all Services been seen since they were asked for?
@@ -90,6 +93,7 @@ impl Engine {
             affected: Affected::default(),
             tunnels: Tunnels::new(),
             wireguard: Wireguard::default(),
+            vrfs: Vrfs::default(),
             demand: Demand::default(),
             are_services_synced: false,
             are_blocks_synced: false,
@@ -108,6 +112,7 @@ impl Engine {
             Event::Synced(Kind::OtherAffinities) => {
                 self.are_blocks_synced = self.demand.has_all_blocks;
                 self.affected.overlay = true;
+                self.affected.vrfs = true;
             }
             Event::Synced(kind) => {
                 if self.unsynced.remove(&kind) {
@@ -148,12 +153,14 @@ impl Engine {
         let plan = self.tunnels.plan(now, &self.cluster);
         let desired = self.desired_routes();
         let wanted = self.with_kept(desired, now);
+        let vrfs = self.vrfs.news(&self.cluster).map(Effect::Vrfs);
         self.routes.want_all(wanted);
         let mut changes = self.routes.due(now);
         changes.sort_by_key(order);
         let routes = (!changes.is_empty()).then_some(Effect::Routes(changes));
         // Routes come first: peers must not send packets that would find none.
-        plan.before.into_iter().chain(routes).chain(plan.after).chain(effects).collect()
+        let before = plan.before.into_iter().chain(routes);
+        before.chain(vrfs).chain(plan.after).chain(effects).collect()
     }
 
     /// Returns when [`Engine::flush`] has something to do although nothing happens until then.
@@ -196,9 +203,16 @@ impl Engine {
         if self.wireguard.places(new.wireguard_places) || self.cluster.wireguard != new.wireguard {
             self.cluster.wireguard = new.wireguard;
             self.affected.overlay = true;
+            self.affected.vrfs = true;
         }
         if self.cluster.device_route_protocol != new.device_route_protocol {
             self.cluster.device_route_protocol = new.device_route_protocol;
+            self.affected.desired = true;
+            self.affected.vrfs = true;
+        }
+        if self.cluster.table_ranges != new.table_ranges {
+            self.cluster.table_ranges = new.table_ranges;
+            self.affected.vrfs = true;
             self.affected.desired = true;
         }
         if self.cluster.has_floating != new.has_floating {
@@ -210,6 +224,7 @@ impl Engine {
         if self.cluster.tunnels != tunnels {
             self.cluster.tunnels = tunnels;
             self.affected.overlay = true;
+            self.affected.vrfs = true;
         }
     }
 
@@ -263,10 +278,12 @@ impl Engine {
         let next = now + self.refresh_interval;
         self.routes.listed(state.routes, next);
         self.tunnels.listed(state.tunnels, next);
+        self.vrfs.listed(state.vrf_tunnels);
         let host_mtu = state.host_mtu.unwrap_or(ETHERNET);
         if self.cluster.tunnels.host_mtu != host_mtu {
             self.cluster.tunnels.host_mtu = host_mtu;
             self.affected.overlay = true;
+            self.affected.vrfs = true;
         }
     }
 
@@ -300,6 +317,10 @@ impl Engine {
             self.affected.overlay = false;
             self.tunnels.recalculate(&self.cluster);
         }
+        if self.affected.vrfs && self.are_blocks_known() {
+            self.affected.vrfs = false;
+            self.vrfs.recalculate(&self.cluster);
+        }
         let mut effects = self.recalculate_own();
         effects.extend(self.wireguard.news().map(Effect::Wireguard));
         let problems = self.problems();
@@ -329,7 +350,7 @@ impl Engine {
         let own = self.calculated.as_ref().map(|(_, problems)| problems.clone());
         let all = own.unwrap_or_default().into_iter();
         let of_tunnels = self.tunnels.problems().iter().chain(self.wireguard.problems());
-        all.chain(of_tunnels.cloned()).collect()
+        all.chain(of_tunnels.chain(self.vrfs.problems()).cloned()).collect()
     }
 
     fn recalculate_own(&mut self) -> Vec<Effect> {
@@ -377,7 +398,8 @@ impl Engine {
         let others = self.tunnels.routes().filter(|(_, route)| is_reachable(route));
         let own = desired.into_iter().flat_map(|desired| &desired.routes);
         let own = own.filter(|(_, route)| is_ready(route));
-        let known = others.chain(own).map(|(dst, route)| (*dst, route.clone()));
+        let of_vrfs = self.vrfs.main_routes().filter(|(_, route)| is_ready(route));
+        let known = others.chain(of_vrfs).chain(own).map(|(dst, route)| (*dst, route.clone()));
         learned.chain(known).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use ::bgp::rib::Gateways;
 use calc::next_hop::UnderlayTable;
@@ -15,7 +16,7 @@ use model::net::{Cidr, Family, IfName, Mtu};
 use model::node::{TunnelAddrs, TunnelKind};
 use model::policy::PolicyKind;
 
-use super::wireguard;
+use super::{vrf, wireguard};
 
 /// An input of the [`Engine`](super::engine::Engine).
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct RouteSettings {
     pub(crate) device_route_protocol: RouteProtocol,
     /// May workloads have floating addresses?
     pub(crate) has_floating: bool,
+    /// The routing tables that no VRF may have.
+    pub(crate) table_ranges: Vec<RangeInclusive<u32>>,
     /// Tunnels; the host's MTU is the kernel's to tell.
     pub(crate) tunnels: TunnelSettings,
     /// Encryption.
@@ -210,6 +213,8 @@ pub(crate) struct KernelState {
     pub(crate) workload_links: BTreeSet<IfName>,
     /// Tunnel devices and their entries.
     pub(crate) tunnels: tunnels::State,
+    /// VRFs' tunnels that are up.
+    pub(crate) vrf_tunnels: BTreeSet<IfName>,
     /// The MTU of the links between nodes; `None` if none of them can be told.
     pub(crate) host_mtu: Option<Mtu>,
 }
@@ -229,6 +234,8 @@ pub(crate) enum Effect {
     TunnelAddrs(TunnelNeeds),
     /// Have this of WireGuard.
     Wireguard(wireguard::Wanted),
+    /// Have this of VRFs.
+    Vrfs(vrf::Wanted),
     /// Tell the CNI plugin the MTU of pods.
     PodMtu(Mtu),
     /// Watch these besides, and nothing else.

@@ -2,8 +2,8 @@
 //!
 //! [`engine`] decides about routes without IO; [`event`] is everything that it
 //! hears and says; [`run`] is the loop around it, [`table`] its view of the
-//! kernel, [`wireguard`] the loop that keeps encryption, [`watch`] and [`border`] its view of the datastore. [`policy`] has the same
-//! rooms for policy.
+//! kernel, [`wireguard`] the loop that keeps encryption, [`vrf`] that of VRFs, [`watch`] and
+//! [`border`] its view of the datastore. [`policy`] has the same rooms for policy.
 
 pub(crate) mod border;
 pub(crate) mod demand;
@@ -14,5 +14,6 @@ pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod table;
 pub(crate) mod tunnel_addrs;
+pub(crate) mod vrf;
 pub(crate) mod watch;
 pub(crate) mod wireguard;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::engine::Engine;
 use super::event::{Demand, DeviceChange, Effect, EntryChange, Event, RouteChange, TunnelNeeds};
 use super::table::{self, Ownership};
-use super::wireguard::Wanted;
+use super::{vrf, wireguard};
 use crate::{bgp, startup};
 
 /// How long the kernel may change before it is listed: one listing for a burst.
@@ -47,7 +47,9 @@ pub(crate) struct Felix {
     /// The addresses that tunnels need.
     pub(crate) tunnel_needs: watch::Sender<Option<TunnelNeeds>>,
     /// What should be of WireGuard.
-    pub(crate) wireguard: watch::Sender<Option<Wanted>>,
+    pub(crate) wireguard: watch::Sender<Option<wireguard::Wanted>>,
+    /// What should be of VRFs.
+    pub(crate) vrfs: watch::Sender<Option<vrf::Wanted>>,
     /// Where the CNI plugin reads the MTU of pods.
     pub(crate) mtu_file: PathBuf,
     /// What cannot be followed, for people.
@@ -192,6 +194,9 @@ impl Felix {
                 Effect::Wireguard(wanted) => {
                     self.wireguard.send_replace(Some(wanted));
                 }
+                Effect::Vrfs(wanted) => {
+                    self.vrfs.send_replace(Some(wanted));
+                }
                 Effect::Demand(demand) => {
                     self.demand.send_replace(demand);
                 }
@@ -298,7 +303,7 @@ impl Felix {
             unsynced: unsynced.join(", "),
             failing_routes: self.engine.failing_routes(),
             nodes: cluster.nodes.len(),
-            local_endpoints: cluster.endpoints.len(),
+            local_endpoints: cluster.local_workloads(),
             ..progress.clone()
         };
         // Also when nothing changed: whoever listens takes silence for death.

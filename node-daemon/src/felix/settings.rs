@@ -89,6 +89,12 @@ pub(crate) fn workload_prefixes(settings: &FelixConfig) -> Vec<String> {
 pub(crate) fn routes(settings: &FelixConfig) -> RouteSettings {
     RouteSettings {
         device_route_protocol: device_protocol(settings),
+        table_ranges: settings
+            .routes
+            .table_ranges
+            .iter()
+            .map(|range| range.first..=range.last)
+            .collect(),
         has_floating: settings.interfaces.floating_ips == Switch::Enabled,
         tunnels: startup::mtu::tunnels(settings),
         wireguard: wireguard::settings::of(settings),

@@ -11,6 +11,7 @@ use kernel::tunnels::{self, KernelTunnels, Tunnels as _};
 use kernel::{Netlink, sysctl};
 use model::desired::{Route, RouteProtocol, RouteTarget, TunnelDevice};
 use model::net::{Cidr, Family, IfIndex, IfName, Mtu, zone};
+use model::vrf::VrfId;
 
 use super::event::{
     Applied, DeviceApplied, DeviceChange, EntryApplied, EntryChange, KernelState, RouteChange,
@@ -33,6 +34,7 @@ pub(crate) struct Ownership {
 struct Links {
     by_index: BTreeMap<IfIndex, IfName>,
     workloads: BTreeSet<IfName>,
+    vrf_tunnels: BTreeSet<IfName>,
     host_mtu: Option<Mtu>,
 }
 
@@ -129,10 +131,12 @@ impl Links {
         let is_workload = |link: &&Link| link.name.as_str().starts_with(prefix);
         let up = links.iter().filter(|link| link.is_up);
         let workloads = up.clone().filter(is_workload).map(|link| link.name.clone()).collect();
+        let of_vrf = up.clone().filter(|link| VrfId::of_tunnel(&link.name).is_some());
+        let vrf_tunnels = of_vrf.map(|link| link.name.clone()).collect();
         let up = up.map(|link| (&link.name, link.mtu));
         let host_mtu = mtu::of_host(ownership.mtu_pattern.as_ref(), up);
         let by_index = links.into_iter().map(|link| (link.index, link.name)).collect();
-        Self { by_index, workloads, host_mtu }
+        Self { by_index, workloads, vrf_tunnels, host_mtu }
     }
 
     /// Returns the ranges of link-local addresses with their links, as `zone` numbers them; they
@@ -171,6 +175,7 @@ fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> 
         underlay,
         ways: ways.into_iter().map(|(dst, (_, name))| (dst, name)).collect(),
         workload_links: links.workloads.clone(),
+        vrf_tunnels: links.vrf_tunnels.clone(),
         host_mtu: links.host_mtu,
         ..KernelState::default()
     }
@@ -198,7 +203,11 @@ fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option
             RouteTarget::Via(hops.iter().map(NextHop::addr).collect())
         }
         Target::Blackhole if is_calico(entry) => RouteTarget::Blackhole,
-        Target::Via(_) | Target::Blackhole | Target::Throw | Target::Other(_) => return None,
+        Target::Via(_)
+        | Target::Blackhole
+        | Target::Throw
+        | Target::Unreachable
+        | Target::Other(_) => return None,
     };
     Some(Route { target, protocol: entry.protocol })
 }
@@ -212,7 +221,7 @@ fn way_of(entry: &RouteEntry, links: &Links) -> Option<IfName> {
     let index = match &entry.target {
         Target::Link(index) => *index,
         Target::Via(hops) => hops.first()?.link?,
-        Target::Blackhole | Target::Throw | Target::Other(_) => return None,
+        Target::Blackhole | Target::Throw | Target::Unreachable | Target::Other(_) => return None,
     };
     links.by_index.get(&index).cloned()
 }
@@ -222,7 +231,7 @@ fn underlay_of(entry: &RouteEntry) -> Option<Underlay> {
     match &entry.target {
         Target::Link(_) => Some(Underlay::OnLink),
         Target::Via(hops) => hops.first().map(|hop| Underlay::Via(hop.addr())),
-        Target::Blackhole | Target::Throw | Target::Other(_) => None,
+        Target::Blackhole | Target::Throw | Target::Unreachable | Target::Other(_) => None,
     }
 }
 
@@ -244,6 +253,7 @@ mod tests {
             ]
             .into(),
             workloads: ["cali123".parse().unwrap()].into(),
+            vrf_tunnels: BTreeSet::new(),
             host_mtu: None,
         }
     }

@@ -1,6 +1,7 @@
 //! What the engine does, told as events and the effects that follow.
 
 mod tunnels;
+mod vrf;
 
 use std::sync::Arc;
 
@@ -276,9 +277,12 @@ fn peers_hear_of_everything_before_sessions_open() {
             Effect::TunnelAddrs(_) => "tunnels' addresses",
             Effect::PodMtu(_) => "MTU",
             Effect::Wireguard(_) => "encryption",
+            Effect::Vrfs(_) => "VRFs",
         })
         .collect();
-    assert_eq!(effects, ["routes", "tunnels' addresses", "MTU", "advertise", "listen", "sessions"]);
+    let expected =
+        ["routes", "VRFs", "tunnels' addresses", "MTU", "advertise", "listen", "sessions"];
+    assert_eq!(effects, expected);
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl Tunnels {
     }
 
     fn pod_mtu(&mut self, cluster: &Cluster) -> Option<Mtu> {
-        let pools: Vec<&IpPool> = cluster.pools.values().collect();
+        let pools: Vec<&IpPool> = cluster.all_pools().collect();
         let mtu = cluster.tunnels.pod_mtu(&pools);
         (self.told_mtu != Some(mtu)).then(|| {
             self.told_mtu = Some(mtu);

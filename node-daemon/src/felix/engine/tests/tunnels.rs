@@ -111,6 +111,7 @@ impl Simulated {
             | Effect::Advertise(_)
             | Effect::Sessions(_)
             | Effect::Wireguard(_)
+            | Effect::Vrfs(_)
             | Effect::Problems(_) => return false,
         }
         true
@@ -230,6 +231,7 @@ fn a_device_that_changes_its_network_gets_its_entries_again() {
     let settings = RouteSettings {
         device_route_protocol,
         has_floating: false,
+        table_ranges: Vec::new(),
         tunnels,
         wireguard,
         wireguard_places,

@@ -61,6 +61,7 @@ fn apply(actual: &mut Actual, step: &Step) {
                 vxlan: None,
                 master: None,
                 vrf_table: None,
+                alias: None,
                 peer: None,
             });
         }
