@@ -279,7 +279,7 @@ impl Policy {
             attributes.local_pref = None;
             attributes.originator_id = None;
             attributes.cluster_list = Vec::new();
-            attributes.as_path = attributes.as_path.prepended(self.local_asn);
+            attributes.as_path.prepend(self.local_asn);
         }
         attributes
     }

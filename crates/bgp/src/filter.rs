@@ -139,7 +139,7 @@ pub(crate) fn apply(rules: &[FilterRule], verdict: Verdict, attributes: &mut Att
             FilterOperation::AddCommunity(community) => add_community(attributes, *community),
             FilterOperation::PrependAsPath(asns) => {
                 for asn in asns.iter().rev() {
-                    attributes.as_path = attributes.as_path.prepended(*asn);
+                    attributes.as_path.prepend(*asn);
                 }
             }
             FilterOperation::SetPriority(priority) => {

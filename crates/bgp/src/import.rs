@@ -31,8 +31,9 @@ pub(crate) struct Import<'a> {
     ways: &'a Ways,
     /// `None` if no prefix is taken.
     attributes: Option<Arc<Attributes>>,
-    /// What rules have made of the path, by their verdict.
-    paths: Vec<(Verdict, Arc<Path>)>,
+    /// What rules have made of the path, by their verdict: that of the first prefix, and others.
+    first: Option<(Verdict, Arc<Path>)>,
+    others: Vec<(Verdict, Arc<Path>)>,
 }
 
 impl<'a> Import<'a> {
@@ -48,7 +49,7 @@ impl<'a> Import<'a> {
             && is_loop_free(attributes, session, identity);
         let attributes = is_usable.then(|| for_customers(session, attributes)).flatten();
         let next_hop = next_hop.unwrap_or(session.peer_addr);
-        Self { session, next_hop, ways: identity.ways, attributes, paths: Vec::new() }
+        Self { session, next_hop, ways: identity.ways, attributes, first: None, others: Vec::new() }
     }
 
     /// Returns the path to use for `cidr`, if one may be used.
@@ -68,7 +69,8 @@ impl<'a> Import<'a> {
         if verdict == Verdict::Reject {
             return None;
         }
-        if let Some((_, path)) = self.paths.iter().find(|(known, _)| *known == verdict) {
+        let mut known = self.first.iter().chain(&self.others);
+        if let Some((_, path)) = known.find(|(known, _)| *known == verdict) {
             return Some(Arc::clone(path));
         }
         let mut attributes = Arc::clone(attributes);
@@ -76,7 +78,12 @@ impl<'a> Import<'a> {
             filter::apply(rules, verdict, Arc::make_mut(&mut attributes));
         }
         let path = interner.intern(self.next_hop, attributes);
-        self.paths.push((verdict, Arc::clone(&path)));
+        let known = (verdict, Arc::clone(&path));
+        if self.first.is_none() {
+            self.first = Some(known);
+        } else {
+            self.others.push(known);
+        }
         Some(path)
     }
 }

@@ -276,35 +276,52 @@ impl Session {
         while let Some(connection) = self.connection_mut(id) {
             match connection.next_message(env.now) {
                 Ok(None) => break,
-                Ok(Some(message)) => effects.extend(self.on_message(id, message, env)),
+                Ok(Some(message)) => self.on_message(id, message, env, &mut effects),
                 Err(notification) => effects.extend(self.fail(id, &notification, env)),
             }
         }
         effects
     }
 
-    fn on_message(&mut self, id: ConnectionId, message: Message, env: &Environment) -> Vec<Effect> {
-        let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return Vec::new() };
+    /// Takes a message and adds what follows; most by far are UPDATEs, which need no list of their own.
+    fn on_message(
+        &mut self,
+        id: ConnectionId,
+        message: Message,
+        env: &Environment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(stage) = self.connection_mut(id).map(|each| each.stage) else { return };
         self.heard.add(message.kind());
-        match (stage, message) {
+        let unexpected = match (stage, message) {
+            (Stage::Established, Message::Update(update)) => {
+                effects.push(Effect::Update(update));
+                return;
+            }
+            (Stage::Established, Message::RouteRefresh(refresh)) => {
+                effects.push(Effect::Refresh(refresh));
+                return;
+            }
+            (Stage::Established, Message::Keepalive) => return,
             (_, Message::Notification(notification)) => {
-                self.on_notification(id, &notification, env)
+                effects.extend(self.on_notification(id, &notification, env));
+                return;
             }
-            (Stage::OpenSent, Message::Open(open)) => self.on_open(id, open, env),
-            (Stage::OpenConfirm, Message::Keepalive) => self.on_established(id, env),
-            (Stage::Established, Message::Keepalive) => Vec::new(),
-            (Stage::Established, Message::Update(update)) => vec![Effect::Update(update)],
-            (Stage::Established, Message::RouteRefresh(refresh)) => vec![Effect::Refresh(refresh)],
-            (Stage::Connecting | Stage::OpenSent, _) => {
-                self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_OPEN_SENT), env)
+            (Stage::OpenSent, Message::Open(open)) => {
+                effects.extend(self.on_open(id, open, env));
+                return;
             }
-            (Stage::OpenConfirm, _) => {
-                self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_OPEN_CONFIRM), env)
+            (Stage::OpenConfirm, Message::Keepalive) => {
+                effects.extend(self.on_established(id, env));
+                return;
             }
+            (Stage::Connecting | Stage::OpenSent, _) => Reason::UNEXPECTED_IN_OPEN_SENT,
+            (Stage::OpenConfirm, _) => Reason::UNEXPECTED_IN_OPEN_CONFIRM,
             (Stage::Established, Message::Open(_) | Message::EarlyUpdate) => {
-                self.fail(id, &Notification::new(Reason::UNEXPECTED_IN_ESTABLISHED), env)
+                Reason::UNEXPECTED_IN_ESTABLISHED
             }
-        }
+        };
+        effects.extend(self.fail(id, &Notification::new(unexpected), env));
     }
 
     fn on_established(&mut self, id: ConnectionId, env: &Environment) -> Vec<Effect> {

@@ -49,17 +49,14 @@ impl AsPath {
         first.asns.first().copied()
     }
 
-    /// Returns the path with `asn` in front of it.
-    #[must_use]
-    pub fn prepended(&self, asn: Asn) -> Self {
-        let mut segments = self.0.clone();
-        match segments.first_mut() {
+    /// Puts `asn` in front of the path.
+    pub fn prepend(&mut self, asn: Asn) {
+        match self.0.first_mut() {
             Some(first) if first.kind == SegmentKind::Sequence && first.asns.len() < 255 => {
                 first.asns.insert(0, asn);
             }
-            _ => segments.insert(0, Segment { kind: SegmentKind::Sequence, asns: vec![asn] }),
+            _ => self.0.insert(0, Segment { kind: SegmentKind::Sequence, asns: vec![asn] }),
         }
-        Self(segments)
     }
 
     /// Does any number need four octets?
@@ -191,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_full_segment_is_not_prepended_to() {
-        let full = sequence(&[1; 255]).prepended(Asn(2));
+        let mut full = sequence(&[1; 255]);
+        full.prepend(Asn(2));
         assert_eq!(full.0.len(), 2);
         assert_eq!(full.length(), 256);
         assert_eq!(full.neighbour(), Some(Asn(2)));
