@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use lab::Error;
 
+use super::Until;
 use super::bird::{self, Control};
 use super::device::{Device, Setup};
 use super::network::{DEVICE, INJECTOR, MONITOR, Place};
@@ -54,6 +55,7 @@ pub(super) fn measure(
     session: Session,
     words: Words,
     routes: u32,
+    until: Until,
 ) -> Result<Row, Error> {
     let directory = tempfile::Builder::new().prefix("calico-benchmarks-").tempdir();
     let directory = directory.map_err(Error::file(&std::env::temp_dir()))?;
@@ -95,12 +97,12 @@ pub(super) fn measure(
     let (idle, before) = (memory::resident_kib(pid)?, cpu::of_process(pid));
     let since = Instant::now();
     injector.ask("enable injected")?;
-    let all = monitor.wait_routes(routes, WITHIN).ok().map(|_| since.elapsed());
+    let all = monitor.wait_routes(routes, until.within(WITHIN)).ok().map(|_| since.elapsed());
     let loaded = memory::resident_kib(pid)?;
     let cpu = cpu::of_process(pid).saturating_sub(before);
     let since = Instant::now();
     injector.ask("disable injected")?;
-    let withdrawn = monitor.wait_routes(0, WITHIN).ok().map(|_| since.elapsed());
+    let withdrawn = monitor.wait_routes(0, until.within(WITHIN)).ok().map(|_| since.elapsed());
     under_test.require_running()?;
     let resident_kib = [idle, loaded];
     Ok(Row { device, session, words, routes, all, withdrawn, resident_kib, cpu })

@@ -16,6 +16,7 @@ use lab::Error;
 use lab::control_plane::Kind;
 use serde_json::json;
 
+use super::Until;
 use super::bird::{self, Control};
 use super::device::{Device, Setup};
 use super::network::{self, DEVICE, INJECTOR, Place};
@@ -46,7 +47,7 @@ const NODE: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 4);
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Measures one device; only ours and BIRD install routes here. `bin` has our programs.
-pub(super) fn measure(device: Device, routes: u32, bin: &Path) -> Result<Row, Error> {
+pub(super) fn measure(device: Device, routes: u32, bin: &Path, until: Until) -> Result<Row, Error> {
     let directory = tempfile::Builder::new().prefix("calico-benchmarks-").tempdir();
     let directory = directory.map_err(Error::file(&std::env::temp_dir()))?;
     let file = directory.path().join("routes");
@@ -56,11 +57,11 @@ pub(super) fn measure(device: Device, routes: u32, bin: &Path) -> Result<Row, Er
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(Error::wrong)?;
         let (_world, daemon) = runtime.block_on(node(bin))?;
-        return inject(device, routes, (NODE, daemon.pid()), file, directory.path());
+        return inject(device, routes, (NODE, daemon.pid()), file, (directory.path(), until));
     }
     let setup = Setup { installs: true, ..setup(DEVICE, ASN, (INJECTOR.addr, INJECTOR_ASN)) };
     let process = device.start(&setup, directory.path())?;
-    inject(device, routes, (DEVICE.addr, process.pid()), file, directory.path())
+    inject(device, routes, (DEVICE.addr, process.pid()), file, (directory.path(), until))
 }
 
 /// Starts a cluster of one node, whose only peer is the injector.
@@ -88,7 +89,7 @@ fn inject(
     routes: u32,
     (addr, pid): (Ipv4Addr, impl Display + Copy),
     file: PathBuf,
-    directory: &Path,
+    (directory, until): (&Path, Until),
 ) -> Result<Row, Error> {
     let injector = Setup { routes: Some(file), ..setup(INJECTOR, INJECTOR_ASN, (addr, ASN)) };
     let _injector = Device::Bird.start(&injector, directory)?;
@@ -99,7 +100,7 @@ fn inject(
     injector.wait_established()?;
     let (idle, before, base) = (memory::resident_kib(pid)?, cpu::of_process(pid), installed(pid)?);
     let holds = |count: u32| {
-        bird::wait("the kernel's routes", WITHIN, || {
+        bird::wait("the kernel's routes", until.within(WITHIN), || {
             let seen = installed(pid)?.saturating_sub(base);
             Ok((seen == count, seen.to_string()))
         })

@@ -7,6 +7,7 @@ use lab::Error;
 use model::net::Cidr;
 use tokio::task::JoinSet;
 
+use super::Until;
 use super::client::Client;
 use super::device::{Device, Setup};
 use super::network::{self, DEVICE};
@@ -32,7 +33,12 @@ const ASN: u32 = 65_002;
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// Measures one reflector.
-pub(super) fn measure(device: Device, clients: u32, routes: u32) -> Result<Row, Error> {
+pub(super) fn measure(
+    device: Device,
+    clients: u32,
+    routes: u32,
+    until: Until,
+) -> Result<Row, Error> {
     let directory = tempfile::Builder::new().prefix("calico-benchmarks-").tempdir();
     let directory = directory.map_err(Error::file(&std::env::temp_dir()))?;
     network::add_clients(clients, directory.path())?;
@@ -57,10 +63,11 @@ pub(super) fn measure(device: Device, clients: u32, routes: u32) -> Result<Row, 
         let cpu = cpu::of_process(pid).saturating_sub(before);
         Ok(Row { device, clients, routes, all, resident_kib, cpu })
     };
-    let limited = async { tokio::time::timeout(WITHIN, work).await };
+    let within = until.within(WITHIN);
+    let limited = async { tokio::time::timeout(within, work).await };
     let outcome = runtime.map_err(Error::wrong)?.block_on(limited);
     outcome.unwrap_or_else(|_| {
-        let (what, seconds) = ("the reflector's clients".to_owned(), WITHIN.as_secs());
+        let (what, seconds) = ("the reflector's clients".to_owned(), within.as_secs());
         Err(Error::Timeout {
             what,
             seconds,
