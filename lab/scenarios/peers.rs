@@ -1,18 +1,22 @@
 //! Routers of others: BIRD 2 as a peer of one node, and between nodes in different subnets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use lab::Error;
 use lab::bird::{Bird, Neighbour};
-use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
+use lab::cluster::{Cluster, Fabric, Families, NAMESPACE, NewPod, Plan, RunningPod, eventually};
 use lab::control_plane::Kind;
 use lab::demo::bgp::Rack;
+use lab::node::Node;
 use lab::reachability::Matrix;
+use lab::rest::Request;
 use lab::routes;
 use serde_json::json;
+
+use super::connections::SETTINGS;
 
 /// How long sessions and routes may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -20,6 +24,15 @@ const WITHIN: Duration = Duration::from_secs(30);
 const ROUTER_ASN: u32 = 65001;
 /// The cluster's AS number, Calico's default.
 const CLUSTER_ASN: u32 = 64512;
+
+/// Where pods peer with their node.
+const PEERING_ADDR: &str = "169.254.200.1";
+/// An address of somebody else's on the same interface.
+const STRANGE_ADDR: &str = "169.254.200.9/32";
+/// What the pod announces.
+const ANNOUNCED: &str = "10.99.0.1";
+/// Where the pod's router is asked.
+const SOCKET: &str = "/run/router.socket";
 
 /// A router that peers with one node by a `BGPPeer` holds exactly the cluster's blocks.
 pub(crate) fn bird_holds_the_blocks(dir: &Path, control_plane: Kind) -> Result<(), Error> {
@@ -82,6 +95,110 @@ pub(crate) fn routed_fabric(dir: &Path, control_plane: Kind) -> Result<(), Error
     cluster.add_pods("pod", 9)?;
     eventually("the router to hold the blocks", WITHIN, || require_blocks(&cluster, &bird))?;
     Matrix::probe(&cluster, WITHIN)?.require_full()
+}
+
+/// A pod with a router in it peers with its node at an address that is there for that alone, and
+/// what it announces is reached through it.
+pub(crate) fn workload(dir: &Path, control_plane: Kind) -> Result<(), Error> {
+    let plan = Plan { control_plane, nodes: 1, families: Families::V4, fabric: Fabric::Bridge };
+    let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
+    let peer = want_workloads(&cluster)?;
+    cluster.add_pod(&NewPod {
+        namespace: NAMESPACE.to_owned(),
+        name: "router".to_owned(),
+        node: "node-1".to_owned(),
+        labels: [("app".to_owned(), "router".to_owned())].into(),
+        account: String::new(),
+        ports: json!([]),
+    })?;
+    let [pod] = cluster.pods.as_slice() else { return Err(Error::wrong("not one pod")) };
+    let node = cluster.node("node-1")?;
+    let interface = api::names::host_veth_name(&pod.pod.namespace, &pod.pod.name, "cali");
+    let interface = interface.ok_or_else(|| Error::wrong("the pod has no interface"))?.to_string();
+    let interface = interface.as_str();
+    node.run(&["ip", "address", "add", STRANGE_ADDR, "dev", interface])?;
+    let addrs = || node.run(&["ip", "-4", "-oneline", "address", "show", "dev", interface]);
+    let has = |addr: &str| Ok::<_, Error>(addrs()?.contains(&format!(" {addr}/32 scope link ")));
+    eventually("the address to peer with", WITHIN, || require(has(PEERING_ADDR)?, &addrs()?))?;
+    let addr = pod.addr()?;
+    start_router(dir, node, pod)?;
+    let learned = ["birdc", "-s", SOCKET, "show", "route", "where", "source", "=", "RTS_BGP"];
+    eventually("the pod to learn the block", WITHIN, || {
+        let text = node.run(&learned)?;
+        let blocks = routes::blocks(&cluster)?;
+        let is_there = !blocks.is_empty() && blocks.keys().all(|block| text.contains(block));
+        require(is_there, &text)
+    })?;
+    let way = format!("via {addr} dev {interface} ");
+    let route = || node.run(&["ip", "route", "show", ANNOUNCED]);
+    eventually("the node to learn what the pod announces", WITHIN, || {
+        let text = route()?;
+        require(text.contains(&way), &text)
+    })?;
+    // Announcing an address does not let a pod send from it: that is for administrators to say.
+    let ping = || node.run(&["ping", "-c", "1", "-W", "1", ANNOUNCED]);
+    require(ping().is_err(), "a pod has sent from an address that it only announces")?;
+    let_send(&cluster, pod)?;
+    eventually("the node to reach what the pod announces", WITHIN, || ping().map(drop))?;
+    cluster.api.delete(&peer)?;
+    eventually("the address to go", WITHIN, || require(!has(PEERING_ADDR)?, &addrs()?))?;
+    eventually("its route to go", WITHIN, || {
+        let text = route()?;
+        require(text.is_empty(), &text)
+    })?;
+    require(addrs()?.contains(STRANGE_ADDR), "somebody else's address has gone, too")
+}
+
+/// Has routers in pods peer with their node; returns the object that says so.
+fn want_workloads(cluster: &Cluster) -> Result<api::BgpPeer, Error> {
+    cluster.api.create::<api::BgpConfiguration>(json!({
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "BGPConfiguration",
+        "metadata": {"name": "default"},
+        "spec": {"localWorkloadPeeringIPV4": PEERING_ADDR},
+    }))?;
+    cluster.api.create::<api::BgpPeer>(json!({
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "BGPPeer",
+        "metadata": {"name": "workloads"},
+        "spec": {"localWorkloadSelector": "app == 'router'", "asNumber": ROUTER_ASN},
+    }))
+}
+
+/// Starts BIRD in a pod, which then has what it announces as an address.
+fn start_router(dir: &Path, node: &Node, pod: &RunningPod) -> Result<(), Error> {
+    let config = dir.join("router.conf");
+    let addr = pod.addr()?;
+    let text = format!(
+        "router id {addr};\nprotocol device {{}}\n\
+         protocol static {{ ipv4; route {ANNOUNCED}/32 blackhole; }}\n\
+         protocol bgp node {{ local {addr} as {ROUTER_ASN}; neighbor {PEERING_ADDR} as {CLUSTER_ASN}; \
+         multihop; connect retry time 1; connect delay time 1; error wait time 1, 2; \
+         ipv4 {{ import all; export where source = RTS_STATIC; }}; }}\n"
+    );
+    std::fs::write(&config, text).map_err(Error::file(&config))?;
+    let config = config.display().to_string();
+    let within = ["ip", "netns", "exec", pod.pod.container.as_str()];
+    let bird = [&within[..], &["bird", "-f", "-c", &config, "-s", SOCKET]].concat();
+    node.start_program("router", &bird, &BTreeMap::new())?;
+    let loopback = [&within[..], &["ip", "address", "add", ANNOUNCED, "dev", "lo"]].concat();
+    node.run(&loopback).map(drop)
+}
+
+/// Lets a pod send from what it announces.
+fn let_send(cluster: &Cluster, pod: &RunningPod) -> Result<(), Error> {
+    let settings = json!({"spec": {"workloadSourceSpoofing": "Any"}});
+    cluster.api.send(Request::merge(SETTINGS, &settings))?.success()?;
+    let object = cluster.api.get_in::<core::Pod>(NAMESPACE, &pod.pod.name)?;
+    let mut object = object.ok_or_else(|| Error::wrong("the pod has gone"))?;
+    let allowed = json!([format!("{ANNOUNCED}/32")]).to_string();
+    let annotation = (api::annotations::ALLOWED_SOURCE_PREFIXES.to_owned(), allowed);
+    object.metadata.annotations.get_or_insert_default().extend([annotation]);
+    cluster.api.update(&object).map(drop)
+}
+
+fn require(holds: bool, detail: &str) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(Error::wrong(detail)) }
 }
 
 /// A Service is reached from outside over two switches and all nodes that have an endpoint.

@@ -105,6 +105,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("r14-r15-restarts-are-not-noticed", bgp_faults::restarts, EMBEDDED),
     ("services-are-reached-through-the-rack", peers::rack, EMBEDDED),
     ("bgp-troubles-are-told", bgp_troubles::are_told, BOTH),
+    ("workloads-peer-with-their-node", peers::workload, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("vxlan-changes-modes-under-packets", tunnels::vxlan_modes, EMBEDDED),
     ("vxlan-needs-no-bgp", tunnels::vxlan_without_bgp, EMBEDDED),

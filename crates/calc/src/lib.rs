@@ -64,7 +64,7 @@ use model::desired::{
 };
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
-use model::net::{Cidr, Family};
+use model::net::{Cidr, Family, IfName};
 use model::node::Node;
 use model::peer::{BgpConfiguration, BgpNodeConfiguration, BgpPeer};
 use model::pool::IpPool;
@@ -131,6 +131,8 @@ pub struct Desired {
     pub listen: BTreeSet<SocketAddr>,
     /// Ranges inside which nothing that is learned comes into the kernel.
     pub not_learned: BTreeSet<Cidr>,
+    /// Addresses on workloads' interfaces that those workloads peer with.
+    pub peering_addrs: BTreeSet<(IfName, IpAddr)>,
 }
 
 /// Something in the datastore that could not be followed.
@@ -187,6 +189,7 @@ impl Cluster {
             advertisements: advertise::of(self),
             listen: sessions::listen(self),
             not_learned: advertise::service_ranges(self),
+            peering_addrs: sessions::peering_addrs(self),
         };
         for (object, faults) in &self.refused {
             let problem =

@@ -5,11 +5,14 @@ mod peer;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use model::desired::BgpSession;
-use model::net::{Asn, Family};
+use model::endpoint::WorkloadEndpoint;
+use model::net::{Asn, Family, IfName};
 use model::node::Node;
 use model::peer::{BgpPeer, BindMode, PeerNodes, PeerRemote};
+use selector::Selector;
 
 use crate::secrets::Lookup;
 use crate::{Cluster, Problem};
@@ -83,6 +86,8 @@ pub(crate) fn listen(cluster: &Cluster) -> BTreeSet<SocketAddr> {
         (BindMode::All, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
         (BindMode::All, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
     });
+    let has_workloads = !workload_peers(cluster, node).is_empty() && bind == BindMode::NodeAddr;
+    let for_workloads = cluster.bgp.workload_peering_addrs.iter().filter(move |_| has_workloads);
     // A peer on an interface calls a link-local address, which no object names.
     let has_nameless = cluster
         .peers
@@ -90,8 +95,36 @@ pub(crate) fn listen(cluster: &Cluster) -> BTreeSet<SocketAddr> {
         .any(|peer| matches!(peer.remote, PeerRemote::Interface { .. }) && is_for(peer, node));
     let for_nameless = has_nameless && bind == BindMode::All;
     let any: Option<IpAddr> = for_nameless.then_some(Ipv6Addr::UNSPECIFIED.into());
-    let listen = listen.chain(any);
+    let listen = listen.chain(any).chain(for_workloads.copied());
     listen.map(|addr| SocketAddr::new(addr, listen_port(cluster, node))).collect()
+}
+
+/// Returns the interfaces of workloads that peer with this node, each with what it must have for
+/// that: an address of each family that its workload has, too.
+pub(crate) fn peering_addrs(cluster: &Cluster) -> BTreeSet<(IfName, IpAddr)> {
+    let Some(node) = cluster.node() else { return BTreeSet::new() };
+    let selectors = workload_peers(cluster, node);
+    let is_peer = |workload: &&Arc<WorkloadEndpoint>| {
+        selectors.iter().any(|selector| selector.matches(&workload.labels))
+    };
+    let on_its_interface = |workload: &Arc<WorkloadEndpoint>| {
+        let families: BTreeSet<Family> =
+            workload.addrs.iter().map(|addr| Family::of(*addr)).collect();
+        let addrs = cluster.bgp.workload_peering_addrs.iter().copied();
+        let addrs = addrs.filter(move |addr| families.contains(&Family::of(*addr)));
+        let name = workload.if_name.clone();
+        addrs.map(move |addr| (name.clone(), addr))
+    };
+    cluster.endpoints.values().filter(is_peer).flat_map(on_its_interface).collect()
+}
+
+/// Returns which workloads peer with this node.
+fn workload_peers<'a>(cluster: &'a Cluster, node: &Node) -> Vec<&'a Selector> {
+    let selector = |peer: &'a BgpPeer| match &peer.remote {
+        PeerRemote::Workloads { selector, .. } => is_for(peer, node).then_some(selector),
+        PeerRemote::Router { .. } | PeerRemote::Interface { .. } | PeerRemote::Nodes(_) => None,
+    };
+    cluster.peers.values().filter_map(selector).collect()
 }
 
 /// Returns a session with every other node, unless the mesh is off.

@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 
-use model::net::Family;
+use model::net::{Family, zone};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
@@ -21,7 +21,7 @@ const TRIES: u16 = 64;
 /// A packet that has come in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Datagram {
-    /// Who sent it.
+    /// Who sent it, with the link if the address is link-local.
     pub from: IpAddr,
     /// With which TTL or hop limit it arrived.
     pub ttl: u8,
@@ -78,7 +78,7 @@ impl Receiver {
         });
         let from = message.address.and_then(|addr| {
             let v4 = addr.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
-            v4.or_else(|| addr.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
+            v4.or_else(|| addr.as_sockaddr_in6().map(|addr| zone::of_socket((*addr).into())))
         });
         let from = from.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         // One of which it cannot be told how far it has come has come too far.
@@ -117,13 +117,13 @@ impl Sender {
         UdpSocket::from_std(socket.into()).map(Self)
     }
 
-    /// Sends a packet, or loses it as a network would if there is no room for it.
+    /// Sends a packet to an address that names its link if it is link-local, or loses it as a network would if there is no room for it.
     ///
     /// # Errors
     ///
     /// The kernel's, as when there is no way to the receiver.
     pub fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        match self.0.try_send_to(bytes, to) {
+        match self.0.try_send_to(bytes, zone::to_socket(to)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             other => other.map(drop),
         }

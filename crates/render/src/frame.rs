@@ -1,7 +1,7 @@
 //! The chains that are always there: where packets enter, and what they meet
 //! before and after policy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use model::desired::policy::WorkloadPolicy;
 use model::net::{Cidr, Family, IfName};
@@ -268,6 +268,7 @@ fn to_host(family: Family, settings: &Settings) -> Vec<Rule> {
         rules.push(drop_noted(vec![Match::Ct(CtStates::INVALID)], "impossible connection"));
     }
     rules.extend(through_policy(&[], FROM_WORKLOAD, settings));
+    rules.extend(peering(family, settings));
     let action = match settings.workload_to_host {
         HostAction::Drop => Verdict::Drop,
         HostAction::Accept => Verdict::Accept,
@@ -275,6 +276,21 @@ fn to_host(family: Family, settings: &Settings) -> Vec<Rule> {
     };
     rules.push(Rule::new(vec![], vec![action.into()]).noted("DefaultEndpointToHostAction"));
     rules
+}
+
+/// What policy lets out may reach BGP at the addresses that are there for it, whatever becomes of
+/// the rest.
+fn peering(family: Family, settings: &Settings) -> Vec<Rule> {
+    let at = |to: &&SocketAddr| Family::of(to.ip()) == family;
+    let rule = |to: &SocketAddr| {
+        let matches = vec![
+            Match::Protocol(Is::In, Protocol::TCP),
+            Match::Net(Side::Destination, Is::In, Cidr::host(to.ip())),
+            Match::Ports(Side::Destination, Is::In, (to.port(), to.port())),
+        ];
+        Rule::new(matches, vec![Verdict::Accept.into()]).noted("BGP of workloads")
+    };
+    settings.peering.iter().filter(at).map(rule).collect()
 }
 
 /// What is still for a Service's address when it is to be forwarded would come back for ever.

@@ -1,7 +1,7 @@
 //! What administrators decide (`FelixConfiguration` and pools).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use model::net::{Cidr, Family};
 use model::policy::Protocol;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub service_ranges: Vec<Cidr>,
     /// What becomes of it (`serviceLoopPrevention`).
     pub service_loop: ServiceLoop,
+    /// Where workloads of this node that speak BGP call it (`localWorkloadPeeringIPV4`, `…IPV6`).
+    pub peering: BTreeSet<SocketAddr>,
     /// How many sets of addresses may have a set of the kernel's to themselves; it
     /// looks through all their names for each message that names one.
     pub named_sets: usize,
@@ -93,6 +95,7 @@ impl Default for Settings {
             ends_denied: false,
             is_invalid_dropped: true,
             service_ranges: Vec::new(),
+            peering: BTreeSet::new(),
             service_loop: ServiceLoop::Drop,
             named_sets: 1_000,
             log_prefix: "calico-packet".to_owned(),

@@ -15,6 +15,8 @@ use model::net::Family;
 use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
+use super::neighbours;
+
 /// The port that packets go to (RFC 5881 §4).
 const PORT: u16 = 3784;
 /// More than any packet has.
@@ -61,7 +63,9 @@ impl Bfd {
     pub(super) fn configure(&mut self, sessions: &[BgpSession]) {
         let neighbour =
             |session: &BgpSession| Some((session.peer_addr, (session.bfd?, session.local_addr)));
-        let wanted: Neighbours = sessions.iter().filter_map(neighbour).collect();
+        // On an interface on which nobody has been found yet there is nobody to watch.
+        let is_found = |session: &&BgpSession| !neighbours::is_nobody(session.peer_addr);
+        let wanted: Neighbours = sessions.iter().filter(is_found).filter_map(neighbour).collect();
         if !self.is_started && wanted.is_empty() {
             return;
         }

@@ -21,6 +21,14 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How long to wait before an interface is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The address of a peer that has not been seen yet: that of the link itself.
+const NOBODY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+
+/// Does an address stand for a peer that has not been seen yet?
+pub(super) fn is_nobody(addr: IpAddr) -> bool {
+    zone::split(addr).0 == IpAddr::V6(NOBODY)
+}
+
 /// What is seen on interfaces.
 #[derive(Debug)]
 pub(super) enum News {
@@ -97,8 +105,7 @@ impl Neighbours {
         if let Some(known) = self.known.get(name) {
             return Some(BgpSession { peer_addr: known.addr, ..session.clone() });
         }
-        let nobody = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
-        let peer_addr = zone::on_link(nobody, *self.links.get(name)?)?;
+        let peer_addr = zone::on_link(NOBODY, *self.links.get(name)?)?;
         Some(BgpSession { peer_addr, is_passive: true, ..session.clone() })
     }
 

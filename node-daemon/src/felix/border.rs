@@ -11,11 +11,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use model::desired::Password;
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
-use model::peer::BgpConfiguration;
+use model::peer::{BgpConfiguration, BgpNodeConfiguration};
 use model::policy::{PolicyId, PolicyKind};
 
 use super::event::{Event, Kind};
-use super::policy::event::{Event as PolicyEvent, Known};
+use super::policy::event::{Event as PolicyEvent, Known, OfBgp};
 use super::watch::Scope;
 
 /// What the loops for routes and for policy hear of one object.
@@ -147,8 +147,12 @@ pub(crate) fn profile(key: &ObjectKey, object: Option<&api::Profile>) -> Heard {
 pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfiguration>) -> Heard {
     if let Some(node) = key.name.strip_prefix("node.") {
         let Some(node) = accepted(node.parse::<NodeName>()) else { return Heard::default() };
-        let own = judged(object.map(TryInto::try_into));
-        return Heard::routes(Change::NodeBgp(node, own));
+        let own = judged(object.map(BgpNodeConfiguration::try_from));
+        let port = own.as_ref().and_then(|own| own.as_ref().ok()?.listen_port);
+        return Heard {
+            policy: Some(PolicyEvent::BgpPort(node.clone(), port)),
+            ..Heard::routes(Change::NodeBgp(node, own))
+        };
     }
     if key.name != "default" {
         return Heard::default();
@@ -156,9 +160,9 @@ pub(crate) fn bgp_configuration(key: &ObjectKey, object: Option<&api::BgpConfigu
     let (configuration, faults) = object.map(api::bgp_configuration).unzip();
     let configuration: Option<BgpConfiguration> = configuration;
     let faults = faults.iter().flatten().map(Invalid::detail).collect();
-    let ranges = configuration.iter().flat_map(|found| found.services.ranges());
+    let of_policy = configuration.as_ref().map(OfBgp::of).unwrap_or_default();
     Heard {
-        policy: Some(PolicyEvent::ServiceRanges(ranges.collect())),
+        policy: Some(PolicyEvent::Bgp(Box::new(of_policy))),
         ..Heard::routes(Change::Bgp(configuration.map(Box::new), faults))
     }
 }

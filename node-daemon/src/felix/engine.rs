@@ -14,6 +14,7 @@
 //!   in the datastore.
 //! * Everything else that is ours and not wanted goes at once.
 
+mod peering;
 mod tunnels;
 mod vrf;
 mod wireguard;
@@ -34,6 +35,7 @@ use model::time::Timestamp;
 use reconcile::{Backoff, Table};
 
 use super::event::{Applied, Demand, Effect, Event, KernelState, Kind, RouteChange, RouteSettings};
+use peering::Peering;
 use tunnels::Tunnels;
 use vrf::Vrfs;
 use wireguard::Wireguard;
@@ -63,6 +65,7 @@ pub(crate) struct Engine {
     /// What has to be calculated again.
     affected: Affected,
     tunnels: Tunnels,
+    peering: Peering,
     wireguard: Wireguard,
     vrfs: Vrfs,
     /// What was last asked for.
@@ -92,6 +95,7 @@ impl Engine {
             calculated: None,
             affected: Affected::default(),
             tunnels: Tunnels::new(),
+            peering: Peering::new(),
             wireguard: Wireguard::default(),
             vrfs: Vrfs::default(),
             demand: Demand::default(),
@@ -126,6 +130,7 @@ impl Engine {
             Event::Applied(results) => self.note_applied(results, now),
             Event::DevicesApplied(results) => self.tunnels.note_devices(results, now),
             Event::EntriesApplied(results) => self.tunnels.note_entries(results, now),
+            Event::PeeringAddrsApplied(results) => self.peering.note_applied(results, now),
         }
     }
 
@@ -158,15 +163,26 @@ impl Engine {
         let mut changes = self.routes.due(now);
         changes.sort_by_key(order);
         let routes = (!changes.is_empty()).then_some(Effect::Routes(changes));
+        let peering = self.peering_addrs(now);
         // Routes come first: peers must not send packets that would find none.
         let before = plan.before.into_iter().chain(routes);
-        before.chain(vrfs).chain(plan.after).chain(effects).collect()
+        before.chain(vrfs).chain(plan.after).chain(peering).chain(effects).collect()
+    }
+
+    fn peering_addrs(&mut self, now: Timestamp) -> Option<Effect> {
+        let (desired, _) = self.calculated.as_ref()?;
+        let changes = self.peering.due(&desired.peering_addrs, &self.workload_links, now);
+        (!changes.is_empty()).then_some(Effect::PeeringAddrs(changes))
     }
 
     /// Returns when [`Engine::flush`] has something to do although nothing happens until then.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let grace = self.unknown_since.values().map(|since| *since + ADD_GRACE).min();
-        let tables = [self.routes.next_deadline(), self.tunnels.next_deadline()];
+        let tables = [
+            self.routes.next_deadline(),
+            self.tunnels.next_deadline(),
+            self.peering.next_deadline(),
+        ];
         tables.into_iter().chain([grace]).flatten().min()
     }
 
@@ -182,7 +198,8 @@ impl Engine {
 
     /// Returns the number of routes and parts of tunnels that could not be written and will be tried again.
     pub(crate) fn failing_routes(&self) -> usize {
-        self.routes.failing().count().saturating_add(self.tunnels.failing())
+        let others = self.tunnels.failing().saturating_add(self.peering.failing());
+        self.routes.failing().count().saturating_add(others)
     }
 
     /// Returns what is known of the datastore.
@@ -279,6 +296,7 @@ impl Engine {
         self.routes.listed(state.routes, next);
         self.tunnels.listed(state.tunnels, next);
         self.vrfs.listed(state.vrf_tunnels);
+        self.peering.listed(state.workload_link_addrs, next);
         let host_mtu = state.host_mtu.unwrap_or(ETHERNET);
         if self.cluster.tunnels.host_mtu != host_mtu {
             self.cluster.tunnels.host_mtu = host_mtu;
@@ -403,16 +421,25 @@ impl Engine {
         learned.chain(known).collect()
     }
 
-    /// Returns the gateways of `next_hops`; those that we route ourselves lead where our route does.
+    /// Returns the gateways of `next_hops`; those that we route ourselves lead where our route does,
+    /// and our workloads are gateways themselves.
     fn gateways(&self, next_hops: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
         let own = self.calculated.as_ref().map(|(desired, _)| &desired.routes);
-        let resolve = |next_hop: &IpAddr| match own?.get(&Cidr::host(*next_hop))?.target {
-            RouteTarget::Via(ref gateways) => Some(gateways.clone()),
-            RouteTarget::Link(_) | RouteTarget::Blackhole | RouteTarget::Tunnel(..) => None,
-        };
-        let hops = next_hops.iter();
-        let hops = hops.flat_map(|hop| resolve(hop).unwrap_or_else(|| BTreeSet::from([*hop])));
-        self.underlay.gateways(&hops.collect())
+        let (mut gateways, mut hops) = (BTreeSet::new(), BTreeSet::new());
+        for hop in next_hops {
+            match own.and_then(|own| own.get(&Cidr::host(*hop))).map(|route| &route.target) {
+                Some(RouteTarget::Via(others)) => hops.extend(others),
+                Some(RouteTarget::Link(name)) if self.workload_links.contains(name) => {
+                    gateways.insert(*hop);
+                }
+                Some(RouteTarget::Link(_) | RouteTarget::Blackhole | RouteTarget::Tunnel(..))
+                | None => {
+                    hops.insert(*hop);
+                }
+            }
+        }
+        gateways.extend(self.underlay.gateways(&hops));
+        gateways
     }
 
     /// Returns `desired` with those routes besides that are there and may not go yet.

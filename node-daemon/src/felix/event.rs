@@ -1,7 +1,7 @@
 //! Everything that can change what Felix does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use ::bgp::rib::Gateways;
@@ -39,6 +39,8 @@ pub(crate) enum Event {
     DevicesApplied(Vec<DeviceApplied>),
     /// How the changes of the last [`Effect::Entries`] went.
     EntriesApplied(Vec<EntryApplied>),
+    /// How the changes of the last [`Effect::PeeringAddrs`] went.
+    PeeringAddrsApplied(Vec<PeeringAddrApplied>),
 }
 
 /// What administrators decide about routes and tunnels.
@@ -211,6 +213,8 @@ pub(crate) struct KernelState {
     pub(crate) ways: BTreeMap<Cidr, IfName>,
     /// Workload interfaces that are up.
     pub(crate) workload_links: BTreeSet<IfName>,
+    /// IP addresses on those, and whether each is ours.
+    pub(crate) workload_link_addrs: BTreeMap<(IfName, IpAddr), bool>,
     /// Tunnel devices and their entries.
     pub(crate) tunnels: tunnels::State,
     /// VRFs' tunnels that are up.
@@ -230,6 +234,9 @@ pub(crate) enum Effect {
     Devices(Vec<DeviceChange>),
     /// Make these changes of tunnels' entries and report each in [`Event::EntriesApplied`].
     Entries(Vec<EntryChange>),
+    /// Make these changes of addresses on workloads' interfaces and report each in
+    /// [`Event::PeeringAddrsApplied`].
+    PeeringAddrs(Vec<PeeringAddrChange>),
     /// Have these addresses for tunnels, and no others.
     TunnelAddrs(TunnelNeeds),
     /// Have this of WireGuard.
@@ -289,3 +296,9 @@ pub(crate) type EntryChange = reconcile::Change<TunnelEntryKey, TunnelEntry>;
 
 /// What came of it.
 pub(crate) type EntryApplied = (EntryChange, Result<(), String>);
+
+/// A change of the addresses on workloads' interfaces that workloads peer with.
+pub(crate) type PeeringAddrChange = reconcile::Change<(IfName, IpAddr), ()>;
+
+/// What came of it.
+pub(crate) type PeeringAddrApplied = (PeeringAddrChange, Result<(), String>);

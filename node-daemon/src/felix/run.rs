@@ -11,7 +11,9 @@ use model::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::Engine;
-use super::event::{Demand, DeviceChange, Effect, EntryChange, Event, RouteChange, TunnelNeeds};
+use super::event::{
+    Demand, DeviceChange, Effect, EntryChange, Event, PeeringAddrChange, RouteChange, TunnelNeeds,
+};
 use super::table::{self, Ownership};
 use super::{vrf, wireguard};
 use crate::{bgp, startup};
@@ -187,6 +189,9 @@ impl Felix {
                 Effect::Entries(changes) => {
                     must_list |= !self.change_entries(changes, origin).await;
                 }
+                Effect::PeeringAddrs(changes) => {
+                    must_list |= !self.change_peering_addrs(changes, origin).await;
+                }
                 Effect::TunnelAddrs(needs) => {
                     self.tunnel_needs.send_replace(Some(needs));
                 }
@@ -265,6 +270,28 @@ impl Felix {
             }
         }
         self.engine.handle(Event::EntriesApplied(results), now(origin));
+        is_well
+    }
+
+    /// Changes addresses that workloads peer with; returns whether all went well.
+    async fn change_peering_addrs(
+        &mut self,
+        changes: Vec<PeeringAddrChange>,
+        origin: Instant,
+    ) -> bool {
+        let results = table::apply_peering_addrs(&self.netlink, changes).await;
+        let mut is_well = true;
+        for (change, result) in &results {
+            let (name, addr) = change.key();
+            match result {
+                Ok(()) => tracing::debug!(%name, %addr, "address for a peering workload changed"),
+                Err(error) => {
+                    tracing::warn!(%name, %addr, %error, "address not changed, will be retried");
+                    is_well = false;
+                }
+            }
+        }
+        self.engine.handle(Event::PeeringAddrsApplied(results), now(origin));
         is_well
     }
 

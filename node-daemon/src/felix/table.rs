@@ -1,20 +1,23 @@
 //! Between the kernel's numbers and the engine's names: listing routes and changing them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use calc::next_hop::{Underlay, UnderlayTable};
 use config::value::Pattern;
-use kernel::netlink::{Error, Link, NextHop, RouteEntry, RouteFilter, Target, default_metric};
+use kernel::netlink::{
+    Error, Link, LinkAddr, NextHop, RouteEntry, RouteFilter, Target, default_metric,
+};
 use kernel::route_table::{Change, KernelRoutes, RouteTable as _};
 use kernel::tunnels::{self, KernelTunnels, Tunnels as _};
 use kernel::{Netlink, sysctl};
 use model::desired::{Route, RouteProtocol, RouteTarget, TunnelDevice};
-use model::net::{Cidr, Family, IfIndex, IfName, Mtu, zone};
+use model::net::{Cidr, Family, IfIndex, IfName, InterfaceAddr, Mtu, zone};
 use model::vrf::VrfId;
 
 use super::event::{
-    Applied, DeviceApplied, DeviceChange, EntryApplied, EntryChange, KernelState, RouteChange,
+    Applied, DeviceApplied, DeviceChange, EntryApplied, EntryChange, KernelState,
+    PeeringAddrApplied, PeeringAddrChange, RouteChange,
 };
 use crate::startup::mtu;
 
@@ -44,17 +47,19 @@ struct Links {
 ///
 /// [`Error`] if the kernel cannot be asked; the state is unknown then.
 pub(crate) async fn list(netlink: &Netlink, ownership: &Ownership) -> Result<KernelState, Error> {
-    let (links, routes) = tokio::join!(netlink.links(), async {
+    let (links, addrs, routes) = tokio::join!(netlink.links(), netlink.addrs(), async {
         netlink.routes(&RouteFilter::of_protocols([])).await
     });
     let links = Links::new(links?, ownership);
+    let workload_link_addrs = links.addrs_of_workloads(addrs?);
     let ours = TunnelDevice::names();
     let tunnels = if ours.iter().any(|name| links.by_index.values().any(|link| link == name)) {
         KernelTunnels::new(netlink.clone()).list(&ours).await?
     } else {
         tunnels::State::default()
     };
-    Ok(KernelState { tunnels, ..sorted_out(routes?, &links, ownership) })
+    let sorted_out = sorted_out(routes?, &links, ownership);
+    Ok(KernelState { workload_link_addrs, tunnels, ..sorted_out })
 }
 
 /// Makes changes of tunnel devices, and returns what came of each.
@@ -105,6 +110,35 @@ pub(crate) async fn apply_entries(
     }
 }
 
+/// Makes changes of addresses on workloads' interfaces, and returns what came of each.
+pub(crate) async fn apply_peering_addrs(
+    netlink: &Netlink,
+    changes: Vec<PeeringAddrChange>,
+) -> Vec<PeeringAddrApplied> {
+    let mut applied = Vec::new();
+    for change in changes {
+        let result = apply_peering_addr(netlink, &change).await;
+        applied.push((change, result));
+    }
+    applied
+}
+
+async fn apply_peering_addr(netlink: &Netlink, change: &PeeringAddrChange) -> Result<(), String> {
+    let (name, addr) = change.key();
+    let host = Cidr::host(*addr);
+    let addr = InterfaceAddr::new(*addr, host.prefix_len()).map_err(|error| error.to_string())?;
+    let link = netlink.link(name).await.map_err(|error| error.to_string())?;
+    match (change, link) {
+        (PeeringAddrChange::Upsert(..), Some(link)) => netlink.add_own_addr(link.index, addr).await,
+        (PeeringAddrChange::Delete(..), Some(link)) => {
+            netlink.delete_addr(link.index, addr).await.map(drop)
+        }
+        (PeeringAddrChange::Upsert(..), None) => return Err("the interface has gone".to_owned()),
+        (PeeringAddrChange::Delete(..), None) => Ok(()),
+    }
+    .map_err(|error| error.to_string())
+}
+
 /// Makes `changes` in their order, and returns what came of each.
 pub(crate) async fn apply(netlink: &Netlink, changes: Vec<RouteChange>) -> Vec<Applied> {
     let table = KernelRoutes::new(netlink.clone(), RouteFilter::of_protocols([]));
@@ -137,6 +171,16 @@ impl Links {
         let host_mtu = mtu::of_host(ownership.mtu_pattern.as_ref(), up);
         let by_index = links.into_iter().map(|link| (link.index, link.name)).collect();
         Self { by_index, workloads, vrf_tunnels, host_mtu }
+    }
+
+    /// Returns the addresses of workloads' interfaces, and whether each is ours.
+    fn addrs_of_workloads(&self, addrs: Vec<LinkAddr>) -> BTreeMap<(IfName, IpAddr), bool> {
+        let named = addrs.into_iter().filter_map(|found| {
+            let name = self.by_index.get(&found.link)?;
+            let is_workload = self.workloads.contains(name);
+            is_workload.then(|| ((name.clone(), found.addr.addr()), found.is_ours))
+        });
+        named.collect()
     }
 
     /// Returns the ranges of link-local addresses with their links, as `zone` numbers them; they

@@ -11,7 +11,7 @@ use super::lab::{Lab, Rules, poll, run};
 
 const ADDRS: [&str; 2] = ["192.0.2.3", "fd00::3"];
 
-/// A running bgpd, and zebra where it needs one.
+/// A running bgpd, and zebra and bfdd where it needs them.
 pub(crate) struct Frr {
     processes: Vec<Child>,
     dir: PathBuf,
@@ -22,12 +22,14 @@ impl Frr {
         Self::start_with(lab, &configuration(rules), false)
     }
 
-    /// Starts one whose only neighbour is whoever is on eth0, in any AS but its own.
+    /// Starts one whose only neighbour is whoever is on eth0, in any AS but its own, and the path to
+    /// it watched.
     pub(crate) fn start_unnumbered(lab: &Lab, asn: u32) -> Self {
         let text = format!(
             "frr defaults traditional\nrouter bgp {asn}\n bgp router-id 192.0.2.3\n \
              no bgp ebgp-requires-policy\n no bgp network import-check\n \
              neighbor eth0 interface remote-as external\n neighbor eth0 timers connect 1\n \
+             neighbor eth0 bfd\n \
              address-family ipv4 unicast\n  network 10.244.3.0/26\n exit-address-family\n \
              address-family ipv6 unicast\n  network fd00:244:3::/122\n  neighbor eth0 activate\n \
              exit-address-family\n"
@@ -60,6 +62,8 @@ impl Frr {
         if has_zebra {
             frr.processes.push(start("zebra", &[]));
             frr.wait_for_socket("zserv");
+            frr.processes.push(start("bfdd", &["--bfdctl", &path("bfdd.sock")]));
+            frr.wait_for_socket("bfdd.vty");
         }
         let listen = ["-n", "-f", config.to_str().unwrap(), "-l", ADDRS[0], "-l", ADDRS[1]];
         // Link-local calls come to no address that is known before.

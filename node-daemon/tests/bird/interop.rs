@@ -1,7 +1,9 @@
 //! BIRD, FRR and GoBGP at once, each asked for its own view of what we tell.
 
+use std::time::Duration;
+
 use bgp::State;
-use model::desired::{AddPath, BgpSession, Password, Reflection};
+use model::desired::{AddPath, BfdSettings, BgpSession, Password, Reflection};
 use model::net::{Asn, Family, zone};
 use serde_json::json;
 
@@ -151,6 +153,7 @@ fn frr_and_we_find_each_other_on_an_interface() {
     let session = BgpSession {
         interface: "eth0".parse().ok(),
         families: Family::ALL.into(),
+        bfd: Some(BfdSettings { interval: Duration::from_millis(300), multiplier: 5 }),
         ..BgpSession::new("Global_eth0".to_owned(), nobody, Asn(64_512), Asn(65_003))
     };
     let ours = Ours::start_as(&lab, false, vec![session]);
@@ -167,6 +170,14 @@ fn frr_and_we_find_each_other_on_an_interface() {
         frr.wait_for(&path, "/paths/0/valid", &json!(true));
         frr.wait_for(&path, "/paths/0/peer/interface", &json!("eth0"));
     }
+    ours.wait_until("both watch the path", |_| {
+        let paths = ours.paths();
+        paths.len() == 1
+            && paths
+                .iter()
+                .all(|(addr, state)| zone::of(*addr).is_some() && *state == bfd::State::Up)
+    });
+    frr.wait_for("show bfd peers json", "/0/status", &json!("up"));
     // FRR's zebra has put our block into its kernel, by way of our link-local address.
     poll("the kernel routes our block to eth0", || {
         let text = lab.ip_of_peers("route show 10.244.1.0/26");

@@ -56,7 +56,7 @@ fn found(cluster: &Cluster, node: &Node, peer: &BgpPeer) -> Result<Vec<BgpSessio
             to_workloads(cluster, node, peer, *asn)
         }
         PeerRemote::Interface { name, asn } if is_for(peer, node) => {
-            on_interface(cluster, node, peer, (name, *asn)).map(|session| vec![session])
+            Ok(vec![on_interface(cluster, node, peer, (name, *asn))])
         }
         PeerRemote::Router { .. } | PeerRemote::Interface { .. } | PeerRemote::Workloads { .. } => {
             Ok(Vec::new())
@@ -212,20 +212,14 @@ fn on_interface(
     node: &Node,
     peer: &BgpPeer,
     (name, asn): (&IfName, Asn),
-) -> Result<BgpSession, String> {
-    if peer.options.bfd.is_some() {
-        return Err(format!(
-            "annotation bgp.projectcalico.org/bfd-interval is not for a peer that is found on an \
-             interface ({name}); remove it, or give the peer an address"
-        ));
-    }
+) -> BgpSession {
     let kind = if peer.nodes == PeerNodes::All { "Global" } else { "Node" };
     let nobody = Ipv6Addr::UNSPECIFIED.into();
-    Ok(BgpSession {
+    BgpSession {
         interface: Some(name.clone()),
         families: Family::ALL.into(),
         ..BgpSession::new(format!("{kind}_{name}"), nobody, asn_of(cluster, node), asn)
-    })
+    }
 }
 
 /// Returns the sessions with workloads of this node, which all connect to us.

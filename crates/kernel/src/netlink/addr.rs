@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use model::desired::RouteProtocol;
 use model::net::{Family, IfIndex, InterfaceAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
@@ -24,6 +25,8 @@ pub struct LinkAddr {
     pub is_tentative: bool,
     /// Is it one of IPv4's additional addresses in a network that has another?
     pub is_secondary: bool,
+    /// Has it been put there by this project (`IFA_PROTO`)? Kernels before 5.18 cannot tell.
+    pub is_ours: bool,
 }
 
 /// How far an address is valid.
@@ -36,6 +39,9 @@ pub enum AddrScope {
     /// On this machine.
     Host,
 }
+
+/// What marks addresses as ours: the number that marks our routes.
+const OURS: u8 = RouteProtocol::CALICO.0;
 
 /// How long to wait between two looks at a link-local address.
 const LINK_LOCAL_PAUSE: Duration = Duration::from_millis(5);
@@ -80,7 +86,28 @@ impl Netlink {
     ///
     /// [`Error`] if there is no such link or the kernel refuses.
     pub async fn add_addr(&self, link: IfIndex, addr: InterfaceAddr) -> Result<(), Error> {
+        self.put_addr(link, addr, message(link, addr)).await
+    }
+
+    /// Puts an address on a link that is valid only there, and marks it as ours; as
+    /// [`Netlink::add_addr`] otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is no such link or the kernel refuses.
+    pub async fn add_own_addr(&self, link: IfIndex, addr: InterfaceAddr) -> Result<(), Error> {
         let mut message = message(link, addr);
+        message.header.scope = AddressScope::Link;
+        message.attributes.push(AddressAttribute::Protocol(OURS.into()));
+        self.put_addr(link, addr, message).await
+    }
+
+    async fn put_addr(
+        &self,
+        link: IfIndex,
+        addr: InterfaceAddr,
+        mut message: AddressMessage,
+    ) -> Result<(), Error> {
         if Family::of(addr.addr()) == Family::V6 {
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
@@ -153,11 +180,13 @@ fn of_message(message: &RouteNetlinkMessage) -> Option<LinkAddr> {
 /// Reads the kernel's description of an address; `None` for other families than IP's.
 pub(crate) fn of_address_message(message: &AddressMessage) -> Option<LinkAddr> {
     let (mut addr, mut local, mut flags) = (None, None, AddressFlags::empty());
+    let mut is_ours = false;
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Address(found) => addr = Some(*found),
             AddressAttribute::Local(found) => local = Some(*found),
             AddressAttribute::Flags(found) => flags = *found,
+            AddressAttribute::Protocol(found) => is_ours = u8::from(*found) == OURS,
             _ => {}
         }
     }
@@ -174,5 +203,6 @@ pub(crate) fn of_address_message(message: &AddressMessage) -> Option<LinkAddr> {
         is_tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
         is_secondary: Family::of(addr.addr()) == Family::V4
             && flags.contains(AddressFlags::Secondary),
+        is_ours,
     })
 }

@@ -328,6 +328,7 @@ fn settings_reach_the_rules() {
         is_invalid_dropped: false,
         service_ranges: vec![cidr("10.96.0.0/12"), cidr("fd00:96::/112")],
         service_loop: ServiceLoop::Reject,
+        peering: ["169.254.1.2:179", "[fd00::179]:179"].map(|at| at.parse().unwrap()).into(),
         ..Settings::default()
     };
     golden("settings_reach_the_rules", &PolicyState::default(), &settings);

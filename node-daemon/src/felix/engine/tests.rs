@@ -1,5 +1,6 @@
 //! What the engine does, told as events and the effects that follow.
 
+mod peering;
 mod tunnels;
 mod vrf;
 
@@ -274,6 +275,7 @@ fn peers_hear_of_everything_before_sessions_open() {
             Effect::Ways(_) => "ways",
             Effect::Problems(_) => "problems",
             Effect::Devices(_) | Effect::Entries(_) => "tunnels",
+            Effect::PeeringAddrs(_) => "peering",
             Effect::TunnelAddrs(_) => "tunnels' addresses",
             Effect::PodMtu(_) => "MTU",
             Effect::Wireguard(_) => "encryption",

@@ -18,7 +18,7 @@ use calc::policy::{Change, Counts, Policies};
 use model::desired::policy::{PolicyChange, PolicyState};
 use model::endpoint::Controls;
 use model::id::NodeName;
-use model::net::{Cidr, Family};
+use model::net::Family;
 use model::policy::NodeReport;
 use model::pool::IpPool;
 use model::ruleset::{Snapshot, Transaction};
@@ -26,7 +26,7 @@ use model::time::Timestamp;
 use reconcile::Backoff;
 use render::{Counting, Renderer, Settings};
 
-use super::event::{Effect, Event, Outcome};
+use super::event::{Effect, Event, OfBgp, Outcome};
 use super::floating::Floating;
 use super::ledger::Ledger;
 use super::news::News;
@@ -58,7 +58,9 @@ pub(crate) struct Engine {
     pools: BTreeMap<String, render::Pool>,
     tunnel_pools: BTreeMap<String, render::tunnel::Pool>,
     nodes: BTreeMap<NodeName, Vec<IpAddr>>,
-    service_ranges: Vec<Cidr>,
+    bgp: OfBgp,
+    /// The port that BGP listens on at this node, if that is another one here.
+    bgp_port: Option<u16>,
     floating: Floating,
     are_settings_changed: bool,
     /// A kernel that refuses tables that count packets and connections gets others: nobody's limits
@@ -102,7 +104,8 @@ impl Engine {
             pools: BTreeMap::new(),
             tunnel_pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            service_ranges: Vec::new(),
+            bgp: OfBgp::default(),
+            bgp_port: None,
             floating: Floating::default(),
             are_settings_changed: false,
             counting: Counting::Possible,
@@ -142,10 +145,15 @@ impl Engine {
                 self.are_settings_changed |= put(&mut self.pools, name, pool);
                 self.refresh_floating();
             }
-            Event::ServiceRanges(ranges) => {
-                self.are_settings_changed |= self.service_ranges != ranges;
-                self.service_ranges = ranges;
+            Event::Bgp(bgp) => {
+                self.are_settings_changed |= self.bgp != *bgp;
+                self.bgp = *bgp;
             }
+            Event::BgpPort(node, port) if node == self.this_node => {
+                self.are_settings_changed |= self.bgp_port != port;
+                self.bgp_port = port;
+            }
+            Event::BgpPort(..) => {}
             Event::Settings(settings) => {
                 self.are_settings_changed |= self.settings != *settings;
                 self.settings = *settings;
@@ -343,7 +351,8 @@ impl Engine {
             floating: floating.map(|_| self.floating.destinations().clone()),
             pools: self.pools.values().copied().collect(),
             hosts: self.nodes.values().flatten().copied().collect(),
-            service_ranges: [&*self.settings.service_ranges, &*self.service_ranges].concat(),
+            service_ranges: [&*self.settings.service_ranges, &*self.bgp.service_ranges].concat(),
+            peering: self.bgp.peering(self.bgp_port),
             tunnels: render::tunnel::Tunnels {
                 pools: self.tunnel_pools.values().copied().collect(),
                 ..self.settings.tunnels.clone()

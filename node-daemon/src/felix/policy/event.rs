@@ -1,11 +1,14 @@
 //! Everything that can change what packets may pass.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use calc::policy::Change;
 use model::id::NodeName;
 use model::net::Cidr;
 use model::node::Node;
+use model::peer::BgpConfiguration;
 use model::policy::{Policy, PolicyId};
 use model::pool::IpPool;
 use model::ruleset::{Snapshot, Transaction};
@@ -23,8 +26,10 @@ pub(crate) enum Event {
     Node(NodeName, Option<Box<Node>>),
     /// A pool has a new value, or none.
     Pool(String, Option<Box<IpPool>>),
-    /// The ranges of Services' addresses.
-    ServiceRanges(Vec<Cidr>),
+    /// What policy must know of BGP.
+    Bgp(Box<OfBgp>),
+    /// The port that BGP listens on at a node, if that is another one there.
+    BgpPort(NodeName, Option<u16>),
     /// What administrators decide has changed; pools, nodes and Services are told apart from it.
     Settings(Box<render::Settings>),
     /// All objects of a kind have been seen once.
@@ -35,6 +40,33 @@ pub(crate) enum Event {
     Drift,
     /// How the last [`Effect::Apply`] went.
     Applied(Outcome),
+}
+
+/// What policy must know of BGP.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct OfBgp {
+    /// The ranges of Services' addresses.
+    pub(crate) service_ranges: Vec<Cidr>,
+    /// The addresses that workloads peer with.
+    pub(crate) peering_addrs: Vec<IpAddr>,
+    /// The port that nodes listen on.
+    pub(crate) port: u16,
+}
+
+impl OfBgp {
+    pub(crate) fn of(bgp: &BgpConfiguration) -> Self {
+        Self {
+            service_ranges: bgp.services.ranges().collect(),
+            peering_addrs: bgp.workload_peering_addrs.clone(),
+            port: bgp.listen_port,
+        }
+    }
+
+    /// Returns what workloads may call, at a node where perhaps another port is listened on.
+    pub(crate) fn peering(&self, port: Option<u16>) -> BTreeSet<SocketAddr> {
+        let port = port.unwrap_or(self.port);
+        self.peering_addrs.iter().map(|addr| SocketAddr::new(*addr, port)).collect()
+    }
 }
 
 /// A policy, as its object was read.

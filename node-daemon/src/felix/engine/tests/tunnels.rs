@@ -107,6 +107,7 @@ impl Simulated {
             Effect::PodMtu(mtu) => self.said.push(format!("pods {}", mtu.0)),
             Effect::Demand(_)
             | Effect::Ways(_)
+            | Effect::PeeringAddrs(_)
             | Effect::Listen(_)
             | Effect::Advertise(_)
             | Effect::Sessions(_)
