@@ -14,6 +14,7 @@ mod local;
 mod paths;
 mod rules;
 mod token;
+mod tunnels;
 
 use serde::Serialize;
 
@@ -25,6 +26,7 @@ use crate::run::Verdict;
 pub use paths::Way;
 pub use rules::{Facts, File, Lock, findings};
 pub use token::Validity;
+pub use tunnels::Tunnel;
 
 /// Looks at this node and says what is wrong.
 ///

@@ -128,7 +128,7 @@ pub(crate) fn vxlan_without_bgp(dir: &Path, control_plane: Kind) -> Result<(), E
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
 
-const WITHOUT_BGP: [(&str, &str); 3] = [
+pub(super) const WITHOUT_BGP: [(&str, &str); 3] = [
     ("CALICO_NETWORKING_BACKEND", "vxlan"),
     ("CLUSTER_TYPE", "k8s"),
     ("CALICO_IPV4POOL_VXLAN", "Always"),

@@ -19,6 +19,8 @@ mod bgp;
 mod bgp_faults;
 #[path = "../scenarios/bgp_troubles.rs"]
 mod bgp_troubles;
+#[path = "../scenarios/checksums.rs"]
+mod checksums;
 #[path = "../scenarios/churn.rs"]
 mod churn;
 #[path = "../scenarios/connections.rs"]
@@ -57,6 +59,8 @@ mod policy_strangers;
 mod reachable;
 #[path = "../scenarios/takeover.rs"]
 mod takeover;
+#[path = "../scenarios/tunnel_services.rs"]
+mod tunnel_services;
 #[path = "../scenarios/tunnels.rs"]
 mod tunnels;
 #[path = "../scenarios/wireguard.rs"]
@@ -109,6 +113,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("vxlan-changes-modes-under-packets", tunnels::vxlan_modes, EMBEDDED),
     ("vxlan-needs-no-bgp", tunnels::vxlan_without_bgp, EMBEDDED),
+    ("services-are-reached-through-vxlan", tunnel_services::vxlan, EMBEDDED),
+    ("spoiled-checksums-are-worked-round", checksums::are_spoiled, EMBEDDED),
     ("kubernetes-policy-by-packets", policy::kubernetes_matrix, BOTH),
     ("calico-policy-by-packets", policy::calico_matrix, BOTH),
     ("cluster-policy-by-packets", policy::cluster_matrix, BOTH),
@@ -140,6 +146,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
 /// Code runs ten to thirty times slower there: few nodes, few pods, the embedded datastore.
 const SECOND: &[(&str, Run, &[Kind])] = &[
     ("ipip-changes-modes-under-packets", tunnels::ipip_modes, EMBEDDED),
+    ("services-are-reached-through-ipip", tunnel_services::ipip, EMBEDDED),
     ("wireguard-lets-nothing-out-in-clear", wireguard::strict, EMBEDDED),
 ];
 

@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::cni::install::environment;
-use crate::felix::demand;
 use crate::felix::engine::Engine;
 use crate::felix::event::{Demand, Event};
 use crate::felix::policy;
@@ -28,9 +27,9 @@ use crate::felix::run::{Felix, Status, open_kernel};
 use crate::felix::settings::{self, Settings, workload_prefixes};
 use crate::felix::table::{self, Ownership};
 use crate::felix::tunnel_addrs::TunnelAddrs;
-use crate::felix::vrf;
 use crate::felix::watch::{Listeners, Scope, all};
 use crate::felix::wireguard::{self, run::Rotation};
+use crate::felix::{checksums, demand, vrf};
 use crate::handover::{self, InForce};
 use crate::startup::{self, Availability, StartedNode};
 use crate::why::Question;
@@ -114,6 +113,7 @@ pub async fn run() -> Result<(), DaemonError> {
     let policy_task = start_policy(&started, policy_events, (policy_status_sender, reports))?;
     let (tunnel_needs, needs) = watch::channel(None);
     parts.tasks.spawn(TunnelAddrs::new(&client, &started).run(needs));
+    parts.ask_about_checksums(&netlink, &store_sender);
     let felix = Felix {
         engine: engine(&started, bgp_commands.is_some()),
         netlink,
@@ -404,7 +404,10 @@ impl Parts {
         let (sender, wanted) = watch::channel(None);
         let (rotation_sender, rotations) = mpsc::channel(1);
         let node = started.kubernetes_name.to_string();
-        let start = wireguard::run::Start { wanted, rotations, client: client.clone(), node };
+        let wants_numbers = started.felix.metrics.wireguard;
+        let registry = wants_numbers.then(|| self.registry.clone());
+        let client = client.clone();
+        let start = wireguard::run::Start { wanted, rotations, client, node, registry };
         self.tasks.spawn(async move {
             if let Err(error) = wireguard::run::run(start).await {
                 tracing::error!(%error, "WireGuard stays as it is until calico-node is restarted");
@@ -424,6 +427,12 @@ impl Parts {
             }
         });
         sender
+    }
+
+    /// Starts what finds out whether packets arrive through tunnels as they were sent.
+    fn ask_about_checksums(&mut self, netlink: &::kernel::Netlink, events: &mpsc::Sender<Event>) {
+        let (netlink, events, registry) = (netlink.clone(), events.clone(), self.registry.clone());
+        self.tasks.spawn(checksums::run(checksums::Start { netlink, events, registry }));
     }
 
     /// Starts what writes which policies are in force here.

@@ -15,8 +15,8 @@ use kernel::{RouteTable as _, Tunnels as _};
 use lab::Error;
 use lab::process::{ip, output};
 use model::desired::{
-    Route, RouteProtocol, RouteTarget, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey,
-    Vxlan,
+    Checksums, Route, RouteProtocol, RouteTarget, TunnelDevice, TunnelDeviceKind, TunnelEntry,
+    TunnelEntryKey, Vxlan,
 };
 use model::net::{Cidr, IfName, MacAddr, Mtu};
 
@@ -147,6 +147,7 @@ async fn device() -> Result<(Netlink, KernelTunnels), Error> {
         port: 4789,
         local: IpAddr::V4(Ipv4Addr::LOCALHOST),
         mac: MacAddr([0x66, 1, 0, 0, 0, 1]),
+        checksums: Checksums::Offloaded,
     };
     let addr = Some(IpAddr::V4(Ipv4Addr::from(TUNNELS.wrapping_sub(1))));
     let device = TunnelDevice { kind: TunnelDeviceKind::Vxlan(vxlan), mtu: Mtu(1450), addr };

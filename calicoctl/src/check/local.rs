@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::paths;
 use super::rules::{Facts, File, Lock};
 use super::token::Validity;
+use super::tunnels;
 
 /// How long the plugin may take: longer than it gives the API server.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -40,6 +41,10 @@ pub(super) async fn gather(config_dir: &Path, plugin_dir: &Path) -> Facts {
     match paths::look().await {
         Ok(ways) => facts.ways = ways,
         Err(problem) => facts.ways_problem = Some(problem),
+    }
+    match tunnels::look().await {
+        Ok(tunnels) => facts.tunnels = tunnels,
+        Err(problem) => facts.tunnels_problem = Some(problem),
     }
     let first = lists.iter().find_map(|(name, text)| {
         let list = ConfigList::parse(text.as_ref().ok()?.as_bytes()).ok()?;

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use api::daemon_status::DaemonStatus;
 use cni::conflist::ConfigList;
 use cni::{Error, ErrorCode};
+use model::desired::Checksums;
 
 use super::paths::Way;
 use super::token::Validity;
+use super::tunnels::Tunnel;
 use super::{Finding, Severity};
 use crate::adopt::FORWARD_REMEDY;
 
@@ -50,6 +52,10 @@ pub struct Facts {
     pub ways: Vec<Way>,
     /// Why nothing is known of them.
     pub ways_problem: Option<String>,
+    /// The VXLAN devices.
+    pub tunnels: Vec<Tunnel>,
+    /// Why nothing is known of them.
+    pub tunnels_problem: Option<String>,
     /// Programs for iptables whose FORWARD drops what no rule accepts.
     pub closed: Vec<&'static str>,
     /// Seconds since 1970.
@@ -89,6 +95,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     plugin(facts, &mut found);
     kernel(facts, &mut found);
     fabric(facts, &mut found);
+    checksums(facts, &mut found);
     found.sort_by_key(|finding| finding.severity);
     found
 }
@@ -378,6 +385,41 @@ fn fabric(facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
+/// What becomes of checksums in tunnels.
+fn checksums(facts: &Facts, found: &mut Vec<Finding>) {
+    if let Some(problem) = &facts.tunnels_problem {
+        let message = format!("it is not known whether checksums arrive well: {problem}");
+        found.push(warning("tunnels-unknown", "tunnels to other nodes", message));
+    }
+    for Tunnel { device, checksums, corrupted } in &facts.tunnels {
+        match (checksums, corrupted.as_slice()) {
+            (Checksums::Filled, _) => found.push(warning(
+                "tunnel-fills-in-checksums",
+                device,
+                "the kernel fills in checksums before it wraps packets, since the way to other nodes \
+                 was found to spoil them, or as featureDetectOverride of FelixConfiguration or \
+                 another program has it: connections are well and slower than they could be; with a \
+                 sound driver set it to ChecksumOffloadBroken=false",
+            )),
+            (Checksums::Offloaded, []) => {}
+            (Checksums::Offloaded, [first, others @ ..]) => found.push(fault(
+                "tunnel-spoils-checksums",
+                device,
+                format!(
+                    "checksums that are left to this node's interface arrive spoiled at {first}{}, so \
+                     that pods are answered to pings and to nothing else: calico-node has the kernel \
+                     fill them in within a minute, unless featureDetectOverride of FelixConfiguration \
+                     says ChecksumOffloadBroken=false; look for a later driver or firmware",
+                    match others.len() {
+                        0 => String::new(),
+                        more => format!(" and {more} others"),
+                    }
+                ),
+            )),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -449,6 +491,27 @@ mod tests {
         assert!(found[0].message.contains("fabric by 100"), "{}", found[0].message);
         let unknown = Facts { ways_problem: Some("not root".to_owned()), ..fine() };
         assert_eq!(ids(&unknown), ["paths-unknown"]);
+    }
+
+    #[test]
+    fn spoiled_checksums_are_told_and_so_is_what_is_done_about_them() {
+        let found = |checksums, corrupted: &[&str]| {
+            let corrupted = corrupted.iter().map(|addr| (*addr).to_owned()).collect();
+            let tunnel = Tunnel { device: "vxlan.calico".to_owned(), checksums, corrupted };
+            findings(&Facts { tunnels: vec![tunnel], ..fine() })
+        };
+        assert!(found(Checksums::Offloaded, &[]).is_empty());
+        let spoiled = found(Checksums::Offloaded, &["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(
+            (spoiled[0].id, spoiled[0].severity),
+            ("tunnel-spoils-checksums", Severity::Fault)
+        );
+        assert!(spoiled[0].message.contains("at 10.0.0.1 and 1 others,"), "{}", spoiled[0].message);
+        let filled = found(Checksums::Filled, &[]);
+        assert_eq!(
+            (filled[0].id, filled[0].severity),
+            ("tunnel-fills-in-checksums", Severity::Warning)
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::desired::{TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, Vxlan};
+use model::desired::{Checksums, TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, Vxlan};
 use model::net::{Cidr, Family, IfName, Mtu};
 use model::node::TunnelKind;
 use model::pool::{Encapsulation, IpPool};
@@ -29,6 +29,9 @@ pub struct TunnelSettings {
     pub mtus: BTreeMap<TunnelKind, Mtu>,
     /// The MTU of the links between nodes.
     pub host_mtu: Mtu,
+    /// Who fills in checksums of what goes through VXLAN; `None` is whoever does, as long as nothing
+    /// is known against it (`featureDetectOverride`).
+    pub checksums: Option<Checksums>,
 }
 
 /// The MTU of Ethernet.
@@ -48,6 +51,7 @@ impl Default for TunnelSettings {
             port: 4789,
             mtus: BTreeMap::new(),
             host_mtu: ETHERNET,
+            checksums: None,
         }
     }
 }
@@ -141,7 +145,8 @@ pub(crate) fn devices(cluster: &Cluster) -> BTreeMap<IfName, TunnelDevice> {
         {
             let (vni, port, local) = (settings.vni, settings.port, local.addr());
             let (mtu, addr) = (settings.mtu(kind), node.tunnel_addrs.get(kind));
-            let kind = TunnelDeviceKind::Vxlan(Vxlan { vni, port, local, mac });
+            let checksums = settings.checksums.unwrap_or_default();
+            let kind = TunnelDeviceKind::Vxlan(Vxlan { vni, port, local, mac, checksums });
             devices.insert(name, TunnelDevice { kind, mtu, addr });
         }
     }

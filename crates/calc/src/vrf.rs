@@ -258,6 +258,7 @@ fn tunnels(cluster: &Cluster, this: &Node, vrf: &Vrf) -> Tunnels {
             port: settings.port,
             local: this.addr(family)?.addr(),
             mac: mac(&this.name, vrf.id),
+            checksums: settings.checksums.unwrap_or_default(),
         };
         let kind = TunnelDeviceKind::Vxlan(vxlan);
         let device =

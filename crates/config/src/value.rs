@@ -1,6 +1,7 @@
 //! Types of settings: what text and JSON they accept, and how the manual shows them.
 
 mod choice;
+mod feature;
 mod list;
 mod net;
 mod scalar;
@@ -11,6 +12,7 @@ pub use choice::{
     PassAction, ProgramClusterRoutes, RouteSource, ServiceLoopPrevention, SourceDestinationCheck,
     SourceSpoofing, Switch,
 };
+pub use feature::Features;
 pub use list::{NumberRange, PortRange, Protocol, ProtocolPort};
 pub use net::{AddressMethod, AddressSource, IfPrefix, PoolSource, RouterId};
 pub use scalar::{Mask, Number, Pattern};

@@ -11,6 +11,7 @@
 //!  tunnels ────── tunnel devices with their neighbours and far ends
 //!  fake ───────── the same table and tunnels in memory; both pass the same tests
 //!  socket  datagram   TCP as BGP wants it, UDP as BFD does
+//!  checksums ──── whether what carries a tunnel spoils its packets
 //!  ways ───────── by which interface packets leave for an address
 //!  advertisement      Router Advertisements, by which BGP's neighbours find each other
 //!  sysctl  files  directory  lock  process  socket_diag
@@ -29,6 +30,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod advertisement;
+pub mod checksums;
 pub mod conntrack;
 pub mod datagram;
 pub mod directory;

@@ -7,6 +7,7 @@ mod dump;
 mod error;
 mod link;
 mod neigh;
+mod offload;
 mod route;
 mod rule;
 mod shape;

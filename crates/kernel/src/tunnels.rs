@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 
-use model::desired::{TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan};
+use model::desired::{
+    Checksums, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
+};
 use model::net::{Family, IfIndex, IfName, InterfaceAddr, MacAddr, Mtu};
 
 use crate::netlink::{
@@ -173,7 +175,9 @@ impl Tunnels for KernelTunnels {
                 continue;
             }
             let is_vxlan = matches!(found, Found::Vxlan(..));
-            state.devices.insert(name.clone(), described(&found, &addrs));
+            let checksums =
+                if is_vxlan { self.netlink.checksums(name).await? } else { Checksums::Offloaded };
+            state.devices.insert(name.clone(), described(&found, &addrs, checksums));
             if is_vxlan {
                 self.add_entries(link.index, name, &mut state).await?;
             }
@@ -184,7 +188,13 @@ impl Tunnels for KernelTunnels {
     async fn upsert(&self, name: &IfName, device: &TunnelDevice) -> Result<(), Error> {
         let link = match &device.kind {
             TunnelDeviceKind::Ipip => self.ensure_ipip(name).await?,
-            TunnelDeviceKind::Vxlan(vxlan) => self.ensure_vxlan(name, vxlan, device.mtu).await?,
+            TunnelDeviceKind::Vxlan(vxlan) => {
+                let link = self.ensure_vxlan(name, vxlan, device.mtu).await?;
+                if self.netlink.checksums(name).await? != vxlan.checksums {
+                    self.netlink.set_checksums(name, vxlan.checksums).await?;
+                }
+                link
+            }
         };
         if link.mtu != device.mtu {
             self.netlink.set_link_mtu(link.index, device.mtu).await?;
@@ -264,7 +274,7 @@ fn own_addr(found: LinkAddr) -> Option<InterfaceAddr> {
     (!is_automatic).then_some(found.addr)
 }
 
-fn described(found: &Found, addrs: &[InterfaceAddr]) -> TunnelDevice {
+fn described(found: &Found, addrs: &[InterfaceAddr], checksums: Checksums) -> TunnelDevice {
     let link = found.link();
     let (kind, learns) = match found {
         Found::Ipip(_) => (TunnelDeviceKind::Ipip, false),
@@ -272,7 +282,7 @@ fn described(found: &Found, addrs: &[InterfaceAddr]) -> TunnelDevice {
             let nobody = IpAddr::from(Ipv4Addr::UNSPECIFIED);
             let (vni, port, local) = (vxlan.vni, vxlan.port, vxlan.local.unwrap_or(nobody));
             let mac = link.mac.unwrap_or(MacAddr([0; 6]));
-            (TunnelDeviceKind::Vxlan(Vxlan { vni, port, local, mac }), vxlan.learns)
+            (TunnelDeviceKind::Vxlan(Vxlan { vni, port, local, mac, checksums }), vxlan.learns)
         }
     };
     let is_odd = addrs.len() > 1

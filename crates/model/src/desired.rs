@@ -16,7 +16,7 @@ pub use bgp::{
 };
 pub use setting::{Need, Setting};
 pub use tunnel::{
-    TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
+    Checksums, TunnelAddrDemand, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
 };
 
 pub use vrf::{VrfDevice, VrfDevices};

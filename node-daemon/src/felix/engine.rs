@@ -127,6 +127,7 @@ impl Engine {
             Event::Kernel(state) => self.take_kernel(*state, now),
             Event::Learned(changes) => self.learn(changes),
             Event::BgpConverged => self.has_bgp_converged = true,
+            Event::Corrupting(device) => self.tunnels.corrupting(device),
             Event::Applied(results) => self.note_applied(results, now),
             Event::DevicesApplied(results) => self.tunnels.note_devices(results, now),
             Event::EntriesApplied(results) => self.tunnels.note_entries(results, now),
@@ -151,7 +152,7 @@ impl Engine {
             effects.push(Effect::ListKernel);
             return effects;
         }
-        if let Some(devices) = self.tunnels.devices_first(now) {
+        if let Some(devices) = self.tunnels.devices_first(now, self.cluster.tunnels.checksums) {
             effects.push(devices);
             return effects;
         }

@@ -33,6 +33,8 @@ pub(crate) enum Event {
     Learned(Vec<(Cidr, Gateways)>),
     /// BGP knows what its reachable peers know; what it has not learned by now is stale.
     BgpConverged,
+    /// What carries the packets of a tunnel spoils those checksums that are left to it.
+    Corrupting(IfName),
     /// How the changes of the last [`Effect::Routes`] went.
     Applied(Vec<Applied>),
     /// How the changes of the last [`Effect::Devices`] went.

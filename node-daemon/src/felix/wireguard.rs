@@ -10,6 +10,7 @@
 //! numbers, told to the device, and forgotten. What the daemon finds there when it starts stays.
 
 mod actual;
+mod numbers;
 mod plan;
 pub(crate) mod run;
 pub(crate) mod settings;

@@ -4,6 +4,7 @@ use calc::TunnelSettings;
 use calc::tunnels::ETHERNET;
 use config::felix::FelixConfig;
 use config::value::Pattern;
+use model::desired::Checksums;
 use model::net::{Family, IfName, Mtu};
 use model::node::TunnelKind;
 use model::pool::IpPool;
@@ -53,6 +54,10 @@ pub(crate) fn tunnels(felix: &FelixConfig) -> TunnelSettings {
             .filter(|(_, mtu)| *mtu > 0)
             .map(|(kind, mtu)| (kind, Mtu(mtu)))
             .collect(),
+        checksums: tunnels
+            .features
+            .is_checksum_offload_broken()
+            .map(|is_broken| if is_broken { Checksums::Filled } else { Checksums::Offloaded }),
         ..default
     }
 }

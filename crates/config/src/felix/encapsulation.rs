@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::table::Names::{Felix, FelixAs};
 use crate::table::group;
-use crate::value::Number;
+use crate::value::{Features, Number};
 
 group! {
     /// Tunnels.
@@ -23,6 +23,10 @@ group! {
         vxlan_port: Number<1, 65535> = Number::clamped(4789), Felix("vxlanPort"), Used;
         /// The VXLAN network identifier (RFC 7348).
         vxlan_vni: Number<1, 16_777_215> = Number::clamped(4096), Felix("vxlanVNI"), Used;
+        /// What is known of the kernel and of the fabric against what is found out. With
+        /// `ChecksumOffloadBroken=true` the kernel fills in the checksums of packets in VXLAN, with
+        /// `=false` that is left to the interface; other features are taken and change nothing.
+        features: Features = Features::default(), Felix("featureDetectOverride"), Used;
         /// Whether workloads may send VXLAN packets themselves.
         vxlan_from_workloads: bool = false, Felix("allowVXLANPacketsFromWorkloads"), Used;
         /// Whether workloads may send IP-in-IP packets themselves.

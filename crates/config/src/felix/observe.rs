@@ -48,7 +48,7 @@ group! {
         /// Whether metrics of the process are wanted.
         process: bool = true, Felix("prometheusProcessMetricsEnabled"), Accepted;
         /// Whether metrics of WireGuard are wanted.
-        wireguard: bool = true, Felix("prometheusWireGuardMetricsEnabled"), Accepted;
+        wireguard: bool = true, Felix("prometheusWireGuardMetricsEnabled"), Used;
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -84,6 +85,12 @@ impl Transport {
         };
         let socket = open().map_err(|source| Error::Open { source })?;
         Ok(Self(Mutex::new(Channel { socket, sequence: 0, is_dirty: false })))
+    }
+
+    /// Asks something that the kernel answers by ioctl(2), in the namespace of the socket.
+    pub(super) async fn control<T>(&self, ask: impl FnOnce(RawFd) -> T) -> T {
+        let channel = self.0.lock().await;
+        ask(channel.socket.as_raw_fd())
     }
 
     /// Sends one request and returns the object that answers it, if any.

@@ -5,7 +5,9 @@
 use kernel::netlink::VxlanLink;
 use kernel::tunnels::{EntryChange, KernelTunnels, STALE, State};
 use kernel::{Tunnels, fake};
-use model::desired::{TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan};
+use model::desired::{
+    Checksums, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, Vxlan,
+};
 use model::net::{IfName, Mtu};
 
 use crate::sandbox::{Sandbox, addr, if_name};
@@ -48,6 +50,7 @@ fn vxlan(local: &str, addr: Option<&str>) -> TunnelDevice {
             port: 4789,
             local: local.parse().unwrap(),
             mac: "66:b3:68:28:39:8e".parse().unwrap(),
+            checksums: Checksums::Offloaded,
         }),
         mtu: Mtu(1450),
         addr: addr.map(|addr| addr.parse().unwrap()),
@@ -57,6 +60,11 @@ fn vxlan(local: &str, addr: Option<&str>) -> TunnelDevice {
 fn with_vni(device: TunnelDevice, vni: u32) -> TunnelDevice {
     let TunnelDeviceKind::Vxlan(vxlan) = device.kind else { return device };
     TunnelDevice { kind: TunnelDeviceKind::Vxlan(Vxlan { vni, ..vxlan }), ..device }
+}
+
+fn with_checksums(device: TunnelDevice, checksums: Checksums) -> TunnelDevice {
+    let TunnelDeviceKind::Vxlan(vxlan) = device.kind else { return device };
+    TunnelDevice { kind: TunnelDeviceKind::Vxlan(Vxlan { checksums, ..vxlan }), ..device }
 }
 
 fn neighbour(device: &str, addr: &str, mac: &str) -> (TunnelEntryKey, TunnelEntry) {
@@ -136,6 +144,13 @@ async fn a_device_keeps_its_entries_while_it_changes<W: World>() {
     let found = state(&tunnels).await;
     assert_eq!(found.devices, [(name.clone(), other)].into());
     assert_eq!(found.entries, entries.clone().into());
+    for checksums in [Checksums::Filled, Checksums::Offloaded] {
+        let other = with_checksums(other, checksums);
+        tunnels.upsert(&name, &other).await.unwrap();
+        let found = state(&tunnels).await;
+        assert_eq!(found.devices, [(name.clone(), other)].into());
+        assert_eq!(found.entries, entries.clone().into());
+    }
     let bare = TunnelDevice { addr: None, ..other };
     tunnels.upsert(&name, &bare).await.unwrap();
     let found = state(&tunnels).await;

@@ -36,6 +36,18 @@ pub struct Vxlan {
     pub local: IpAddr,
     /// The device's Ethernet address.
     pub mac: MacAddr,
+    /// Who fills in the checksums of packets that go through it.
+    pub checksums: Checksums,
+}
+
+/// Who fills in the checksums of packets that are put into a tunnel (`ethtool -K DEVICE tx`).
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Checksums {
+    /// Whatever is last able to: as a rule the interface to the fabric.
+    #[default]
+    Offloaded,
+    /// The kernel, before it wraps them: what comes after need not understand tunnels.
+    Filled,
 }
 
 /// What an entry of a tunnel device is about.
@@ -88,6 +100,24 @@ impl TunnelDevice {
     }
 }
 
+impl TunnelDevice {
+    /// Returns who fills in checksums of what goes through it; `None` if it has no choice.
+    #[must_use]
+    pub const fn checksums(&self) -> Option<Checksums> {
+        match self.kind {
+            TunnelDeviceKind::Ipip => None,
+            TunnelDeviceKind::Vxlan(vxlan) => Some(vxlan.checksums),
+        }
+    }
+
+    /// Has them filled in so, where there is a choice.
+    pub const fn set_checksums(&mut self, checksums: Checksums) {
+        if let TunnelDeviceKind::Vxlan(vxlan) = &mut self.kind {
+            vxlan.checksums = checksums;
+        }
+    }
+}
+
 impl TunnelEntryKey {
     /// Returns the device.
     #[must_use]
@@ -122,8 +152,15 @@ impl fmt::Display for TunnelDevice {
             TunnelDeviceKind::Ipip => write!(f, "ipip")?,
             TunnelDeviceKind::Vxlan(vxlan) => write!(
                 f,
-                "vxlan id {} dstport {} local {} address {}",
-                vxlan.vni, vxlan.port, vxlan.local, vxlan.mac
+                "vxlan id {} dstport {} local {} address {}{}",
+                vxlan.vni,
+                vxlan.port,
+                vxlan.local,
+                vxlan.mac,
+                match vxlan.checksums {
+                    Checksums::Offloaded => "",
+                    Checksums::Filled => " tx-checksums off",
+                }
             )?,
         }
         write!(f, " mtu {}", self.mtu.0)?;

@@ -12,7 +12,7 @@ use calc::overlay::Learned;
 use calc::{Cluster, Overlay, Problem};
 use kernel::tunnels;
 use model::desired::{
-    Route, RouteProtocol, RouteTarget, TunnelDevice, TunnelEntry, TunnelEntryKey,
+    Checksums, Route, RouteProtocol, RouteTarget, TunnelDevice, TunnelEntry, TunnelEntryKey,
 };
 use model::net::{Cidr, IfName, Mtu};
 use model::pool::IpPool;
@@ -34,6 +34,7 @@ pub(super) struct Tunnels {
     devices: Table<IfName, TunnelDevice>,
     entries: Table<TunnelEntryKey, TunnelEntry>,
     unwanted_since: BTreeMap<IfName, Timestamp>,
+    corrupting: BTreeSet<IfName>,
     told_needs: Option<TunnelNeeds>,
     told_mtu: Option<Mtu>,
 }
@@ -53,6 +54,7 @@ impl Tunnels {
             devices: Table::new(Backoff::KERNEL),
             entries: Table::new(Backoff::KERNEL),
             unwanted_since: BTreeMap::new(),
+            corrupting: BTreeSet::new(),
             told_needs: None,
             told_mtu: None,
         }
@@ -61,6 +63,11 @@ impl Tunnels {
     /// Calculates anew what should be.
     pub(super) fn recalculate(&mut self, cluster: &Cluster) {
         (self.overlay, self.problems) = cluster.overlay();
+    }
+
+    /// Takes note that checksums which are left to what carries this device's packets are spoiled.
+    pub(super) fn corrupting(&mut self, device: IfName) {
+        self.corrupting.insert(device);
     }
 
     /// Returns what of the datastore could not be followed.
@@ -89,8 +96,23 @@ impl Tunnels {
     }
 
     /// Returns the changes of devices that must be made, and seen, before anything else.
-    pub(super) fn devices_first(&mut self, now: Timestamp) -> Option<Effect> {
-        let wanted = self.with_lingering(now);
+    ///
+    /// `checksums` is what administrators say about them; if they say nothing, they stay as they
+    /// were found, unless they are spoiled on the way.
+    pub(super) fn devices_first(
+        &mut self,
+        now: Timestamp,
+        checksums: Option<Checksums>,
+    ) -> Option<Effect> {
+        let mut wanted = self.with_lingering(now);
+        if checksums.is_none() {
+            for (name, device) in &mut wanted {
+                let found = self.devices.actual().and_then(|devices| devices.get(name));
+                let found = found.and_then(TunnelDevice::checksums).unwrap_or_default();
+                let is_corrupting = self.corrupting.contains(name);
+                device.set_checksums(if is_corrupting { Checksums::Filled } else { found });
+            }
+        }
         self.devices.want_all(wanted);
         let changes: Vec<DeviceChange> = self.devices.due(now);
         let upserts: Vec<_> = changes.into_iter().filter(is_upsert).collect();
@@ -225,4 +247,54 @@ impl Tunnels {
 
 const fn is_upsert<K, V>(change: &Change<K, V>) -> bool {
     matches!(change, Change::Upsert(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::desired::{TunnelDeviceKind, Vxlan};
+    use model::net::MacAddr;
+
+    use super::*;
+
+    fn device(checksums: Checksums) -> TunnelDevice {
+        let (local, mac) = (IpAddr::from([192, 0, 2, 1]), MacAddr([0x66, 0, 0, 0, 0, 1]));
+        let vxlan = Vxlan { vni: 4096, port: 4789, local, mac, checksums };
+        TunnelDevice { kind: TunnelDeviceKind::Vxlan(vxlan), mtu: Mtu(1450), addr: None }
+    }
+
+    /// Returns who is to fill in checksums, if that is to be changed.
+    fn changed(
+        tunnels: &mut Tunnels,
+        found: Checksums,
+        said: Option<Checksums>,
+    ) -> Option<Checksums> {
+        let name: IfName = TunnelDevice::VXLAN_V4.parse().unwrap();
+        // As `calc` has it: what is said, or else the default.
+        tunnels.overlay.devices.insert(name.clone(), device(said.unwrap_or_default()));
+        let devices = [(name, device(found))].into();
+        let state = tunnels::State { devices, ..tunnels::State::default() };
+        tunnels.listed(state, Timestamp::ZERO + LINGER);
+        let effect = tunnels.devices_first(Timestamp::ZERO, said)?;
+        let Effect::Devices(changes) = effect else { panic!("{effect:?}") };
+        let [Change::Upsert(_, device)] = changes.as_slice() else { panic!("{changes:?}") };
+        device.checksums()
+    }
+
+    #[test]
+    fn checksums_stay_as_found_unless_they_are_spoiled_or_somebody_says() {
+        use Checksums::{Filled, Offloaded};
+        let mut tunnels = Tunnels::new();
+        for found in [Offloaded, Filled] {
+            assert_eq!(changed(&mut tunnels, found, None), None);
+            assert_eq!(changed(&mut tunnels, found, Some(found)), None);
+        }
+        assert_eq!(changed(&mut tunnels, Offloaded, Some(Filled)), Some(Filled));
+        assert_eq!(changed(&mut tunnels, Filled, Some(Offloaded)), Some(Offloaded));
+        tunnels.corrupting(TunnelDevice::VXLAN_V6.parse().unwrap());
+        assert_eq!(changed(&mut tunnels, Offloaded, None), None, "the other device is spoiled");
+        tunnels.corrupting(TunnelDevice::VXLAN_V4.parse().unwrap());
+        assert_eq!(changed(&mut tunnels, Offloaded, None), Some(Filled));
+        assert_eq!(changed(&mut tunnels, Filled, None), None);
+        assert_eq!(changed(&mut tunnels, Offloaded, Some(Offloaded)), None);
+    }
 }

@@ -5,15 +5,18 @@ use std::time::{Duration, SystemTime};
 
 use ::kernel::Netlink;
 use ::kernel::monitor::{Monitor, Topic};
+use ::kernel::wireguard::Device;
 use datastore::Client;
 use k8s_openapi::api::core::v1::Node;
-use model::net::Family;
+use model::net::{Family, IfName};
 use model::wireguard::PublicKey;
 use serde_json::{Value, json};
+use telemetry::metrics::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::actual::{Error, Kernel};
+use super::numbers::Numbers;
 use super::plan::{Actual, Step, Told, steps};
 use super::{OfFamily, Wanted};
 
@@ -44,6 +47,8 @@ pub(crate) struct Start {
     pub(crate) client: Client,
     /// What the Node is called.
     pub(crate) node: String,
+    /// Where numbers are told; `None` if nobody wants them.
+    pub(crate) registry: Option<Registry>,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,9 @@ struct Loop {
     told: BTreeMap<Family, Told>,
     /// What was last written to the Node, which may not have come back to us yet.
     written: BTreeMap<Family, Option<PublicKey>>,
+    /// What devices held when they were last read.
+    devices: BTreeMap<IfName, Device>,
+    numbers: Option<Numbers>,
 }
 
 /// Runs for as long as the daemon does.
@@ -62,14 +70,16 @@ struct Loop {
 ///
 /// [`::kernel::netlink::Error`] if the kernel cannot be talked to at all.
 pub(crate) async fn run(start: Start) -> Result<(), ::kernel::netlink::Error> {
-    let Start { mut wanted, mut rotations, client, node } = start;
+    let Start { mut wanted, mut rotations, client, node, registry } = start;
     let mut monitor = Monitor::open(&[Topic::Links, Topic::Routes, Topic::Rules])?;
     let mut this = Loop {
         kernel: Kernel::new(Netlink::open()?),
         client,
+        numbers: registry.map(|registry| Numbers::new(&registry, node.clone())),
         node,
         told: BTreeMap::new(),
         written: BTreeMap::new(),
+        devices: BTreeMap::new(),
     };
     let mut look_at = Instant::now();
     loop {
@@ -127,6 +137,9 @@ impl Loop {
                 is_done = false;
             }
         }
+        if let Some(numbers) = &self.numbers {
+            numbers.set(&self.devices);
+        }
         is_done & self.publish(wanted).await
     }
 
@@ -138,6 +151,7 @@ impl Loop {
         for _ in 0..ROUNDS {
             let actual = self.kernel.read(&wanted.place, family).await?;
             self.written_is(family, &actual);
+            self.devices.insert(wanted.place.name.clone(), actual.device.clone());
             let steps = steps(wanted, &actual, self.told.entry(family).or_default());
             if steps.is_empty() {
                 break;

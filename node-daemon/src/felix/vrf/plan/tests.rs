@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::kernel::route_table::Change;
 use model::desired::{
-    RouteProtocol, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, VrfDevices, Vxlan,
+    Checksums, RouteProtocol, TunnelDeviceKind, TunnelEntry, TunnelEntryKey, VrfDevices, Vxlan,
 };
 use model::net::{MacAddr, Mtu};
 
@@ -57,7 +57,8 @@ fn cidr(text: &str) -> Cidr {
 fn red(id: &str) -> (VrfName, VrfDevice) {
     let id: VrfId = id.parse().unwrap();
     let tunnel = id.tunnel(Family::V4).unwrap();
-    let vxlan = Vxlan { vni: id.vni(), port: 4789, local: "192.0.2.1".parse().unwrap(), mac: MAC };
+    let (local, checksums) = ("192.0.2.1".parse().unwrap(), Checksums::Offloaded);
+    let vxlan = Vxlan { vni: id.vni(), port: 4789, local, mac: MAC, checksums };
     let spec = TunnelDevice { kind: TunnelDeviceKind::Vxlan(vxlan), mtu: Mtu(1450), addr: None };
     let far = "192.0.2.2".parse().unwrap();
     let device = VrfDevice {
