@@ -14,6 +14,7 @@ use model::pool::IpPool;
 use model::service::{EndpointSlice, Service};
 use model::vrf::VrfName;
 
+use crate::far::FarPod;
 use crate::{Cluster, SecretValues};
 
 /// An object's new value, or why there is none that can be followed; `None` if it is gone.
@@ -158,6 +159,7 @@ impl Cluster {
         let (of_vrf, endpoint) = apart(endpoint, |endpoint| endpoint.vrf.is_some());
         let vrfs = self.apply_vrf_endpoint(name.clone(), of_vrf);
         let (own, remote) = apart(endpoint, |endpoint| endpoint.node == self.this_node);
+        let remote = remote.map(|endpoint| FarPod::from(&*endpoint));
         let old = self.remote.get(&name);
         let is_lent = old
             .into_iter()

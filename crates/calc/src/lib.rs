@@ -29,6 +29,7 @@
 mod advertise;
 mod blocks;
 mod change;
+mod far;
 pub mod floating;
 pub mod next_hop;
 pub mod overlay;
@@ -56,6 +57,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use blocks::{Blocks, confirmed};
+use far::FarPod;
 use floating::{Destination, Standing};
 use model::bgp_filter::BgpFilter;
 use model::block::Affinity;
@@ -89,7 +91,7 @@ pub struct Cluster {
     /// The workloads of this node.
     pub endpoints: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
     /// The workloads of other nodes.
-    remote: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
+    remote: BTreeMap<NamespacedName, FarPod>,
     /// The pools, claims and workloads of VRFs, which are in none of the above.
     scopes: vrf::Scopes,
     /// The routing tables that no VRF may have (`routeTableRanges`).
@@ -273,8 +275,10 @@ impl Cluster {
     /// Returns where this node's floating addresses lead, and those that are not followed.
     fn floating(&self) -> (BTreeMap<IpAddr, Destination<'_>>, Vec<Problem>) {
         let local = self.endpoints.values().map(Arc::as_ref).filter(|_| self.has_floating);
-        let pods = || self.endpoints.values().chain(self.remote.values());
-        let is_pods = |addr| pods().any(|pod| pod.addrs.contains(&addr));
+        let is_pods = |addr| {
+            self.endpoints.values().any(|pod| pod.addrs.contains(&addr))
+                || self.remote.values().any(|pod| pod.addrs.contains(&addr))
+        };
         let is_nodes = |addr| {
             let own = |node: &Node| node.addr(Family::of(addr)).map(|own| own.addr());
             let mut nodes = self.nodes.values();

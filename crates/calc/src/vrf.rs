@@ -18,7 +18,7 @@
 //! node's own address, which no table needs to know: the route says that it is on the link.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use model::block::Affinity;
@@ -283,17 +283,24 @@ struct Way<'a> {
     tunnels: &'a Tunnels,
 }
 
+/// A pod of another node: where it runs, and its addresses.
+type Far<'a> = (&'a NodeName, &'a [IpAddr]);
+
 impl Way<'_> {
     /// Returns the routes to the pods of a VRF, or to those of none.
     fn to(&self, scope: Option<&VrfName>) -> BTreeMap<Cidr, Route> {
         let Self { cluster, this, .. } = self;
-        let (blocks, pods): (_, Vec<&WorkloadEndpoint>) = match scope {
-            Some(name) => (cluster.scopes.blocks.get(name), cluster.scopes.pods_of(name).collect()),
-            None => {
-                let pods = cluster.remote.values().chain(cluster.endpoints.values());
-                (Some(&cluster.blocks), pods.map(Arc::as_ref).collect())
-            }
-        };
+        let (blocks, local, far): (_, Vec<&WorkloadEndpoint>, Vec<Far<'_>>) =
+            if let Some(name) = scope {
+                let pods = cluster.scopes.pods_of(name);
+                let (local, far): (Vec<_>, Vec<_>) = pods.partition(|pod| pod.node == this.name);
+                let far = far.into_iter().map(|pod| (&pod.node, pod.addrs.as_slice()));
+                (cluster.scopes.blocks.get(name), local, far.collect())
+            } else {
+                let far = cluster.remote.values().map(|pod| (&pod.node, &*pod.addrs));
+                let local = cluster.endpoints.values().map(Arc::as_ref);
+                (Some(&cluster.blocks), local.collect(), far.collect())
+            };
         let mut routes = BTreeMap::new();
         for (block, owner) in blocks.into_iter().flat_map(Blocks::iter) {
             let target = if *owner == this.name {
@@ -304,14 +311,12 @@ impl Way<'_> {
             };
             routes.extend(target.map(|target| (block, route(target, RouteProtocol::CALICO))));
         }
-        let (local, remote): (Vec<_>, Vec<_>) =
-            pods.into_iter().partition(|pod| pod.node == this.name);
-        for pod in remote {
-            for addr in &pod.addrs {
-                if blocks.and_then(|blocks| blocks.owner_of(*addr)) == Some(&pod.node) {
+        for (node, addrs) in far {
+            for addr in addrs {
+                if blocks.and_then(|blocks| blocks.owner_of(*addr)) == Some(node) {
                     continue;
                 }
-                let target = self.to_node(&pod.node, Family::of(*addr));
+                let target = self.to_node(node, Family::of(*addr));
                 let lent = target.map(|target| route(target, RouteProtocol::CALICO));
                 routes.extend(lent.map(|route| (Cidr::host(*addr), route)));
             }

@@ -150,9 +150,11 @@ fn owned(cluster: &Cluster, family: Family) -> BTreeMap<NodeName, BTreeSet<Cidr>
         .nodes
         .values()
         .flat_map(|node| node.tunnel_addrs.iter().map(move |addr| (addr, &node.name)));
-    let pods = cluster.remote.values().chain(cluster.endpoints.values());
-    let pods = pods.flat_map(|pod| pod.addrs.iter().map(|addr| (*addr, &pod.node)));
-    for (addr, owner) in tunnels.chain(pods) {
+    let far = cluster.remote.values();
+    let far = far.flat_map(|pod| pod.addrs.iter().map(move |addr| (*addr, &pod.node)));
+    let own = cluster.endpoints.values();
+    let own = own.flat_map(|pod| pod.addrs.iter().map(move |addr| (*addr, &pod.node)));
+    for (addr, owner) in tunnels.chain(far).chain(own) {
         if Family::of(addr) == family && cluster.blocks.owner_of(addr) != Some(owner) {
             owners.entry(Cidr::host(addr)).or_insert_with(|| owner.clone());
         }
