@@ -2,7 +2,7 @@
 //!
 //! Builds a cluster of namespaces with a hundred pods each and policies as
 //! people write them, feeds it to one node, and prints the time to the first
-//! state, the memory, and what single changes cost.
+//! state, the memory, and what single changes cost; and what routes keep of each pod.
 
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers")]
@@ -27,6 +27,8 @@ fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse().expect("a number"));
     let mut next = |default| args.next().unwrap_or(default);
     let (pods, policies, local) = (next(30_000_usize), next(30_000), next(100));
+    let (kept, whole) = (kept_for_routes(pods), kept_as_a_whole(pods));
+    println!("of a far pod routes keep {kept} bytes; as a whole it would be {whole}");
     let mut engine = Policies::new("n0".parse().unwrap());
     let before = resident();
     let mut feeding = Duration::ZERO;
@@ -76,6 +78,31 @@ fn main() {
         namespace(near / PODS_PER_NAMESPACE, if turn.is_multiple_of(2) { "b" } else { "a" })
     };
     measure(&mut engine, "a namespace's label", 100, make);
+}
+
+/// Returns how many bytes of memory routes take for each pod of other nodes.
+fn kept_for_routes(pods: usize) -> u64 {
+    let mut cluster = calc::Cluster::new("n0".parse().unwrap());
+    let before = resident();
+    for number in 0..pods {
+        if let Change::Workload(id, endpoint) = pod(number, false, "v1") {
+            cluster.apply(calc::Change::Endpoint(id, endpoint));
+        }
+    }
+    per_pod(before, pods)
+}
+
+/// Returns how many bytes the pods take as the datastore tells of them.
+fn kept_as_a_whole(pods: usize) -> u64 {
+    let before = resident();
+    let kept: Vec<Change> = (0..pods).map(|number| pod(number, false, "v1")).collect();
+    let bytes = per_pod(before, pods);
+    drop(kept);
+    bytes
+}
+
+fn per_pod(before: u64, pods: usize) -> u64 {
+    resident().saturating_sub(before) * 1024 / u64::try_from(pods.max(1)).unwrap()
 }
 
 /// Prints how long a change takes, from taking note of it to the changes of the state.
