@@ -59,6 +59,8 @@ mod policy_strangers;
 mod reachable;
 #[path = "../scenarios/takeover.rs"]
 mod takeover;
+#[path = "../scenarios/tenants.rs"]
+mod tenants;
 #[path = "../scenarios/tunnel_services.rs"]
 mod tunnel_services;
 #[path = "../scenarios/tunnels.rs"]
@@ -146,8 +148,8 @@ const ALL: &[(&str, Run, &[Kind])] = &[
 /// Code runs ten to thirty times slower there: few nodes, few pods, the embedded datastore.
 const SECOND: &[(&str, Run, &[Kind])] = &[
     ("ipip-changes-modes-under-packets", tunnels::ipip_modes, EMBEDDED),
-    ("services-are-reached-through-ipip", tunnel_services::ipip, EMBEDDED),
     ("wireguard-lets-nothing-out-in-clear", wireguard::strict, EMBEDDED),
+    ("tenants-may-share-a-range", tenants::share_a_range, EMBEDDED),
 ];
 
 /// Which kernel scenarios are for.

@@ -60,7 +60,7 @@ const PROGRAMS: &[&str] = &[
 const RELEASED: &[&str] = &["calico", "calico-ipam", "calico-node", "calico-datastore"];
 
 /// Variables that are the same inside: how much of something a scenario is to do.
-const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS"];
+const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS", "TENANTS_IN_FULL"];
 /// How long the whole may take, boot included.
 const WITHIN_SECONDS: &str = "900";
 /// How long a boot may take on a busy machine: emulated processors hang now and then while the
