@@ -143,11 +143,12 @@ fn open(call: &Call<'_>) -> Result<Option<Ends>, Error> {
 /// What fails is done by calico-node, when it hears that the pod is gone.
 fn forget_connections(call: &Call<'_>) {
     let ips = call.config.prev_result.iter().flat_map(|result| &result.ips);
-    let addrs: BTreeSet<IpAddr> = ips.map(|ip| ip.address.addr()).collect();
-    if addrs.is_empty() {
+    // Those of pods in VRFs are in other zones of connection tracking.
+    let places: BTreeSet<(u16, IpAddr)> = ips.map(|ip| (0, ip.address.addr())).collect();
+    if places.is_empty() {
         return;
     }
-    let forgotten = Conntrack::open().and_then(|mut conntrack| conntrack.forget(&addrs));
+    let forgotten = Conntrack::open().and_then(|mut conntrack| conntrack.forget(&places));
     if let Err(error) = forgotten {
         tracing::warn!(%error, "connections of the container's addresses may still be known");
     }

@@ -3,6 +3,7 @@
 //!
 //! The input is a list of objects; each takes the place of an earlier one of its kind and name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::kubernetes::ClusterNetworkPolicy;
@@ -12,6 +13,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use model::endpoint::{NamedPort, WorkloadEndpoint};
 use model::id::NamespacedName;
 use model::policy::{Action, PolicyId, PolicyKind, Profile, Rule};
+use model::pool::IpPool;
+use model::vrf::{PoolVrf, VrfName};
 use render::{Renderer, Settings, render};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -92,7 +95,7 @@ fn read<T: PolicyObject + DeserializeOwned>(object: &Value, kind: PolicyKind) ->
     })
 }
 
-/// A namespace, a pod here and one elsewhere.
+/// A namespace, a pod here and one elsewhere, and one here of a tenant with the first one's addresses.
 fn world() -> Vec<Change> {
     let profile = Profile {
         name: "kns.shop".to_owned(),
@@ -100,7 +103,14 @@ fn world() -> Vec<Change> {
         ..Profile::default_allow()
     };
     let mut changes = vec![Change::Profile(profile.name.clone(), Some(Arc::new(profile)))];
-    for (number, (name, node)) in [("web", "node-1"), ("db", "node-2")].into_iter().enumerate() {
+    let red: VrfName = "red".parse().expect("a VRF's name");
+    let id = "5001".parse().expect("a VRF's number");
+    let vrf = Some(PoolVrf { name: red.clone(), id, imports: BTreeSet::new() });
+    let pool = IpPool { vrf, ..IpPool::plain("red", "10.0.0.0/24".parse().expect("a range")) };
+    changes.push(Change::Pool(pool.name.clone(), Some(Arc::new(pool))));
+    let pods = [("web", "node-1", None), ("db", "node-2", None), ("tenant", "node-1", Some(red))];
+    for (number, (name, node, vrf)) in pods.into_iter().enumerate() {
+        let place = number % 2;
         let pod = NamespacedName { namespace: "shop".to_owned(), name: name.to_owned() };
         let labels = [
             ("app", name),
@@ -110,14 +120,15 @@ fn world() -> Vec<Change> {
         ];
         let if_name = format!("cali{number}").parse().expect("an interface's name");
         let addrs = vec![
-            format!("10.0.0.{number}").parse().expect("an address"),
-            format!("fd00::{number}").parse().expect("an address"),
+            format!("10.0.0.{place}").parse().expect("an address"),
+            format!("fd00::{place}").parse().expect("an address"),
         ];
         let node = node.parse().expect("a node's name");
         let endpoint = WorkloadEndpoint {
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             profiles: vec!["kns.shop".to_owned()],
             ports: vec![NamedPort { name: "http".to_owned(), protocol: 6, port: 80 }],
+            vrf,
             ..WorkloadEndpoint::new(pod.clone(), node, if_name, addrs)
         };
         changes.push(Change::Workload(pod, Some(Arc::new(endpoint))));

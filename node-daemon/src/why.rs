@@ -6,9 +6,10 @@
 
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use api::kubernetes::ClusterNetworkPolicy;
-use calc::policy::why::{Crossing, Probe, connection};
+use calc::policy::why::{Crossing, Probe, barrier, connection};
 use calc::policy::{Change, Endpoint, Inputs};
 use datastore::{Client, Error, Filter, Object, ObjectKey};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -103,7 +104,11 @@ pub(crate) async fn answer(
     }
     // Who asks elsewhere, or without rights, learns what should be all the same.
     let counters = Counters::read().unwrap_or_default();
-    Ok(in_words(&crossings, &counters))
+    let words = in_words(&crossings, &counters);
+    Ok(match barrier(&inputs, from, to) {
+        Some(barrier) => format!("{barrier}\n\n{words}"),
+        None => words,
+    })
 }
 
 fn in_words(crossings: &[Crossing], counters: &Counters) -> String {
@@ -140,6 +145,7 @@ async fn inputs(client: &Client, node: NodeName) -> Result<Inputs, Error> {
     all.read_if_known(border::profile).await?;
     all.read(border::namespace).await?;
     all.read(border::service_account).await?;
+    all.read(border::pool).await?;
     all.read(border::tier).await?;
     all.read(border::network_set::<api::NetworkSet>).await?;
     all.read(border::network_set::<api::GlobalNetworkSet>).await?;
@@ -173,6 +179,10 @@ impl Reader<'_> {
             let heard = read(&ObjectKey::of(object.metadata()), Some(&object));
             match heard.policy {
                 Some(Event::Change(change)) => self.inputs.apply(change),
+                Some(Event::Pool(name, pool)) => {
+                    let pool = pool.map(|pool| Arc::new(*pool));
+                    self.inputs.apply(Change::Pool(name, pool));
+                }
                 Some(Event::Policy(id, known)) => {
                     let policy = known.map(|known| known.policy);
                     self.inputs.apply(Change::Policy(id, policy));

@@ -233,8 +233,8 @@ fn workload(number: u32, size: Size) -> Result<WorkloadPolicy, Error> {
         allowed_sources: Vec::new(),
         controls: model::endpoint::Controls::NONE,
         path: Arc::new(EndpointPath {
-            ingress: Direction { tiers: vec![tier], profiles: Vec::new() },
-            egress: Direction { tiers: Vec::new(), profiles: vec!["kns.default".to_owned()] },
+            ingress: Direction { tiers: vec![tier], ..Direction::default() },
+            egress: Direction { profiles: vec!["kns.default".to_owned()], ..Direction::default() },
         }),
     })
 }

@@ -48,6 +48,12 @@ pub fn destinations<'a>(
                 let message = format!("floating address {} {reason}", floating.addr);
                 problems.push(Problem { object, message });
             };
+            if let Some(vrf) = &endpoint.vrf {
+                refuse(&format!(
+                    "is of a pod in VRF {vrf}, whom nobody outside can name: leave it out"
+                ));
+                continue;
+            }
             match standing(floating.addr) {
                 Standing::Free => {}
                 Standing::Outside => {

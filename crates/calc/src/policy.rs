@@ -40,6 +40,7 @@ mod sets;
 pub mod status;
 mod things;
 pub mod why;
+mod zones;
 
 #[cfg(test)]
 mod tests;

@@ -153,13 +153,15 @@ impl Conntrack {
         self.change((DELETE, message::ACK), flow, "forget", |_| ())
     }
 
-    /// Forgets all connections of these addresses, and returns how many there were.
+    /// Forgets all connections of these addresses in their zones, and returns how many there were.
     ///
     /// # Errors
     ///
     /// As for [`Conntrack::flows`] and [`Conntrack::delete`].
-    pub fn forget(&mut self, addrs: &BTreeSet<IpAddr>) -> Result<usize, Error> {
-        let flows = self.flows_of(addrs)?;
+    pub fn forget(&mut self, places: &BTreeSet<(u16, IpAddr)>) -> Result<usize, Error> {
+        let addrs = places.iter().map(|(_, addr)| *addr).collect();
+        let mut flows = self.flows_of(&addrs)?;
+        flows.retain(|flow| flow.is_at_any(places));
         flows.iter().try_for_each(|flow| self.delete(flow))?;
         Ok(flows.len())
     }

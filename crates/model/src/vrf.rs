@@ -5,6 +5,10 @@
 //! identifier and its zone of connection tracking, the same on every node, so that whatever a
 //! kernel shows of a tenant has the number that the pool has.
 
+mod zone;
+
+pub use zone::Zone;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +36,8 @@ impl VrfName {
     /// What says in a list of imports that those without a VRF are meant.
     pub const DEFAULT: &'static str = "default";
 
-    const DEVICE_PREFIX: &'static str = "vrf-";
+    /// How the names of VRFs' devices start.
+    pub const DEVICE_PREFIX: &'static str = "vrf-";
 
     /// Returns the name as text.
     #[must_use]
@@ -108,11 +113,16 @@ impl VrfId {
     /// fits: `vxvrf5001`, `vx6vrf5001`.
     #[must_use]
     pub fn tunnel(self, family: Family) -> Option<IfName> {
-        let prefix = match family {
+        format!("{}{}", Self::tunnel_prefix(family), self.0).parse().ok()
+    }
+
+    /// Returns how the names of such devices start.
+    #[must_use]
+    pub const fn tunnel_prefix(family: Family) -> &'static str {
+        match family {
             Family::V4 => Self::TUNNEL_V4,
             Family::V6 => Self::TUNNEL_V6,
-        };
-        format!("{prefix}{}", self.0).parse().ok()
+        }
     }
 
     /// Returns the VRF and the family whose tunnel's device has this name, if it is of that form.
@@ -395,6 +405,20 @@ mod tests {
             assert_eq!(found, lines, "{case}");
             assert_eq!(refused, problems, "{case}");
         }
+    }
+
+    #[test]
+    fn who_exchanges_routes_is_in_one_zone() {
+        let found = vrfs(&[
+            pool("a", "10.0.0.0/16", Some(("red", "5001", &["blue"]))),
+            pool("b", "10.1.0.0/16", Some(("blue", "5002", &["red"]))),
+            pool("c", "10.2.0.0/16", Some(("green", "5003", &["default"]))),
+        ]);
+        let zone = |name: &str| found.zone(Some(&name.parse().unwrap()));
+        assert_eq!(found.zone(None), Zone::Default);
+        assert_eq!(zone("green"), Zone::Default);
+        assert_eq!([zone("red"), zone("blue")], [Zone::Vrfs(5001); 2]);
+        assert_eq!(zone("gone"), Zone::Nowhere);
     }
 
     #[test]

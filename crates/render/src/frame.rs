@@ -10,6 +10,7 @@ use model::ruleset::{
     Base, BaseKind, CtStates, Element, ElementKind, Hook, InterfacePattern, Is, Match, Reject,
     Rule, Side, Statement, Verdict, Way,
 };
+use model::vrf::Zone;
 
 use crate::fragment::{Fragment, Part};
 use crate::host;
@@ -53,6 +54,7 @@ pub(crate) fn fragment(context: &Context<'_>) -> Fragment {
         sources(&mut part, context);
         dispatch(&mut part, context.settings);
         filter(&mut part, context);
+        context.settings.tenants.add(&mut part);
         nat(&mut part, context.settings);
         strict(&mut part, context.settings);
         host::add(&mut part, context);
@@ -101,6 +103,13 @@ pub(crate) fn no_workload(settings: &Settings, way: Way) -> Vec<Match> {
     settings.workload_prefixes.iter().map(mark).collect()
 }
 
+/// Returns the marks of an interface that is no workload's, where packets have found out whether
+/// they are for this machine: those of workloads in VRFs seem to have come by a VRF's device.
+pub(crate) fn no_workload_inside(settings: &Settings, way: Way) -> Vec<Match> {
+    let ways = if way == Way::In { settings.tenants.ways_in() } else { &[Way::Out] };
+    ways.iter().flat_map(|way| no_workload(settings, *way)).collect()
+}
+
 /// Returns a rule for each kind of workload's interface.
 fn for_workloads(settings: &Settings, way: Way, verdict: &Verdict) -> Vec<Rule> {
     let rule = |mark| Rule::new(vec![mark], vec![verdict.clone().into()]);
@@ -116,7 +125,8 @@ fn drop_noted(matches: Vec<Match>, note: &str) -> Rule {
 /// Every packet of theirs comes here, so that what most of them are is looked at first.
 fn sources(part: &mut Part<'_>, context: &Context<'_>) {
     let settings = context.settings;
-    let mut rules = host::marks_are_ours(context);
+    let mut rules = settings.tenants.zones(Way::In);
+    rules.extend(host::marks_are_ours(context));
     rules.extend(for_workloads(settings, Way::In, &Verdict::Goto(CHECK_SOURCE.to_owned())));
     rules.extend(settings.wireguard.incoming(part.family, no_workload(settings, Way::In)));
     rules.extend(host::raw_prerouting(context));
@@ -146,7 +156,8 @@ fn sources(part: &mut Part<'_>, context: &Context<'_>) {
 
 /// Of what this machine sends some is not tracked.
 fn raw_output(part: &mut Part<'_>, context: &Context<'_>) {
-    let mut rules = host::raw_output(context);
+    let mut rules = context.settings.tenants.zones(Way::Out);
+    rules.extend(host::raw_output(context));
     rules.extend(context.settings.tunnels.untracked(part.family));
     if !rules.is_empty() {
         part.base("raw-OUTPUT", base(BaseKind::Filter, Hook::Output, -300), rules);
@@ -187,7 +198,9 @@ fn allowed_sources(family: Family, context: &Context<'_>) -> Vec<Rule> {
         };
         nets.into_iter().map(rule).collect::<Vec<_>>()
     };
-    context.state.workloads.iter().flat_map(of).collect()
+    let workloads = context.state.workloads.iter();
+    // Who is in a VRF that no pool has sends nothing at all.
+    workloads.filter(|(_, workload)| workload.zone() != Zone::Nowhere).flat_map(of).collect()
 }
 
 /// From an interface to the chain of its path.
@@ -205,7 +218,9 @@ fn dispatch(part: &mut Part<'_>, settings: &Settings) {
         [(FROM_WORKLOAD, Way::In, from), (TO_WORKLOAD, Way::Out, Vec::new())]
     {
         part.set(map_of(name), ElementKind::Dispatch, []);
-        rules.push(Rule::new(vec![], vec![Statement::Dispatch(way, map_of(name))]));
+        let ways = if way == Way::In { settings.tenants.ways_in() } else { &[Way::Out] };
+        let dispatch = |way: &Way| Statement::Dispatch(*way, map_of(name));
+        rules.extend(ways.iter().map(|way| Rule::new(vec![], vec![dispatch(way)])));
         rules.push(drop_noted(vec![], "unknown workload interface"));
         part.chain(name, rules);
     }
@@ -221,14 +236,18 @@ fn filter(part: &mut Part<'_>, context: &Context<'_>) {
     let mut input = settings.tunnels.input(part.family, ALL_HOSTS);
     input.extend(settings.wireguard.exchanged(part.family, (Side::Source, ALL_HOSTS)));
     input.extend(ended(settings).into_iter().chain([accept_known()]));
-    input.extend(for_workloads(settings, Way::In, &Verdict::Goto(TO_HOST.to_owned())));
+    for way in settings.tenants.ways_in() {
+        input.extend(for_workloads(settings, *way, &Verdict::Goto(TO_HOST.to_owned())));
+    }
     input.extend(host::input(context));
     part.base("filter-INPUT", base(BaseKind::Filter, Hook::Input, 0), input);
     part.chain(TO_HOST, to_host(part.family, settings));
 
-    let mut forward: Vec<Rule> = ended(settings).into_iter().chain([accept_known()]).collect();
+    let mut forward = settings.tenants.guard();
+    forward.extend(ended(settings).into_iter().chain([accept_known()]));
     forward.extend(host::forward_in(context));
-    for (way, chain) in [(Way::In, FROM_WORKLOAD), (Way::Out, TO_WORKLOAD)] {
+    let ways = settings.tenants.ways_in().iter().map(|way| (*way, FROM_WORKLOAD));
+    for (way, chain) in ways.chain([(Way::Out, TO_WORKLOAD)]) {
         if settings.is_invalid_dropped {
             let invalid = |mark| vec![mark, Match::Ct(CtStates::INVALID)];
             let rule = |mark| drop_noted(invalid(mark), "impossible connection");
@@ -312,14 +331,17 @@ fn service_loop(part: &mut Part<'_>, settings: &Settings) -> Option<Rule> {
         Rule::new(vec![to], vec![statement.clone()]).noted("no Service has this address")
     };
     part.chain(SERVICE_LOOP, ranges.iter().map(rule).collect());
-    Some(Rule::new(vec![], vec![Verdict::Jump(SERVICE_LOOP.to_owned()).into()]))
+    let matches = settings.tenants.default_only().into_iter().collect();
+    Some(Rule::new(matches, vec![Verdict::Jump(SERVICE_LOOP.to_owned()).into()]))
 }
 
 /// In strict mode packets to pods of other nodes leave encrypted or not at all.
 fn strict(part: &mut Part<'_>, settings: &Settings) {
     let rule = settings.wireguard.strict(no_workload(settings, Way::Out), ALL_POOLS);
     if let Some(rule) = rule {
-        part.base("filter-POSTROUTING", base(BaseKind::Filter, Hook::Postrouting, 0), vec![rule]);
+        let tenants = &settings.tenants;
+        let rules = [tenants.pass(Way::Out), tenants.strict(part.family), vec![rule]].concat();
+        part.base("filter-POSTROUTING", base(BaseKind::Filter, Hook::Postrouting, 0), rules);
     }
 }
 
@@ -367,7 +389,7 @@ fn nat(part: &mut Part<'_>, settings: &Settings) {
     rules.push(Rule::new(matches, vec![plain]).noted("natOutgoing"));
     rules.extend(settings.tunnels.translated(family, &ALL_HOSTS.to_owned()));
     rules.extend(settings.wireguard.translated(family, ALL_HOSTS));
-    let rules = [floating(part, settings), rules].concat();
+    let rules = [settings.tenants.untranslated(), floating(part, settings), rules].concat();
     part.base("nat-POSTROUTING", base(BaseKind::Nat, Hook::Postrouting, 110), rules);
 }
 
@@ -393,7 +415,8 @@ fn floating(part: &mut Part<'_>, settings: &Settings) -> Vec<Rule> {
     part.chain(FLOATING, all.iter().map(lead).collect());
     for (name, hook) in [("nat-PREROUTING", Hook::Prerouting), ("nat-OUTPUT", Hook::Output)] {
         let jump = Rule::new(vec![], vec![Verdict::Jump(FLOATING.to_owned()).into()]);
-        part.base(name, base(BaseKind::Nat, hook, -100), vec![jump]);
+        let rules = [settings.tenants.untranslated(), vec![jump]].concat();
+        part.base(name, base(BaseKind::Nat, hook, -100), rules);
     }
     all.iter().map(hide).collect()
 }

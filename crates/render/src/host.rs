@@ -8,7 +8,7 @@ use model::ruleset::{
 };
 
 use crate::fragment::Part;
-use crate::frame::{ALL_HOSTS, accept_known, base, no_workload};
+use crate::frame::{ALL_HOSTS, accept_known, base, no_workload, no_workload_inside};
 use crate::name::{self, Toward};
 use crate::path::{self, Denials, Ending};
 use crate::renderer::Context;
@@ -24,6 +24,8 @@ struct Use {
     ending: Ending,
     /// Can the kernel tell senders there that their packets are refused?
     can_reject: bool,
+    /// Do packets of VRFs seem to have come by these' devices there?
+    is_inside: bool,
     /// What passes before policy.
     failsafe: Option<&'static str>,
     path: fn(&HostPolicy) -> &Direction,
@@ -40,6 +42,7 @@ const INPUT: Use = Use {
     toward: Toward::Ingress,
     ending: Ending::Closed,
     can_reject: true,
+    is_inside: true,
     failsafe: Some(FAILSAFE_IN),
     path: |host| &host.normal.ingress,
 };
@@ -49,6 +52,7 @@ const OUTPUT: Use = Use {
     toward: Toward::Egress,
     ending: Ending::Closed,
     can_reject: true,
+    is_inside: false,
     failsafe: Some(FAILSAFE_OUT),
     path: |host| &host.normal.egress,
 };
@@ -61,6 +65,7 @@ const FORWARD_IN: Use = Use {
     toward: Toward::Ingress,
     ending: Ending::Open,
     can_reject: true,
+    is_inside: true,
     failsafe: None,
     path: |host| &host.forward.ingress,
 };
@@ -70,6 +75,7 @@ const FORWARD_OUT: Use = Use {
     toward: Toward::Egress,
     ending: Ending::Open,
     can_reject: true,
+    is_inside: false,
     failsafe: None,
     path: |host| &host.forward.egress,
 };
@@ -79,6 +85,7 @@ const PRE_DNAT: Use = Use {
     toward: Toward::Ingress,
     ending: Ending::Undecided,
     can_reject: false,
+    is_inside: false,
     failsafe: Some(FAILSAFE_IN),
     path: |host| &host.pre_dnat,
 };
@@ -88,6 +95,7 @@ const RAW_IN: Use = Use {
     toward: Toward::Ingress,
     ending: Ending::Undecided,
     can_reject: false,
+    is_inside: false,
     failsafe: Some(RAW_FAILSAFE_IN),
     path: |host| &host.untracked.ingress,
 };
@@ -97,6 +105,7 @@ const RAW_OUT: Use = Use {
     toward: Toward::Egress,
     ending: Ending::Undecided,
     can_reject: false,
+    is_inside: false,
     failsafe: Some(RAW_FAILSAFE_OUT),
     path: |host| &host.untracked.egress,
 };
@@ -125,15 +134,18 @@ pub(crate) fn add(part: &mut Part<'_>, context: &Context<'_>) {
     failsafes(part, settings);
     let accept = accept_allowed(settings);
     let pre_dnat = vec![accept_known(), accept.clone(), jump(settings, &PRE_DNAT, vec![])];
+    let pre_dnat = [settings.tenants.pass(Way::In), pre_dnat].concat();
     part.base("mangle-PREROUTING", base(BaseKind::Filter, Hook::Prerouting, -150), pre_dnat);
     // Packets of this machine whose destination was translated: their interface is known only later.
     let plain = vec![Match::Translated(Is::NotIn)];
-    let mut output = settings.tunnels.output(part.family, ALL_HOSTS);
+    let mut output = settings.tenants.pass(Way::Out);
+    output.extend(settings.tunnels.output(part.family, ALL_HOSTS));
     output.extend(settings.wireguard.exchanged(part.family, (Side::Destination, ALL_HOSTS)));
     output.extend([accept_known(), accept.clone(), jump(settings, &OUTPUT, plain)]);
     part.base("filter-OUTPUT", base(BaseKind::Filter, Hook::Output, 0), output);
     let late = jump(settings, translated(settings), vec![Match::Translated(Is::In)]);
     let postrouting = vec![accept_known(), accept, late];
+    let postrouting = [settings.tenants.pass(Way::Out), postrouting].concat();
     part.base("mangle-POSTROUTING", base(BaseKind::Filter, Hook::Postrouting, -150), postrouting);
 }
 
@@ -189,6 +201,7 @@ fn when_used(context: &Context<'_>, rules: impl FnOnce() -> Vec<Rule>) -> Vec<Ru
 /// Leads packets of interfaces that are no workload's, and not the loopback, to policy.
 fn jump(settings: &Settings, one: &Use, more: Vec<Match>) -> Rule {
     let way = way_of(one.toward);
+    let no_workload = if one.is_inside { no_workload_inside } else { no_workload };
     let loopback = "lo".parse::<IfName>().into_iter();
     let loopback =
         loopback.map(|name| Match::Interface(way, Is::NotIn, InterfacePattern::Name(name)));
@@ -223,12 +236,18 @@ fn dispatch(part: &mut Part<'_>, context: &Context<'_>, one: &Use) {
     let mut rules = Vec::new();
     let mut all = None;
     for (interface, host) in &context.state.hosts {
-        let goto = Verdict::Goto(path_chain(part, context.settings, one, host)).into();
+        let chain = path_chain(part, context.settings, one, host);
+        let goto = Statement::from(Verdict::Goto(chain));
         match interface {
             HostInterface::Named(name) => {
                 let name = InterfacePattern::Name(name.clone());
-                let mark = Match::Interface(way_of(one.toward), Is::In, name);
-                rules.push(Rule::new(vec![mark], vec![goto]));
+                let way = way_of(one.toward);
+                let inside = one.is_inside && way == Way::In;
+                let ways = if inside { context.settings.tenants.ways_in() } else { &[way] };
+                for way in ways {
+                    let mark = Match::Interface(*way, Is::In, name.clone());
+                    rules.push(Rule::new(vec![mark], vec![goto.clone()]));
+                }
             }
             HostInterface::All => all = Some(Rule::new(vec![], vec![goto])),
         }

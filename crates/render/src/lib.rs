@@ -38,6 +38,7 @@ mod renderer;
 mod rule;
 mod set;
 mod settings;
+mod tenants;
 pub mod tunnel;
 mod wireguard;
 
@@ -52,4 +53,5 @@ pub use settings::{
     Counting, Denial, Failsafe, HostAction, Marks, NatSettings, NoMarks, Pool, ServiceLoop,
     Settings, Spoofing,
 };
+pub use tenants::Tenants;
 pub use wireguard::Wireguard;

@@ -14,6 +14,7 @@ use model::ruleset::{
 
 use crate::fragment::Part;
 use crate::frame::{ALL_HOSTS, ALL_POOLS, DISCOVERY, base, map_of};
+use crate::tenants::Tenants;
 
 /// Where packets are counted and marked, and where connections are.
 const BEFORE_POLICY: i32 = -150;
@@ -35,7 +36,11 @@ struct Stage {
 }
 
 /// Adds what `controls` say of the workload at `if_name`.
-pub(crate) fn add(part: &mut Part<'_>, if_name: &IfName, controls: Controls) {
+pub(crate) fn add(
+    part: &mut Part<'_>,
+    tenants: &Tenants,
+    (if_name, controls): (&IfName, Controls),
+) {
     let Controls { ingress, egress, dscp } = controls;
     let mark = dscp.map(|dscp| {
         let leaves = [ALL_POOLS, ALL_HOSTS]
@@ -51,7 +56,7 @@ pub(crate) fn add(part: &mut Part<'_>, if_name: &IfName, controls: Controls) {
         dispatch: ["cali-from-wl-packets", "cali-to-wl-packets"],
         prefixes: ["cali-fp-", "cali-tp-"],
     };
-    stage(part, if_name, &packets, [from, to]);
+    stage(part, tenants, (if_name, &packets), [from, to]);
     let from = connections(egress, "egressMaxConnections");
     let to = connections(ingress, "ingressMaxConnections");
     if from.is_some() || to.is_some() {
@@ -66,7 +71,8 @@ pub(crate) fn add(part: &mut Part<'_>, if_name: &IfName, controls: Controls) {
         dispatch: ["cali-from-wl-connections", "cali-to-wl-connections"],
         prefixes: ["cali-fc-", "cali-tc-"],
     };
-    stage(part, if_name, &connections, [from.into_iter().collect(), to.into_iter().collect()]);
+    let rules = [from.into_iter().collect(), to.into_iter().collect()];
+    stage(part, tenants, (if_name, &connections), rules);
 }
 
 /// Without neighbour discovery (RFC 4861) a workload reaches nothing: it does not count.
@@ -89,11 +95,16 @@ fn connections(control: Control, name: &str) -> Option<Rule> {
 /// Adds a workload's chains for one stage, and the way to them, which all workloads add alike.
 ///
 /// A chain is the workload's own: what its rules have counted stays when others change.
-fn stage(part: &mut Part<'_>, if_name: &IfName, stage: &Stage, rules: [Vec<Rule>; 2]) {
+fn stage(
+    part: &mut Part<'_>,
+    tenants: &Tenants,
+    (if_name, stage): (&IfName, &Stage),
+    rules: [Vec<Rule>; 2],
+) {
     if rules.iter().all(Vec::is_empty) {
         return;
     }
-    let ways = [Way::In, Way::Out];
+    let ways = [tenants.ways_in(), &[Way::Out]];
     let [forward, input] = stage.bases;
     let jump = |chain: &str| {
         Rule::new(stage.matches.clone(), vec![Verdict::Jump(chain.to_owned()).into()])
@@ -106,10 +117,11 @@ fn stage(part: &mut Part<'_>, if_name: &IfName, stage: &Stage, rules: [Vec<Rule>
         part.base(name, base(BaseKind::Filter, hook, stage.priority), rules);
     }
     let all = stage.dispatch.iter().zip(ways).zip(stage.prefixes).zip(rules);
-    for (((dispatch, way), prefix), rules) in all {
+    for (((dispatch, ways), prefix), rules) in all {
         let map = map_of(dispatch);
         part.set(map.clone(), ElementKind::Dispatch, []);
-        part.chain(*dispatch, vec![Rule::new(vec![], vec![Statement::Dispatch(way, map.clone())])]);
+        let by = |way: &Way| Rule::new(vec![], vec![Statement::Dispatch(*way, map.clone())]);
+        part.chain(*dispatch, ways.iter().map(by).collect());
         if !rules.is_empty() {
             let chain = format!("{prefix}{if_name}");
             part.chain(chain.clone(), rules);

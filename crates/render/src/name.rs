@@ -3,6 +3,7 @@
 use model::desired::policy::{Direction, SetId, SetKind};
 use model::net::Family;
 use model::policy::PolicyId;
+use model::vrf::Zone;
 use sha2::{Digest, Sha256};
 
 /// Which way a packet goes, seen from an endpoint.
@@ -28,14 +29,14 @@ impl Toward {
 /// The most bytes that the kernel takes, less the zero at the end.
 const MAX_LEN: usize = 255;
 
-/// Returns the chain with a policy's rules.
-pub(crate) fn policy(id: &PolicyId, toward: Toward) -> String {
-    limited(format!("cali-p{}-{id}", toward.letter()))
+/// Returns the chain with a policy's rules for endpoints of a zone.
+pub(crate) fn policy(id: &PolicyId, toward: Toward, zone: Zone) -> String {
+    limited(format!("cali-p{}-{id}{}", toward.letter(), zone.suffix()))
 }
 
-/// Returns the chain with a profile's rules.
-pub(crate) fn profile(name: &str, toward: Toward) -> String {
-    limited(format!("cali-pr{}-{name}", toward.letter()))
+/// Returns the chain with a profile's rules for endpoints of a zone.
+pub(crate) fn profile(name: &str, toward: Toward, zone: Zone) -> String {
+    limited(format!("cali-pr{}-{name}{}", toward.letter(), zone.suffix()))
 }
 
 /// Returns the chain of all endpoints with this path; `prefix` tells its uses apart.
@@ -50,6 +51,7 @@ pub(crate) fn path(prefix: &str, direction: &Direction) -> String {
     for profile in &direction.profiles {
         hash.update(format!("profile {profile}\n"));
     }
+    hash.update(direction.zone.suffix());
     format!("{prefix}{}", short(hash))
 }
 
@@ -115,10 +117,13 @@ mod tests {
             namespace: Some("default".to_owned()),
             name: name.to_owned(),
         };
-        assert_eq!(policy(&id("allow-dns"), Toward::Ingress), "cali-pi-knp/default/allow-dns");
-        let long = policy(&id(&"a".repeat(253)), Toward::Egress);
+        assert_eq!(
+            policy(&id("allow-dns"), Toward::Ingress, Zone::Default),
+            "cali-pi-knp/default/allow-dns"
+        );
+        let long = policy(&id(&"a".repeat(253)), Toward::Egress, Zone::Default);
         assert!(long.len() <= MAX_LEN && long.starts_with("cali-po-knp/default/aaa"), "{long}");
-        let odd = policy(&id("a b"), Toward::Egress);
+        let odd = policy(&id("a b"), Toward::Egress, Zone::Default);
         assert!(odd.starts_with("cali-po-knp/default/ab_"), "{odd}");
     }
 }

@@ -96,6 +96,7 @@ impl fmt::Display for Origin {
 mod tests {
     use model::desired::policy::Direction;
     use model::policy::PolicyKind;
+    use model::vrf::Zone;
 
     use super::*;
     use crate::name;
@@ -108,12 +109,13 @@ mod tests {
             (Toward::Ingress, "policy np/a/b ingress[3]"),
             (Toward::Egress, "policy np/a/b egress[3]"),
         ] {
-            for note in ["policy np/a/b rule 3", "policy np/a/b rule 3: it cannot be read"] {
-                let found = Origin::of(&name::policy(&id, toward), note).unwrap();
+            let notes = ["policy np/a/b rule 3", "policy np/a/b rule 3: it cannot be read"];
+            for (note, zone) in notes.into_iter().zip([Zone::Default, Zone::Vrfs(5001)]) {
+                let found = Origin::of(&name::policy(&id, toward, zone), note).unwrap();
                 assert_eq!(found.to_string(), expected);
             }
         }
-        let chain = name::profile("kns.a", Toward::Egress);
+        let chain = name::profile("kns.a", Toward::Egress, Zone::Default);
         let found = Origin::of(&chain, "profile kns.a rule 0").unwrap();
         assert_eq!(found.to_string(), "profile kns.a egress[0]");
         let chain = name::path("cali-tw-", &Direction::default());

@@ -3,6 +3,7 @@
 use model::desired::policy::{Direction, TierPath};
 use model::ruleset::{Is, Match, Reject, Rule, Statement, Verdict};
 use model::tier::TierAction;
+use model::vrf::Zone;
 
 use crate::name::{self, Toward};
 use crate::settings::{Denial, Marks, Settings};
@@ -57,21 +58,24 @@ pub(crate) fn rules(
     ending: Ending,
     (marks, denials): (Marks, Denials),
 ) -> Vec<Rule> {
+    if direction.zone == Zone::Nowhere {
+        return vec![denials.rule(vec![], "in a VRF that no pool has")];
+    }
     let mut rules = Vec::new();
     for (index, tier) in direction.tiers.iter().enumerate() {
         if index > 0 {
             rules.push(Rule::new(vec![], vec![Statement::SetMark(marks.no_pass())]));
         }
-        rules.extend(of_tier(tier, toward, ending, (marks, denials)));
+        rules.extend(of_tier((tier, direction.zone), toward, ending, (marks, denials)));
     }
     if ending == Ending::Closed {
-        rules.extend(of_profiles(&direction.profiles, toward, (marks, denials)));
+        rules.extend(of_profiles(direction, toward, (marks, denials)));
     }
     rules
 }
 
 fn of_tier(
-    tier: &TierPath,
+    (tier, zone): (&TierPath, Zone),
     toward: Toward,
     ending: Ending,
     (marks, denials): (Marks, Denials),
@@ -81,7 +85,7 @@ fn of_tier(
     for id in &tier.policies {
         // Before the first there is nothing to look at.
         let matches = if rules.is_empty() { vec![] } else { vec![undecided.clone()] };
-        rules.push(Rule::new(matches, vec![Verdict::Jump(name::policy(id, toward)).into()]));
+        rules.push(Rule::new(matches, vec![Verdict::Jump(name::policy(id, toward, zone)).into()]));
     }
     rules.push(return_if_accepted(marks));
     rules.extend(denials.of_marked(marks));
@@ -93,13 +97,13 @@ fn of_tier(
 }
 
 fn of_profiles(
-    profiles: &[String],
+    direction: &Direction,
     toward: Toward,
     (marks, denials): (Marks, Denials),
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for profile in profiles {
-        let chain = name::profile(profile, toward);
+    for profile in &direction.profiles {
+        let chain = name::profile(profile, toward, direction.zone);
         rules.push(Rule::new(vec![], vec![Verdict::Jump(chain).into()]));
         rules.push(return_if_accepted(marks));
         rules.extend(denials.of_marked(marks));

@@ -8,6 +8,7 @@ use model::desired::policy::{
 use model::net::{Family, IfName};
 use model::policy::PolicyId;
 use model::ruleset::{Element, Ruleset, Tables, Transaction};
+use model::vrf::Zone;
 
 use crate::fragment::{Fragment, Part};
 use crate::frame;
@@ -18,12 +19,13 @@ use crate::plan;
 use crate::rule;
 use crate::set::{self, Sharing};
 use crate::settings::{Counting, Settings, Spoofing};
+use crate::tenants;
 
 mod store;
 mod used;
 
 use store::Store;
-use used::Used;
+use used::{Used, Whose};
 
 /// What fragments are made of.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,7 @@ pub(crate) struct Context<'a> {
     pub(crate) nets: &'a BTreeSet<(SetId, Family)>,
     /// Which sets share one of the kernel's.
     pub(crate) sharing: Sharing,
-    /// The directions in which policies are looked at.
+    /// The directions and zones in which policies are looked at.
     used: &'a Used,
 }
 
@@ -146,7 +148,13 @@ impl Renderer {
         let (less, more) = used::uses_of_change(&self.state, change);
         let mut objects = vec![object];
         objects.extend(self.changes_spoofing(change).then_some(Object::Frame));
-        objects.extend(self.used.flipped(&less, &more).into_iter().map(Object::Policy));
+        let flipped = self.used.flipped(&less, &more).into_iter().map(|whose| match whose {
+            Whose::Policy(id, _) => Object::Policy(id),
+            Whose::Profile(name) => Object::Profile(name),
+        });
+        // A policy may be so in both directions.
+        let flipped: BTreeSet<Object> = flipped.collect();
+        objects.extend(flipped);
         let before: Vec<Fragment> = objects.iter().map(|object| self.fragment(object)).collect();
         self.state.apply(change);
         self.used.replace(&less, &more);
@@ -160,7 +168,11 @@ impl Renderer {
     fn changes_spoofing(&self, change: &PolicyChange) -> bool {
         let PolicyChange::Workload(name, after) = change else { return false };
         let of = |workload: Option<&WorkloadPolicy>| {
-            workload.map(|workload| workload.allowed_sources.clone()).unwrap_or_default()
+            let of = |workload: &WorkloadPolicy| {
+                let may_send = workload.zone() != Zone::Nowhere;
+                may_send.then(|| workload.allowed_sources.clone())
+            };
+            workload.and_then(of).unwrap_or_default()
         };
         let before = of(self.state.workloads.get(name));
         self.settings.spoofing == Spoofing::Any && before != of(after.as_ref())
@@ -224,12 +236,14 @@ impl Renderer {
 
     /// Returns the policies and profiles whose rules name a set.
     fn users(&self, id: SetId) -> Vec<Object> {
+        // Rules name the default zone's.
+        let ids: Vec<SetId> = self.used.all_zones().iter().map(|zone| id.in_zone(*zone)).collect();
         let names = |rules: &PolicyRules| {
             let mut rules = rules.ingress.iter().chain(&rules.egress);
             rules.any(|rule| {
-                [&rule.source, &rule.destination]
-                    .iter()
-                    .any(|end| end.in_sets.contains(&id) || end.not_in_sets.contains(&id))
+                [&rule.source, &rule.destination].iter().any(|end| {
+                    end.in_sets.iter().chain(&end.not_in_sets).any(|id| ids.contains(id))
+                })
             })
         };
         let policies = self.state.policies.iter().filter(|(_, rules)| names(rules));
@@ -276,9 +290,9 @@ fn add_object(part: &mut Part<'_>, context: &Context<'_>, object: &Object) {
             if let Some(rules) = state.policies.get(id) {
                 let note = format!("policy {id}");
                 for toward in Toward::BOTH {
-                    if context.used.has(&(id.clone(), toward)) {
-                        let name = name::policy(id, toward);
-                        rule::add_chain(part, context, (name, &note), of(rules, toward));
+                    for zone in context.used.zones(&Whose::Policy(id.clone(), toward)) {
+                        let name = name::policy(id, toward, zone);
+                        rule::add_chain(part, context, (name, &note), (of(rules, toward), zone));
                     }
                 }
             }
@@ -286,9 +300,15 @@ fn add_object(part: &mut Part<'_>, context: &Context<'_>, object: &Object) {
         Object::Profile(profile) => {
             if let Some(rules) = state.profiles.get(profile) {
                 let note = format!("profile {profile}");
-                for toward in Toward::BOTH {
-                    let name = name::profile(profile, toward);
-                    rule::add_chain(part, context, (name, &note), of(rules, toward));
+                let mut zones = context.used.zones(&Whose::Profile(profile.clone()));
+                if zones.is_empty() {
+                    zones.insert(Zone::Default);
+                }
+                for zone in zones {
+                    for toward in Toward::BOTH {
+                        let name = name::profile(profile, toward, zone);
+                        rule::add_chain(part, context, (name, &note), (of(rules, toward), zone));
+                    }
                 }
             }
         }
@@ -328,7 +348,12 @@ fn add_workload(
         part.element(frame::map_of(map), Element::Dispatch(if_name.clone(), chain));
     }
     if context.settings.counting == Counting::Possible {
-        limits::add(part, if_name, workload.controls);
+        limits::add(part, &context.settings.tenants, (if_name, workload.controls));
+    }
+    tenants::add_workload(part, if_name, workload);
+    if workload.zone() == Zone::Nowhere {
+        // It sends from nowhere.
+        return;
     }
     let family = part.family;
     for addr in workload.addrs.iter().filter(|addr| Family::of(**addr) == family) {

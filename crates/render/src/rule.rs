@@ -8,6 +8,7 @@ use model::desired::policy::{CompiledEntity, CompiledRule, Ports, SetId};
 use model::net::{Cidr, Family};
 use model::policy::{Action, Protocol};
 use model::ruleset::{Element, ElementKind, Is, Match, Rule, Side, Statement, Verdict};
+use model::vrf::Zone;
 
 use crate::cover::disjoint;
 use crate::fragment::Part;
@@ -23,7 +24,7 @@ pub(crate) fn add_chain(
     part: &mut Part<'_>,
     context: &Context<'_>,
     (name, note): (String, &str),
-    rules: &[CompiledRule],
+    (rules, zone): (&[CompiledRule], Zone),
 ) {
     let mut chain = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
@@ -32,7 +33,7 @@ pub(crate) fn add_chain(
             None => format!("{note} rule {index}"),
         };
         let statements = statements(context, rule.action);
-        let mut alternatives = Alternatives { part, context, found: vec![Vec::new()] };
+        let mut alternatives = Alternatives { part, context, zone, found: vec![Vec::new()] };
         alternatives.rule(rule);
         for matches in alternatives.found {
             chain.push(Rule::new(matches, statements.clone()).noted(note.clone()));
@@ -59,6 +60,8 @@ fn statements(context: &Context<'_>, action: Action) -> Vec<Statement> {
 struct Alternatives<'a, 'b, 'c> {
     part: &'a mut Part<'b>,
     context: &'a Context<'c>,
+    /// Whom sets mean.
+    zone: Zone,
     found: Vec<Vec<Match>>,
 }
 
@@ -180,6 +183,7 @@ impl Alternatives<'_, '_, '_> {
     fn lookups(&self, side: Side, is: Is, id: SetId) -> Vec<Match> {
         let family = self.part.family;
         let sharing = self.context.sharing;
+        let id = id.in_zone(self.zone);
         let set = sharing.name(id, family);
         let mut lookups = vec![match sharing.number(id) {
             Some(number) => Match::Member(side, is, (number, set)),
@@ -193,7 +197,7 @@ impl Alternatives<'_, '_, '_> {
 
     /// Returns the mark of an address, a protocol and a port in a set.
     fn named(&self, side: Side, is: Is, id: SetId) -> Match {
-        Match::PortInSet(side, is, name::addrs(id, self.part.family))
+        Match::PortInSet(side, is, name::addrs(id.in_zone(self.zone), self.part.family))
     }
 
     fn ports(&mut self, side: Side, entity: &CompiledEntity) {

@@ -7,6 +7,7 @@ use model::net::{Cidr, Family};
 use model::policy::Protocol;
 use model::ruleset::{InterfacePattern, Mark};
 
+use crate::tenants::Tenants;
 use crate::tunnel::Tunnels;
 use crate::wireguard::Wireguard;
 
@@ -26,8 +27,10 @@ pub struct Settings {
     pub failsafe_in: Vec<Failsafe>,
     /// What this machine always reaches (`failsafeOutboundHostPorts`).
     pub failsafe_out: Vec<Failsafe>,
-    /// The pools.
+    /// The pools, without those of VRFs that exchange no routes with those without a VRF.
     pub pools: Vec<Pool>,
+    /// The VRFs.
+    pub tenants: Tenants,
     /// How packets that leave all pools get their source address.
     pub nat: NatSettings,
     /// The floating addresses of this node's workloads, and where each leads; `None` if
@@ -83,6 +86,7 @@ impl Default for Settings {
             failsafe_in: [vec![tcp(22), udp(68)], both.to_vec()].concat(),
             failsafe_out: [vec![udp(53), udp(67)], both.to_vec()].concat(),
             pools: Vec::new(),
+            tenants: Tenants::default(),
             nat: NatSettings::default(),
             floating: None,
             hosts: BTreeSet::new(),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use model::net::{Cidr, Family, IfName};
 use model::policy::Protocol;
-use model::pool::Encapsulation;
+use model::pool::{Encapsulation, IpPool};
 use model::ruleset::{InterfacePattern, Is, Match, Rule, SetName, Side, Statement, Verdict, Way};
 
 /// The protocol number of IP in IP (RFC 2003).
@@ -35,13 +35,19 @@ pub enum Pool {
     Ipip,
     /// VXLAN, for this family.
     Vxlan(Family),
+    /// A VRF's, which is always VXLAN, whatever administrators say of the others' tunnels.
+    Vrf(Family),
 }
 
 impl Pool {
-    /// Returns what a pool of `family` wants, if anything.
+    /// Returns what a pool wants, if anything.
     #[must_use]
-    pub const fn of(family: Family, encapsulation: Encapsulation) -> Option<Self> {
-        match encapsulation {
+    pub fn of(pool: &IpPool) -> Option<Self> {
+        let family = pool.family();
+        if pool.vrf.is_some() {
+            return Some(Self::Vrf(family));
+        }
+        match pool.encapsulation {
             Encapsulation::None => None,
             Encapsulation::Ipip(_) => Some(Self::Ipip),
             Encapsulation::Vxlan(_) => Some(Self::Vxlan(family)),
@@ -69,9 +75,14 @@ impl Tunnels {
         }
     }
 
+    /// Are there packets of VXLAN, its own devices' or VRFs'?
+    fn has_vxlan(&self, family: Family) -> bool {
+        self.is_vxlan(family) || self.pools.contains(&Pool::Vrf(family))
+    }
+
     /// Returns the marks of packets of each tunnel that is used, and what it is called.
     fn kinds(&self, family: Family) -> impl Iterator<Item = (Vec<Match>, &'static str)> {
-        let vxlan = self.is_vxlan(family).then(|| (self.vxlan_packets(), "VXLAN"));
+        let vxlan = self.has_vxlan(family).then(|| (self.vxlan_packets(), "VXLAN"));
         let ipip = vec![Match::Protocol(Is::In, IPIP)];
         let ipip = self.is_ipip(family).then_some((ipip, "IP in IP"));
         vxlan.into_iter().chain(ipip)
@@ -117,7 +128,7 @@ impl Tunnels {
     /// be one more connection to the kernel.
     pub(crate) fn untracked(&self, family: Family) -> Option<Rule> {
         let rule = || Rule::new(self.vxlan_packets(), vec![Statement::NoTrack]).noted("VXLAN");
-        self.is_vxlan(family).then(rule)
+        self.has_vxlan(family).then(rule)
     }
 
     /// What this machine sends through a tunnel has the tunnel's address, or the answer would come

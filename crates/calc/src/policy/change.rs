@@ -9,6 +9,7 @@ use model::id::NamespacedName;
 use model::net::IfName;
 use model::network_set::NetworkSet;
 use model::policy::{Policy, PolicyId, Profile};
+use model::pool::IpPool;
 use model::service::EndpointSlice;
 use model::tier::Tier;
 
@@ -31,6 +32,8 @@ pub enum Change {
     Profile(String, Option<Arc<Profile>>),
     /// Some of a Service's endpoints.
     EndpointSlice(NamespacedName, Option<Arc<EndpointSlice>>),
+    /// A pool, which may say of a VRF.
+    Pool(String, Option<Arc<IpPool>>),
     /// The addresses of one of this machine's own interfaces.
     Interface(IfName, Option<Vec<IpAddr>>),
 }

@@ -9,6 +9,7 @@ use model::desired::policy::{
 use model::net::{Cidr, Family, IfName};
 use model::policy::{Action, IcmpMatch};
 use model::tier::TierAction;
+use model::vrf::Zone;
 
 use super::packet::{Cause, Decision, Packet, Way};
 
@@ -55,13 +56,15 @@ pub fn verdict(
             }
         }
     };
-    Some(Evaluation { state, packet, way }.direction(direction))
+    Some(Evaluation { state, packet, way, zone: direction.zone }.direction(direction))
 }
 
 struct Evaluation<'a> {
     state: &'a PolicyState,
     packet: &'a Packet,
     way: Way,
+    /// Whom the sets of rules mean.
+    zone: Zone,
 }
 
 impl Evaluation<'_> {
@@ -150,7 +153,7 @@ impl Evaluation<'_> {
 
     /// Asks for each network that an address can lie in: sets may have many more members.
     fn has_addr(&self, id: &SetId, addr: IpAddr) -> bool {
-        let Some(members) = self.state.sets.get(id) else { return false };
+        let Some(members) = self.state.sets.get(&id.in_zone(self.zone)) else { return false };
         let lens = (0..=Family::of(addr).bits()).rev();
         let mut nets = lens.filter_map(|len| Cidr::containing(addr, len).ok());
         nets.any(|net| members.contains(&SetMember::Net(net)))
@@ -158,6 +161,7 @@ impl Evaluation<'_> {
 
     fn has_port(&self, id: &SetId, addr: IpAddr, port: u16) -> bool {
         let member = SetMember::Port(addr, self.packet.protocol, port);
-        self.state.sets.get(id).is_some_and(|members| members.contains(&member))
+        let members = self.state.sets.get(&id.in_zone(self.zone));
+        members.is_some_and(|members| members.contains(&member))
     }
 }

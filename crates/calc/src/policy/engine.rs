@@ -10,6 +10,8 @@ use model::desired::policy::{
 use model::id::{NamespacedName, NodeName};
 use model::net::{Cidr, IfName};
 use model::policy::{Policy, PolicyId, Profile, Stage};
+use model::pool::IpPool;
+use model::vrf::{Vrfs, Zone, vrfs};
 
 use super::Change;
 use super::index::ItemKey;
@@ -19,7 +21,7 @@ use super::placement::Placement;
 use super::rulebook::{self, Owner, RuleChanges, Rulebook};
 use super::services::Services;
 use super::sets::Sets;
-use super::things::{Local, Placed, Thing, ThingName, Things};
+use super::things::{self, Local, Placed, Thing, ThingName, Things};
 
 /// What one node's kernel should enforce, kept up to date.
 ///
@@ -39,6 +41,10 @@ pub struct Policies {
     pub(super) rulebook: Rulebook,
     sets: Sets,
     services: Services,
+    pools: BTreeMap<String, Arc<IpPool>>,
+    /// What the pools say of VRFs.
+    vrfs: Vrfs,
+    are_pools_changed: bool,
     interfaces: BTreeMap<IfName, Vec<IpAddr>>,
     /// This node's pods by interface; the first by name has it.
     pub(super) pods: BTreeMap<IfName, BTreeMap<NamespacedName, ItemKey>>,
@@ -83,6 +89,9 @@ impl Policies {
             rulebook: Rulebook::default(),
             sets: Sets::default(),
             services: Services::default(),
+            pools: BTreeMap::new(),
+            vrfs: Vrfs::default(),
+            are_pools_changed: false,
             interfaces: BTreeMap::new(),
             pods: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -110,11 +119,11 @@ impl Policies {
         Counts { things: self.things.len(), policies, staged_policies, selectors, tries }
     }
 
-    /// Is it an address of a pod, of any node? Takes time, as all are looked at.
+    /// Is it an address of a pod without a VRF, of any node? Takes time, as all are looked at.
     #[must_use]
     pub fn is_of_pod(&self, addr: IpAddr) -> bool {
         let net = Cidr::host(addr);
-        let has = |thing: &Thing| thing.nets.binary_search(&net).is_ok();
+        let has = |thing: &Thing| thing.vrf.is_none() && thing.nets.binary_search(&net).is_ok();
         let is_pod = |name: &ThingName| matches!(name, ThingName::Workload(_));
         let mut pending = self.pending.iter();
         let mut placed = self.things.iter();
@@ -147,6 +156,13 @@ impl Policies {
             }
             Change::Profile(name, value) => self.profile(name, value),
             Change::EndpointSlice(id, value) => self.services.apply(id, value),
+            Change::Pool(name, value) => {
+                match value {
+                    Some(pool) => self.pools.insert(name, pool),
+                    None => self.pools.remove(&name),
+                };
+                self.are_pools_changed = true;
+            }
             Change::Interface(name, value) => {
                 match value {
                     Some(addrs) => self.interfaces.insert(name, addrs),
@@ -161,10 +177,11 @@ impl Policies {
     #[cfg(test)]
     pub(super) fn kept(&self) -> Vec<usize> {
         let own = [self.things.len(), self.pending.len(), self.heirs.len(), self.interfaces.len()];
+        let pools = [self.pools.len(), self.vrfs.by_name.len()];
         let of_endpoints = [self.pods.len(), self.hosts.len(), self.dirty.len(), self.paths.len()];
         let parts =
             [self.placement.kept(), self.rulebook.kept(), self.sets.kept(), self.services.kept()];
-        own.into_iter().chain(of_endpoints).chain(parts.concat()).collect()
+        own.into_iter().chain(pools).chain(of_endpoints).chain(parts.concat()).collect()
     }
 
     fn policy(&mut self, id: PolicyId, policy: Option<&Policy>) {
@@ -180,11 +197,12 @@ impl Policies {
         };
         self.dirty.extend(endpoints);
         let is_everywhere = self.placement.is_needed_everywhere(id);
+        let here = (owner.clone(), Zone::Default);
         if is_everywhere {
-            self.rulebook.start_use(&owner);
+            self.rulebook.start_use(&here);
         }
         if was_everywhere {
-            self.rulebook.end_use(&owner);
+            self.rulebook.end_use(&here);
         }
         let enforced = policy.filter(|policy| self.placement.is_enforced(&policy.id));
         match enforced {
@@ -231,6 +249,9 @@ impl Policies {
     /// Works in what was noted, and returns what that changes in the state, in
     /// an order in which nothing is named that is not there.
     pub fn take_changes(&mut self) -> Vec<PolicyChange> {
+        if std::mem::take(&mut self.are_pools_changed) {
+            self.find_vrfs();
+        }
         for (name, thing) in std::mem::take(&mut self.pending) {
             self.place(name, thing);
         }
@@ -260,6 +281,18 @@ impl Policies {
         parts.concat()
     }
 
+    /// Finds the VRFs anew, and who is in another zone by that.
+    fn find_vrfs(&mut self) {
+        let found = vrfs(self.pools.values().map(AsRef::as_ref));
+        for placed in self.things.iter().filter(|placed| placed.thing.vrf.is_some()) {
+            if things::home(&placed.name, &placed.thing, &found) != placed.home {
+                let thing = || Some(placed.thing.clone());
+                self.pending.entry(placed.name.as_ref().clone()).or_insert_with(thing);
+            }
+        }
+        self.vrfs = found;
+    }
+
     /// Puts a thing where it belongs, or takes it away.
     fn place(&mut self, name: ThingName, thing: Option<Thing>) {
         let Some(thing) = thing else {
@@ -272,11 +305,15 @@ impl Policies {
         let key = self.things.key(&name);
         let labels = thing.profiles.iter().filter_map(|name| self.labels_of_profiles.get(name));
         let inherited = labels.cloned().collect();
-        let old = self.things.put(key, name, thing, inherited);
+        let home = things::home(&name, &thing, &self.vrfs);
+        let old = self.things.put(key, name, (thing, home), inherited);
         if let Some(old) = &old {
             self.unlink(key, old);
         }
         let Some(new) = self.things.get(key) else { return };
+        if let Some((namespace, addrs)) = in_vrf(new) {
+            self.services.arrive((namespace, new.zone()), &addrs);
+        }
         for profile in &new.thing.profiles {
             self.heirs.entry(Arc::clone(profile)).or_default().insert(key);
         }
@@ -299,6 +336,9 @@ impl Policies {
 
     /// Forgets where a thing was.
     fn unlink(&mut self, key: ItemKey, old: &Placed) {
+        if let Some((namespace, addrs)) = in_vrf(old) {
+            self.services.leave((namespace, old.zone()), &addrs);
+        }
         for profile in &old.thing.profiles {
             if let Some(heirs) = self.heirs.get_mut(profile) {
                 heirs.remove(&key);
@@ -337,8 +377,8 @@ impl Policies {
             else {
                 return None;
             };
-            let profiles = &placed.thing.profiles;
-            let path = self.placement.path(key, profiles, Use::Normal, &self.rulebook);
+            let known = (&*placed.thing.profiles, placed.zone());
+            let path = self.placement.path(key, known, Use::Normal, &self.rulebook);
             let path = match self.paths.get_key_value(&path) {
                 Some((path, _)) => Arc::clone(path),
                 None => Arc::new(path),
@@ -393,8 +433,8 @@ impl Policies {
             let Some(Local::Host { interface, addrs }) = placed.thing.local.as_deref() else {
                 continue;
             };
-            let path =
-                |wanted| self.placement.path(*key, &placed.thing.profiles, wanted, &self.rulebook);
+            let known = (&*placed.thing.profiles, placed.zone());
+            let path = |wanted| self.placement.path(*key, known, wanted, &self.rulebook);
             let policy = Arc::new(HostPolicy {
                 endpoint: name.clone(),
                 addrs: addrs.clone(),
@@ -425,6 +465,13 @@ impl Policies {
         }
         self.state.hosts = wanted;
     }
+}
+
+/// Returns the namespace and the addresses of a pod of a VRF.
+fn in_vrf(placed: &Placed) -> Option<(&str, Vec<IpAddr>)> {
+    placed.thing.vrf.as_ref()?;
+    let ThingName::Workload(pod) = &*placed.name else { return None };
+    Some((&pod.namespace, placed.thing.nets.iter().map(Cidr::addr).collect()))
 }
 
 /// Changes of endpoints: those that come before what goes, and those that go.

@@ -11,8 +11,10 @@ use model::id::{NamespacedName, NodeName};
 use model::net::IfName;
 use model::network_set::NetworkSet;
 use model::policy::{Policy, PolicyId, Profile};
+use model::pool::IpPool;
 use model::service::EndpointSlice;
 use model::tier::Tier;
+use model::vrf::{Vrfs, vrfs};
 
 use super::labels;
 use super::{Change, NetworkSetId};
@@ -39,6 +41,8 @@ pub struct Inputs {
     pub profiles: BTreeMap<String, Arc<Profile>>,
     /// Who answers for Services.
     pub slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    /// The pools.
+    pub pools: BTreeMap<String, Arc<IpPool>>,
     /// The addresses of this machine's interfaces.
     pub interfaces: BTreeMap<IfName, Vec<IpAddr>>,
 }
@@ -56,6 +60,7 @@ impl Inputs {
             tiers: BTreeMap::new(),
             profiles: BTreeMap::new(),
             slices: BTreeMap::new(),
+            pools: BTreeMap::new(),
             interfaces: BTreeMap::new(),
         }
     }
@@ -70,6 +75,7 @@ impl Inputs {
             Change::Tier(name, value) => put(&mut self.tiers, name, value),
             Change::Profile(name, value) => put(&mut self.profiles, name, value),
             Change::EndpointSlice(id, value) => put(&mut self.slices, id, value),
+            Change::Pool(name, value) => put(&mut self.pools, name, value),
             Change::Interface(name, value) => put(&mut self.interfaces, name, value),
         }
     }
@@ -82,6 +88,12 @@ impl Inputs {
             Some(profile) => Some(Arc::clone(profile)),
             None => (name == default.name).then(|| Arc::new(default)),
         }
+    }
+
+    /// Returns the VRFs that the pools make.
+    #[must_use]
+    pub fn vrfs(&self) -> Vrfs {
+        vrfs(self.pools.values().map(AsRef::as_ref))
     }
 
     /// Returns the labels that a pod has, its profiles' among them.

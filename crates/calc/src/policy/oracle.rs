@@ -16,22 +16,26 @@ use model::endpoint::NamedPort;
 use model::host_endpoint::{HostEndpoint, HostInterface as Wanted};
 use model::net::{Cidr, IfName};
 use model::policy::{Enforcement, Policy, PolicyId, Protocol, Rule, Stage};
+use model::vrf::{Vrfs, Zone};
 
 use super::Inputs;
 use super::compile::Compiled;
 use super::order::{self, PolicyPlace};
 use super::question::{self, Question, Reach};
+use super::zones::{self, Home};
 
 /// Returns what the node of `inputs` should enforce.
 #[must_use]
 pub fn state(inputs: &Inputs) -> PolicyState {
+    let vrfs = inputs.vrfs();
     let mut state = PolicyState { hosts: hosts(inputs), ..PolicyState::default() };
     for (pod, endpoint) in &inputs.workloads {
         if endpoint.node != inputs.this_node {
             continue;
         }
         let labels = inputs.workload_labels(endpoint);
-        let path = Arc::new(path(inputs, &labels, &endpoint.profiles, Use::Normal));
+        let zone = vrfs.zone(endpoint.vrf.as_ref());
+        let path = Arc::new(path(inputs, &labels, (&endpoint.profiles, zone), Use::Normal));
         let (addrs, mac) = (endpoint.addrs.clone(), endpoint.mac);
         let allowed_sources = endpoint.allowed_sources.clone();
         let (controls, if_name) = (endpoint.controls, endpoint.if_name.clone());
@@ -42,8 +46,9 @@ pub fn state(inputs: &Inputs) -> PolicyState {
     }
     let mut questions = BTreeSet::new();
     add_rules(inputs, &mut state, &mut questions);
-    for question in questions {
-        state.sets.insert(question.id(), members(inputs, &question));
+    for (question, zone) in questions {
+        let members = members((inputs, &vrfs), &question, zone);
+        state.sets.insert(question.id().in_zone(zone), members);
     }
     state
 }
@@ -85,7 +90,12 @@ pub(super) fn applying<'a>(inputs: &'a Inputs, labels: &Labels, wanted: Use) -> 
     found
 }
 
-fn path(inputs: &Inputs, labels: &Labels, profiles: &[String], wanted: Use) -> EndpointPath {
+fn path(
+    inputs: &Inputs,
+    labels: &Labels,
+    (profiles, zone): (&[String], Zone),
+    wanted: Use,
+) -> EndpointPath {
     let applying = applying(inputs, labels, wanted);
     let direction = |rules_of: fn(&Policy) -> bool, has_rules: fn(&PolicyRules) -> bool| {
         let mut tiers: Vec<TierPath> = Vec::new();
@@ -102,7 +112,7 @@ fn path(inputs: &Inputs, labels: &Labels, profiles: &[String], wanted: Use) -> E
         }
         let is_used =
             |name: &&String| wanted == Use::Normal && has_rules(&profile_rules(inputs, name).rules);
-        Direction { tiers, profiles: profiles.iter().filter(is_used).cloned().collect() }
+        Direction { tiers, profiles: profiles.iter().filter(is_used).cloned().collect(), zone }
     };
     EndpointPath {
         ingress: direction(|policy| policy.ingress.is_some(), |rules| !rules.ingress.is_empty()),
@@ -148,7 +158,7 @@ pub(super) fn interfaces_of(
 
 fn host_policy(inputs: &Inputs, host: &HostEndpoint) -> HostPolicy {
     let labels = inputs.host_labels(host);
-    let path = |wanted| path(inputs, &labels, &host.profiles, wanted);
+    let path = |wanted| path(inputs, &labels, (&host.profiles, Zone::Default), wanted);
     HostPolicy {
         endpoint: host.name.clone(),
         addrs: host.expected_addrs.clone(),
@@ -160,58 +170,68 @@ fn host_policy(inputs: &Inputs, host: &HostEndpoint) -> HostPolicy {
 }
 
 /// Adds the rules of all that the paths name, and of what every node should hold.
-fn add_rules(inputs: &Inputs, state: &mut PolicyState, questions: &mut BTreeSet<Question>) {
-    let mut policies: BTreeSet<PolicyId> = BTreeSet::new();
-    let mut profiles: BTreeSet<String> = BTreeSet::new();
+fn add_rules(inputs: &Inputs, state: &mut PolicyState, questions: &mut BTreeSet<(Question, Zone)>) {
+    let mut policies: BTreeSet<(PolicyId, Zone)> = BTreeSet::new();
+    let mut profiles: BTreeSet<(String, Zone)> = BTreeSet::new();
     let normal = state.workloads.values().map(|workload| workload.path.as_ref());
     let hosts = state.hosts.values();
     let hosts = hosts.flat_map(|host| [&host.normal, &host.forward, &host.untracked]);
     let directions = normal.chain(hosts).flat_map(|path| [&path.ingress, &path.egress]);
     for direction in directions.chain(state.hosts.values().map(|host| &host.pre_dnat)) {
-        policies.extend(direction.tiers.iter().flat_map(|tier| tier.policies.iter().cloned()));
-        profiles.extend(direction.profiles.iter().cloned());
+        let zone = direction.zone;
+        let ids = direction.tiers.iter().flat_map(|tier| tier.policies.iter().cloned());
+        policies.extend(ids.map(|id| (id, zone)));
+        profiles.extend(direction.profiles.iter().cloned().map(|name| (name, zone)));
     }
     let is_everywhere = |policy: &&Arc<Policy>| {
         policy.is_needed_everywhere && policy.enforcement == Enforcement::Enforced
     };
-    policies.extend(inputs.policies.values().filter(is_everywhere).map(|policy| policy.id.clone()));
-    for id in policies {
+    let everywhere = inputs.policies.values().filter(is_everywhere);
+    policies.extend(everywhere.map(|policy| (policy.id.clone(), Zone::Default)));
+    for (id, zone) in policies {
         let Some(policy) = inputs.policies.get(&id) else { continue };
         let rules = |rules: &Option<Vec<Rule>>| rules.clone().unwrap_or_default();
         let compiled = Compiled::of(&rules(&policy.ingress), &rules(&policy.egress), policy.stage);
         state.policies.insert(id, Arc::new(compiled.rules));
-        questions.extend(compiled.questions);
+        questions.extend(compiled.questions.into_iter().map(|question| (question, zone)));
     }
-    for name in profiles {
+    for (name, zone) in profiles {
         let compiled = profile_rules(inputs, &name);
         state.profiles.insert(name, Arc::new(compiled.rules));
-        questions.extend(compiled.questions);
+        questions.extend(compiled.questions.into_iter().map(|question| (question, zone)));
     }
 }
 
-/// Returns the members of the set that answers `question`.
-pub(super) fn members(inputs: &Inputs, question: &Question) -> BTreeSet<SetMember> {
+/// Returns the members of the set that answers `question` for endpoints of `zone`.
+fn members(
+    (inputs, vrfs): (&Inputs, &Vrfs),
+    question: &Question,
+    zone: Zone,
+) -> BTreeSet<SetMember> {
     let mut members = BTreeSet::new();
     for slice in inputs.slices.values() {
         if question.service().is_some_and(|name| question::service_of(slice).as_ref() == Some(name))
         {
-            members.extend(question::members_of_slice(question, slice));
+            let is_meant = |addr| answers_in(inputs, vrfs, &slice.id.namespace, addr, zone);
+            members.extend(question::members_of_slice(question, slice, is_meant));
         }
     }
     let Some(selector) = question.selector() else { return members };
     for endpoint in inputs.workloads.values() {
         let is_near = endpoint.node == inputs.this_node || !is_of_node(question);
+        let is_near = is_near && zones::means(Home::In(vrfs.zone(endpoint.vrf.as_ref())), zone);
         if is_near && selector.matches(&inputs.workload_labels(endpoint)) {
             members.extend(members_of_endpoint(question, &endpoint.addrs, &endpoint.ports));
         }
     }
     for host in inputs.hosts.values() {
         let is_near = host.node == inputs.this_node || !is_of_node(question);
+        let is_near = is_near && zone == Zone::Default;
         if is_near && selector.matches(&inputs.host_labels(host)) {
             members.extend(members_of_endpoint(question, &host.expected_addrs, &host.ports));
         }
     }
-    if matches!(question, Question::Selected(_)) {
+    if matches!(question, Question::Selected(_)) && zone != Zone::Nowhere {
         for set in inputs.network_sets.values() {
             if selector.matches(&inputs.network_set_labels(set)) {
                 members.extend(set.nets.iter().copied().map(SetMember::Net));
@@ -219,6 +239,23 @@ pub(super) fn members(inputs: &Inputs, question: &Question) -> BTreeSet<SetMembe
         }
     }
     members
+}
+
+/// Does an address of a Service's endpoints mean these to endpoints of `zone`? Of a pod of a VRF in
+/// the Service's namespace it is in that pod's zone; else in the default one.
+pub(super) fn answers_in(
+    inputs: &Inputs,
+    vrfs: &Vrfs,
+    namespace: &str,
+    addr: IpAddr,
+    zone: Zone,
+) -> bool {
+    let pods = inputs.workloads.values();
+    let pods = pods.filter(|pod| pod.vrf.is_some() && pod.pod.namespace == namespace);
+    let mut zones =
+        pods.filter(|pod| pod.addrs.contains(&addr)).map(|pod| vrfs.zone(pod.vrf.as_ref()));
+    let default = zones.clone().next().is_none().then_some(Zone::Default);
+    zones.by_ref().chain(default).any(|home| zones::means(Home::In(home), zone))
 }
 
 /// Is a question only about endpoints of this node?

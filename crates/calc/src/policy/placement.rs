@@ -6,6 +6,7 @@ use std::sync::Arc;
 use model::desired::policy::{Direction, EndpointPath, TierPath};
 use model::policy::{Enforcement, Order, Policy, PolicyId, Stage};
 use model::tier::Tier;
+use model::vrf::Zone;
 
 use super::index::{Index, ItemKey, SelectorKey};
 use super::oracle::Use;
@@ -151,7 +152,7 @@ impl Placement {
     pub(super) fn path(
         &self,
         endpoint: ItemKey,
-        profiles: &[Arc<str>],
+        (profiles, zone): (&[Arc<str>], Zone),
         wanted: Use,
         rulebook: &Rulebook,
     ) -> EndpointPath {
@@ -161,6 +162,7 @@ impl Placement {
         let mut found: Vec<_> = found.filter(|(_, policy)| wanted.includes(policy.stage)).collect();
         found.sort_by_cached_key(|(id, policy)| self.place(id, policy));
         let mut path = EndpointPath::default();
+        (path.ingress.zone, path.egress.zone) = (zone, zone);
         for (id, policy) in found {
             if policy.has_ingress {
                 self.extend(&mut path.ingress, id, &policy.tier);

@@ -1,6 +1,7 @@
 //! Questions that sets answer: whom does a selector match, who answers for a Service?
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use model::desired::policy::{SetId, SetKind, SetMember};
 use model::id::NamespacedName;
@@ -79,11 +80,19 @@ pub(super) fn service_of(slice: &EndpointSlice) -> Option<NamespacedName> {
     slice.service.clone().map(|name| NamespacedName { namespace, name })
 }
 
-/// Returns what a slice of the Service adds to the set that answers `question`.
+/// Returns what a slice of the Service adds to the set that answers `question`, of the addresses
+/// that `is_meant`.
 ///
 /// Endpoints that are not ready count: what they still send or get is theirs.
-pub(super) fn members_of_slice(question: &Question, slice: &EndpointSlice) -> Vec<SetMember> {
-    let addrs = || slice.endpoints.iter().flat_map(|endpoint| endpoint.addrs.iter().copied());
+pub(super) fn members_of_slice(
+    question: &Question,
+    slice: &EndpointSlice,
+    is_meant: impl Fn(IpAddr) -> bool,
+) -> Vec<SetMember> {
+    let addrs = || {
+        let addrs = slice.endpoints.iter().flat_map(|endpoint| endpoint.addrs.iter().copied());
+        addrs.filter(|addr| is_meant(*addr))
+    };
     match question {
         Question::Selected(_) | Question::NamedPort { .. } => Vec::new(),
         Question::ServiceAddrs(_) => addrs().map(Cidr::host).map(SetMember::Net).collect(),

@@ -7,6 +7,7 @@ use model::desired::policy::{
     Direction, EndpointPath, HostPolicy, PolicyChange, PolicyRules, PolicyState, SetId,
 };
 use model::policy::{PolicyId, Rule, Stage};
+use model::vrf::Zone;
 
 use super::compile::Compiled;
 use super::sets::Sets;
@@ -18,16 +19,19 @@ pub(super) enum Owner {
     Profile(String),
 }
 
+/// Somebody's rules, as endpoints of a zone look at them.
+pub(super) type InZone = (Owner, Zone);
+
 /// The rules of all policies and profiles.
 #[derive(Debug, Default)]
 pub(super) struct Rulebook {
     entries: BTreeMap<Owner, Entry>,
     /// How many paths and hints name them.
-    users: BTreeMap<Owner, u32>,
+    users: BTreeMap<InZone, u32>,
     /// Those that may have become active or inactive, or have new rules.
     touched: BTreeSet<Owner>,
     /// The sets that rules in the state name.
-    in_use: BTreeMap<Owner, Box<[SetId]>>,
+    in_use: BTreeMap<InZone, Box<[SetId]>>,
 }
 
 #[derive(Debug)]
@@ -78,22 +82,22 @@ impl Rulebook {
         self.entries.iter().map(|(owner, entry)| (owner, entry.rules.as_ref()))
     }
 
-    /// Takes note that `owner` is named once more.
-    pub(super) fn start_use(&mut self, owner: &Owner) {
-        let count = self.users.entry(owner.clone()).or_default();
+    /// Takes note that somebody is named once more.
+    pub(super) fn start_use(&mut self, one: &InZone) {
+        let count = self.users.entry(one.clone()).or_default();
         *count = count.saturating_add(1);
         if *count == 1 {
-            self.touched.insert(owner.clone());
+            self.touched.insert(one.0.clone());
         }
     }
 
-    /// Takes note that `owner` is named once less.
-    pub(super) fn end_use(&mut self, owner: &Owner) {
-        let Some(count) = self.users.get_mut(owner) else { return };
+    /// Takes note that he is named once less.
+    pub(super) fn end_use(&mut self, one: &InZone) {
+        let Some(count) = self.users.get_mut(one) else { return };
         *count = count.saturating_sub(1);
         if *count == 0 {
-            self.users.remove(owner);
-            self.touched.insert(owner.clone());
+            self.users.remove(one);
+            self.touched.insert(one.0.clone());
         }
     }
 
@@ -101,23 +105,35 @@ impl Rulebook {
     pub(super) fn settle(&mut self, state: &mut PolicyState, sets: &mut Sets) -> RuleChanges {
         let mut changes = RuleChanges::default();
         for owner in std::mem::take(&mut self.touched) {
-            let entry = self.entries.get(&owner).filter(|_| self.users.contains_key(&owner));
-            let ids = entry.map(|entry| entry.sets.clone());
-            for id in ids.iter().flatten() {
-                sets.start_use(*id);
-            }
+            let zones = zones_of(&self.users, &owner);
+            let entry = self.entries.get(&owner).filter(|_| !zones.is_empty());
             let rules = entry.map(|entry| Arc::clone(&entry.rules));
-            let old = match ids {
-                Some(ids) => self.in_use.insert(owner.clone(), ids),
-                None => self.in_use.remove(&owner),
-            };
-            for id in old.iter().flatten() {
-                sets.end_use(*id);
+            let ids = entry.map(|entry| entry.sets.clone());
+            let before = zones_of(&self.in_use, &owner);
+            for zone in before.union(&zones) {
+                let ids = ids.clone().filter(|_| zones.contains(zone));
+                for id in ids.iter().flatten() {
+                    sets.start_use(*id, *zone);
+                }
+                let key = (owner.clone(), *zone);
+                let old = match ids {
+                    Some(ids) => self.in_use.insert(key, ids),
+                    None => self.in_use.remove(&key),
+                };
+                for id in old.iter().flatten() {
+                    sets.end_use(*id, *zone);
+                }
             }
             changes.extend(owner, rules, state);
         }
         changes
     }
+}
+
+/// Returns the zones in which somebody's rules are named.
+fn zones_of<T>(all: &BTreeMap<InZone, T>, owner: &Owner) -> BTreeSet<Zone> {
+    let range = (owner.clone(), Zone::Default)..=(owner.clone(), Zone::Nowhere);
+    all.range(range).map(|((_, zone), _)| *zone).collect()
 }
 
 fn release(entry: &Entry, sets: &mut Sets) {
@@ -154,17 +170,18 @@ impl RuleChanges {
 }
 
 /// Returns whose rules a path names, as often as it does.
-pub(super) fn owners_of_path(path: &EndpointPath) -> impl Iterator<Item = Owner> {
+pub(super) fn owners_of_path(path: &EndpointPath) -> impl Iterator<Item = InZone> {
     owners(&path.ingress).chain(owners(&path.egress))
 }
 
 /// Returns whose rules a host endpoint's paths name, as often as they do.
-pub(super) fn owners_of_host(host: &HostPolicy) -> impl Iterator<Item = Owner> {
+pub(super) fn owners_of_host(host: &HostPolicy) -> impl Iterator<Item = InZone> {
     let paths = [&host.normal, &host.forward, &host.untracked];
     paths.into_iter().flat_map(owners_of_path).chain(owners(&host.pre_dnat))
 }
 
-fn owners(direction: &Direction) -> impl Iterator<Item = Owner> {
+fn owners(direction: &Direction) -> impl Iterator<Item = InZone> {
     let policies = direction.tiers.iter().flat_map(|tier| tier.policies.iter().cloned());
-    policies.map(Owner::Policy).chain(direction.profiles.iter().cloned().map(Owner::Profile))
+    let profiles = direction.profiles.iter().cloned().map(Owner::Profile);
+    policies.map(Owner::Policy).chain(profiles).map(|owner| (owner, direction.zone))
 }

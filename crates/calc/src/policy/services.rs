@@ -1,13 +1,16 @@
 //! Who answers for Services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::desired::policy::SetMember;
 use model::id::NamespacedName;
 use model::service::EndpointSlice;
+use model::vrf::Zone;
 
 use super::question::{self, Question};
+use super::zones::Homes;
 
 /// The slices of every Service.
 #[derive(Debug, Default)]
@@ -16,6 +19,7 @@ pub(super) struct Services {
     by_service: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
     /// Services whose endpoints have changed.
     changed: BTreeSet<NamespacedName>,
+    homes: Homes,
 }
 
 impl Services {
@@ -46,7 +50,7 @@ impl Services {
     /// Returns how much is kept of anything.
     #[cfg(test)]
     pub(super) fn kept(&self) -> Vec<usize> {
-        vec![self.slices.len(), self.by_service.len(), self.changed.len()]
+        vec![self.slices.len(), self.by_service.len(), self.changed.len(), self.homes.kept()]
     }
 
     /// Returns the Services whose endpoints have changed since the last time.
@@ -54,10 +58,39 @@ impl Services {
         std::mem::take(&mut self.changed)
     }
 
-    /// Returns the members of the set that answers a question about a Service.
-    pub(super) fn members(&self, question: &Question) -> BTreeSet<SetMember> {
+    /// Takes note of a pod of a VRF, by its namespace.
+    pub(super) fn arrive(&mut self, (namespace, zone): (&str, Zone), addrs: &[IpAddr]) {
+        for addr in addrs {
+            self.homes.add(namespace, *addr, zone);
+        }
+        self.change_namespace(namespace);
+    }
+
+    /// Takes note that it is gone.
+    pub(super) fn leave(&mut self, (namespace, zone): (&str, Zone), addrs: &[IpAddr]) {
+        for addr in addrs {
+            self.homes.remove(namespace, *addr, zone);
+        }
+        self.change_namespace(namespace);
+    }
+
+    fn change_namespace(&mut self, namespace: &str) {
+        let first = NamespacedName { namespace: namespace.to_owned(), name: String::new() };
+        let all = self.by_service.range(first..).map(|(service, _)| service);
+        self.changed.extend(all.take_while(|service| service.namespace == namespace).cloned());
+    }
+
+    /// Returns the members of the set that answers a question about a Service for endpoints of
+    /// `zone`.
+    pub(super) fn members(&self, question: &Question, zone: Zone) -> BTreeSet<SetMember> {
         let ids = question.service().and_then(|service| self.by_service.get(service));
         let slices = ids.into_iter().flatten().filter_map(|id| self.slices.get(id));
-        slices.flat_map(|slice| question::members_of_slice(question, slice)).collect()
+        let members = |slice: &Arc<EndpointSlice>| {
+            let namespace = &slice.id.namespace;
+            question::members_of_slice(question, slice, |addr| {
+                self.homes.means(namespace, addr, zone)
+            })
+        };
+        slices.flat_map(members).collect()
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use model::desired::policy::{PolicyChange, SetId, SetMember};
 use model::id::NamespacedName;
+use model::vrf::Zone;
 
 use super::index::{Index, ItemKey, SelectorKey};
 use super::question::{Question, Reach};
 use super::services::Services;
-use super::things::{Placed, Thing, Things};
+use super::things::{Placed, Things};
+use super::zones;
 
 /// The sets of the state.
 pub(super) type Members = BTreeMap<SetId, BTreeSet<SetMember>>;
@@ -32,7 +34,9 @@ pub(super) struct Sets {
 #[derive(Debug)]
 struct Asked {
     question: Arc<Question>,
-    /// How many policies and profiles name it.
+    /// For whose endpoints it is answered.
+    zone: Zone,
+    /// How many policies and profiles name it; those name the default zone's.
     holders: u32,
     /// How many of them are active.
     users: u32,
@@ -67,6 +71,7 @@ impl Sets {
         let id = question.id();
         let asked = self.questions.entry(id).or_insert_with(|| Asked {
             question: Arc::new(question),
+            zone: Zone::Default,
             holders: 0,
             users: 0,
             is_open: false,
@@ -84,8 +89,21 @@ impl Sets {
         }
     }
 
-    /// Takes note that rules which name it became active.
-    pub(super) fn start_use(&mut self, id: SetId) {
+    /// Takes note that rules which name it became active for endpoints of `zone`.
+    pub(super) fn start_use(&mut self, id: SetId, zone: Zone) {
+        if zone != Zone::Default
+            && let Some(question) = self.questions.get(&id).map(|asked| Arc::clone(&asked.question))
+        {
+            self.questions.entry(id.in_zone(zone)).or_insert(Asked {
+                question,
+                zone,
+                holders: 0,
+                users: 0,
+                is_open: false,
+                selector: None,
+            });
+        }
+        let id = id.in_zone(zone);
         if let Some(asked) = self.questions.get_mut(&id) {
             asked.users = asked.users.saturating_add(1);
             self.touched.insert(id);
@@ -93,7 +111,8 @@ impl Sets {
     }
 
     /// Takes note that they are active no more.
-    pub(super) fn end_use(&mut self, id: SetId) {
+    pub(super) fn end_use(&mut self, id: SetId, zone: Zone) {
+        let id = id.in_zone(zone);
         if let Some(asked) = self.questions.get_mut(&id) {
             asked.users = asked.users.saturating_sub(1);
             self.touched.insert(id);
@@ -115,7 +134,6 @@ impl Sets {
             self.index.update(key, old, new);
         }
         let after = self.index.selectors_of(key).to_vec();
-        let [old, new] = [old, new].map(|placed| placed.map(|placed| &placed.thing));
         let is_same = match (old, new) {
             (Some(old), Some(new)) => old.has_same_members(new),
             _ => false,
@@ -139,11 +157,11 @@ impl Sets {
         &mut self,
         members: &mut Members,
         id: SetId,
-        (was, is): (Option<&Thing>, Option<&Thing>),
+        (was, is): (Option<&Placed>, Option<&Placed>),
     ) {
         let Some(asked) = self.questions.get(&id) else { return };
-        let given = |thing: Option<&Thing>| match thing {
-            Some(thing) => members_of(&asked.question, thing),
+        let given = |placed: Option<&Placed>| match placed {
+            Some(placed) => members_of(asked, placed),
             None => BTreeSet::new(),
         };
         let (was, is) = (given(was), given(is));
@@ -195,7 +213,7 @@ impl Sets {
     ) {
         for id in self.by_service.get(service).cloned().unwrap_or_default() {
             let Some(asked) = self.questions.get(&id) else { continue };
-            let now = services.members(&asked.question);
+            let now = services.members(&asked.question, asked.zone);
             let before = members.get(&id).cloned().unwrap_or_default();
             for member in before.difference(&now) {
                 self.take_away(members, id, *member);
@@ -245,15 +263,16 @@ impl Sets {
         let question = Arc::clone(&asked.question);
         if let Some(service) = question.service() {
             self.by_service.entry(service.clone()).or_default().insert(id);
-            return services.members(&question);
+            return services.members(&question, asked.zone);
         }
         let Some(selector) = question.selector() else { return BTreeSet::new() };
         let key = self.index.add(selector, |item| things.labels(item));
         asked.selector = Some(key);
         self.by_selector.entry(key).or_default().insert(id);
+        let asked = &*asked;
         let mut members = BTreeSet::new();
         let found = self.index.items_of(key).iter().filter_map(|item| things.get(*item));
-        for member in found.flat_map(|placed| members_of(&question, &placed.thing)) {
+        for member in found.flat_map(|placed| members_of(asked, placed)) {
             if !members.insert(member) {
                 let count = self.extra.entry(id).or_default().entry(member).or_default();
                 *count = count.saturating_add(1);
@@ -291,9 +310,13 @@ impl Sets {
     }
 }
 
-/// Returns what a thing that matches gives to the set that answers `question`.
-fn members_of(question: &Question, thing: &Thing) -> BTreeSet<SetMember> {
-    match question {
+/// Returns what a thing that matches gives to the set.
+fn members_of(asked: &Asked, placed: &Placed) -> BTreeSet<SetMember> {
+    let thing = &placed.thing;
+    if !zones::means(placed.home, asked.zone) {
+        return BTreeSet::new();
+    }
+    match &*asked.question {
         Question::Selected(_) => thing.nets.iter().copied().map(SetMember::Net).collect(),
         Question::NamedPort { name, protocol, reach, .. } => {
             let is_meant = *reach == Reach::Cluster || thing.local.is_some();

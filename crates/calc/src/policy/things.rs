@@ -10,10 +10,12 @@ use model::id::{NamespacedName, NodeName};
 use model::net::{Cidr, IfName, MacAddr};
 use model::network_set::NetworkSet;
 use model::policy::Protocol;
+use model::vrf::{VrfName, Vrfs, Zone};
 
 use super::NetworkSetId;
 use super::index::ItemKey;
 use super::labels::{self, LabelSet, Pairs, Texts};
+use super::zones::Home;
 
 /// Which thing.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -32,6 +34,8 @@ pub(super) struct Thing {
     /// Its networks, sorted.
     pub(super) nets: Box<[Cidr]>,
     pub(super) ports: Box<[Port]>,
+    /// The VRF that a pod is in.
+    pub(super) vrf: Option<Box<VrfName>>,
     pub(super) local: Option<Box<Local>>,
 }
 
@@ -76,6 +80,7 @@ impl Thing {
             profiles: endpoint.profiles.iter().map(|name| texts.intern(name)).collect(),
             nets: hosts(&endpoint.addrs),
             ports: ports(&endpoint.ports, texts),
+            vrf: endpoint.vrf.clone().map(Box::new),
             local,
         }
     }
@@ -90,6 +95,7 @@ impl Thing {
             profiles: endpoint.profiles.iter().map(|name| texts.intern(name)).collect(),
             nets: hosts(&endpoint.expected_addrs),
             ports: ports(&endpoint.ports, texts),
+            vrf: None,
             local,
         }
     }
@@ -101,12 +107,12 @@ impl Thing {
             profiles: labels::profile_of(set).iter().map(|name| texts.intern(name)).collect(),
             nets: nets.into_iter().collect(),
             ports: Box::default(),
+            vrf: None,
             local: None,
         }
     }
 
-    /// Does it give the same members to every set that it is in?
-    pub(super) fn has_same_members(&self, other: &Self) -> bool {
+    fn has_same_members(&self, other: &Self) -> bool {
         let is_as_near = self.local.is_some() == other.local.is_some();
         is_as_near && self.nets == other.nets && self.ports == other.ports
     }
@@ -132,6 +138,31 @@ pub(super) struct Placed {
     pub(super) name: Arc<ThingName>,
     pub(super) thing: Thing,
     pub(super) labels: LabelSet,
+    /// To whom it means something.
+    pub(super) home: Home,
+}
+
+impl Placed {
+    /// Returns the zone that an endpoint is in.
+    pub(super) const fn zone(&self) -> Zone {
+        match self.home {
+            Home::In(zone) => zone,
+            Home::Everywhere => Zone::Default,
+        }
+    }
+
+    /// Does it give the same members to every set that it is in?
+    pub(super) fn has_same_members(&self, other: &Self) -> bool {
+        self.home == other.home && self.thing.has_same_members(&other.thing)
+    }
+}
+
+/// Returns to whom a thing means something.
+pub(super) fn home(name: &ThingName, thing: &Thing, vrfs: &Vrfs) -> Home {
+    match name {
+        ThingName::Workload(_) | ThingName::Host(_) => Home::In(vrfs.zone(thing.vrf.as_deref())),
+        ThingName::NetworkSet(_) => Home::Everywhere,
+    }
 }
 
 /// All things, by number.
@@ -166,7 +197,7 @@ impl Things {
         &mut self,
         key: ItemKey,
         name: ThingName,
-        thing: Thing,
+        (thing, home): (Thing, Home),
         inherited: Box<[Pairs]>,
     ) -> Option<Placed> {
         let name = match self.keys.get_key_value(&name) {
@@ -175,7 +206,7 @@ impl Things {
         };
         self.keys.insert(Arc::clone(&name), key);
         let labels = LabelSet { own: Arc::clone(&thing.own_labels), inherited };
-        self.placed.insert(key, Placed { name, thing, labels })
+        self.placed.insert(key, Placed { name, thing, labels, home })
     }
 
     /// Removes a thing, if it is there; its number may be another's afterwards.

@@ -7,7 +7,7 @@ mod connection;
 mod facts;
 mod trace;
 
-pub use connection::{Crossing, Probe, connection};
+pub use connection::{Crossing, Probe, barrier, connection};
 pub use trace::{PolicyTrace, RuleTrace, Verdict};
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use model::Labels;
 use model::id::NodeName;
 use model::policy::{Action, Policy, Profile, Rule, Stage};
 use model::tier::TierAction;
+use model::vrf::{Vrfs, Zone};
 
 use super::Inputs;
 use super::compile::{End, obstacle, own_end};
@@ -30,20 +31,22 @@ use facts::Judge;
 /// the endpoint is nor whether it has the packet's addresses matters.
 #[must_use]
 pub fn verdict(inputs: &Inputs, endpoint: &Endpoint, packet: &Packet, way: Way) -> Option<Verdict> {
-    let (labels, profiles, node) = match endpoint {
+    let vrfs = inputs.vrfs();
+    let (labels, profiles, node, zone) = match endpoint {
         Endpoint::Workload(pod) => {
             let found = inputs.workloads.get(pod)?;
             if !way.has_profiles() {
                 return None;
             }
-            (inputs.workload_labels(found), &found.profiles, &found.node)
+            let zone = vrfs.zone(found.vrf.as_ref());
+            (inputs.workload_labels(found), &found.profiles, &found.node, zone)
         }
         Endpoint::Host(name) => {
             let found = inputs.hosts.get(name)?;
-            (inputs.host_labels(found), &found.profiles, &found.node)
+            (inputs.host_labels(found), &found.profiles, &found.node, Zone::Default)
         }
     };
-    let mut evaluation = Evaluation { inputs, packet, way, node, steps: Vec::new() };
+    let mut evaluation = Evaluation { inputs, packet, way, node, vrfs, zone, steps: Vec::new() };
     let decision = evaluation.decision(&labels, profiles);
     Some(Verdict { decision, steps: evaluation.steps })
 }
@@ -54,6 +57,9 @@ struct Evaluation<'a> {
     way: Way,
     /// Where the endpoint is.
     node: &'a NodeName,
+    vrfs: Vrfs,
+    /// Whom addresses mean to the endpoint.
+    zone: Zone,
     steps: Vec<PolicyTrace>,
 }
 
@@ -125,8 +131,9 @@ impl Evaluation<'_> {
     /// Returns the first rule that matches and does more than log, and what was seen until then.
     fn first(&self, rules: &[Rule], stage: Stage) -> (Option<(usize, Action)>, Vec<RuleTrace>) {
         let end = if self.way.is_ingress() { End::Destination } else { End::Source };
-        let (inputs, packet, node) = (self.inputs, self.packet, self.node);
-        let judge = Judge { inputs, packet, node, own: own_end(end, stage) };
+        let Self { inputs, packet, node, vrfs, zone, .. } = self;
+        let own = own_end(end, stage);
+        let judge = Judge { inputs, packet, node, own, vrfs, zone: *zone };
         let mut trace = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             // What cannot be followed denies.

@@ -37,6 +37,8 @@ pub struct Flow {
     pub reply: Tuple,
     /// What it is marked with.
     pub mark: u32,
+    /// Its zone: the same addresses in another one are others'.
+    pub zone: u16,
     key: Key,
 }
 
@@ -109,6 +111,14 @@ impl Flow {
         ends.any(|addr| addrs.contains(&addr))
     }
 
+    /// Does one of the two ends have one of these addresses in that zone?
+    #[must_use]
+    pub fn is_at_any(&self, places: &BTreeSet<(u16, IpAddr)>) -> bool {
+        let ends = [&self.original, &self.reply];
+        let mut ends = ends.iter().flat_map(|tuple| [tuple.source, tuple.destination]);
+        ends.any(|addr| places.contains(&(self.zone, addr)))
+    }
+
     /// Writes what the kernel finds it by; another one of the same addresses is not found.
     pub(super) fn write_key(&self, body: &mut Writer) {
         body.nest(ORIGINAL, |tuple| tuple.raw(&self.key.original));
@@ -134,7 +144,8 @@ impl fmt::Display for Flow {
         let Tuple { source, protocol, source_port, .. } = self.original;
         // Where the packets really go.
         let (destination, port) = (self.reply.source, self.reply.source_port);
-        write!(f, "{protocol} {source} port {source_port} -> {destination} port {port}")
+        write!(f, "{protocol} {source} port {source_port} -> {destination} port {port}")?;
+        if self.zone == 0 { Ok(()) } else { write!(f, " in zone {}", self.zone) }
     }
 }
 
@@ -142,11 +153,14 @@ impl fmt::Display for Flow {
 pub(super) fn read(body: &[u8]) -> Option<Flow> {
     let all = attributes(body);
     let original = all.find(ORIGINAL)?;
+    // None is said of those in zone 0.
+    let zone = all.find(ZONE).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
     let owned = |kind| all.find(kind).map(<[u8]>::to_vec);
     Some(Flow {
         original: tuple(Reader(original))?,
         reply: tuple(all.within(REPLY))?,
         mark: all.number(MARK).unwrap_or_default(),
+        zone: zone.unwrap_or_default(),
         key: Key { original: original.to_vec(), zone: owned(ZONE), id: owned(ID) },
     })
 }
@@ -220,6 +234,26 @@ mod tests {
         let bytes = writer.into_bytes();
         assert_eq!(attributes(&bytes).find(ORIGINAL), Some(&flow.key.original[..]));
         assert_eq!(attributes(&bytes).number(ID), Some(9));
+    }
+
+    #[test]
+    fn equal_addresses_of_two_zones_are_told_apart() {
+        let plain = body(&[(1, &[17]), (2, &[0, 53]), (3, &[1, 0])]);
+        let mut writer = Writer::default();
+        writer.raw(&plain);
+        writer.bytes(ZONE, &5001_u16.to_be_bytes());
+        let (plain, zoned) = (read(&plain).unwrap(), read(&writer.into_bytes()).unwrap());
+        assert_eq!((plain.zone, zoned.zone), (0, 5001));
+        assert_ne!(plain.key(), zoned.key());
+        let red = [(5001, [10, 0, 0, 2].into())].into();
+        assert!(zoned.is_at_any(&red) && !plain.is_at_any(&red));
+        assert!(
+            zoned.to_string().ends_with(" in zone 5001") && !plain.to_string().contains("zone")
+        );
+        let mut writer = Writer::default();
+        writer.raw(&[2, 0, 0, 0]);
+        zoned.write_key(&mut writer);
+        assert_eq!(attributes(&writer.into_bytes()).find(ZONE), Some(&[0x13, 0x89][..]));
     }
 
     #[test]

@@ -27,10 +27,12 @@ const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
+const META_SDIFNAME: u32 = 34;
 /// `NFT_CT_…`.
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const CT_MARK: u32 = 3;
+const CT_ZONE: u32 = 17;
 /// `IPS_DST_NAT`.
 const STATUS_TRANSLATED: u32 = 1 << 5;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`; ranges have the same two.
@@ -112,6 +114,10 @@ impl Expressions {
         match one {
             Match::Ct(CtStates(states)) => self.ct_bits(CT_STATE, *states, Is::In),
             Match::CtMarked(mark) => self.ct_bits(CT_MARK, mark.value, Is::In),
+            Match::Zone(is, zone) => {
+                self.ct(CT_ZONE);
+                self.compare(*is, &zone.to_ne_bytes());
+            }
             Match::Translated(is) => self.ct_bits(CT_STATUS, STATUS_TRANSLATED, *is),
             Match::Interface(way, is, pattern) => self.interface(*way, *is, pattern),
             Match::Protocol(is, protocol) => {
@@ -203,6 +209,16 @@ impl Expressions {
             Statement::SetDscp(dscp) => self.set_dscp(*dscp),
             Statement::Log(prefix) => self.push("log", |data| data.text(2, prefix)),
             Statement::NoTrack => self.push("notrack", |_| ()),
+            Statement::SetZone(zone) => {
+                self.push("immediate", |data| {
+                    data.number(1, FIRST);
+                    data.nest(2, |value| value.bytes(names::DATA_VALUE, &zone.to_ne_bytes()));
+                });
+                self.push("ct", |data| {
+                    data.number(2, CT_ZONE);
+                    data.number(4, FIRST);
+                });
+            }
             Statement::Masquerade { ports } => self.masquerade(*ports),
             Statement::SourceNat { addr, ports } => self.source_nat(*addr, *ports),
             Statement::DestinationNat(addr) => self.destination_nat(*addr),
@@ -293,11 +309,16 @@ impl Expressions {
         });
     }
 
-    fn ct_bits(&mut self, key: u32, bits: u32, is: Is) {
+    /// Loads what is known of the packet's connection.
+    fn ct(&mut self, key: u32) {
         self.push("ct", |data| {
             data.number(1, FIRST);
             data.number(2, key);
         });
+    }
+
+    fn ct_bits(&mut self, key: u32, bits: u32, is: Is) {
+        self.ct(key);
         self.mask(&bits.to_ne_bytes(), &[0; 4]);
         // Any of the bits: what is left differs from nothing.
         self.compare(opposite(is), &[0; 4]);
@@ -450,6 +471,7 @@ const fn name_key(way: Way) -> u32 {
     match way {
         Way::In => META_IIFNAME,
         Way::Out => META_OIFNAME,
+        Way::Slave => META_SDIFNAME,
     }
 }
 

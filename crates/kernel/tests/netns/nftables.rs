@@ -59,7 +59,8 @@ fn everything(family: Family) -> Ruleset {
     let base = |kind, hook, priority| Some(Base { kind, hook, priority });
     let chain = |base, rules| Chain { base, rules };
     let filter = [marks(family), marks_of_protocols(family), endings()].concat();
-    let no_track = vec![Rule::new(vec![], vec![Statement::NoTrack])];
+    let no_track = [Statement::NoTrack, Statement::SetZone(5001)];
+    let no_track = no_track.map(|one| Rule::new(vec![], vec![one])).to_vec();
     let drop = vec![Rule::new(vec![], vec![Verdict::Drop.into()])];
     let chains = [
         ("path-7", chain(None, drop)),
@@ -104,13 +105,16 @@ const MARK: Mark = Mark { mask: 0x1_0000, value: 0x1_0000 };
 fn marks(family: Family) -> Vec<Rule> {
     let prefix = InterfacePattern::Prefix("cali".to_owned());
     let name = InterfacePattern::Name(if_name("cali0"));
+    let slave = Match::Interface(Way::Slave, Is::In, prefix.clone());
     let text = str::to_owned;
     let all = [
         Match::Ct(CtStates::KNOWN),
         Match::CtMarked(MARK),
         Match::Translated(Is::NotIn),
+        Match::Zone(Is::NotIn, 5001),
         Match::Interface(Way::In, Is::NotIn, prefix),
         Match::Interface(Way::In, Is::In, name),
+        slave,
         Match::Protocol(Is::NotIn, Protocol::SCTP),
         Match::Net(Side::Source, Is::In, net(family)),
         Match::InSet(Side::Source, Is::NotIn, text("addrs")),
@@ -152,6 +156,7 @@ fn endings() -> Vec<Rule> {
         vec![Statement::Reject(Reject::Unreachable)],
         vec![Verdict::Jump(path()).into()],
         vec![Statement::Dispatch(Way::In, "dispatch".to_owned())],
+        vec![Statement::Dispatch(Way::Slave, "dispatch".to_owned())],
         vec![Verdict::Goto(path()).into()],
     ];
     let noted = |statements| Rule::new(vec![], statements).noted("policy gnp/a rule 0");

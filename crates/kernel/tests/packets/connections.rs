@@ -77,7 +77,7 @@ async fn a_forgotten_connection_is_judged_as_a_new_one() {
         let nobody = "10.65.0.250".parse().unwrap();
         assert_eq!(conntrack.flows_of(&[nobody].into()).unwrap(), []);
     }
-    conntrack.forget(&to.addrs.into()).unwrap();
+    conntrack.forget(&to.addrs.map(|addr| (0, addr)).into()).unwrap();
     for socket in &sockets {
         assert_eq!(ask(socket), Seen::Nothing);
     }

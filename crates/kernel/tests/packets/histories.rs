@@ -102,7 +102,7 @@ fn path(numbers: &mut Numbers) -> EndpointPath {
         let (tier, default_action) = ("default".to_owned(), TierAction::Deny);
         let tier = TierPath { tier, default_action, policies };
         let tiers = if tier.policies.is_empty() { vec![] } else { vec![tier] };
-        Direction { tiers, profiles: vec!["p".to_owned()] }
+        Direction { tiers, profiles: vec!["p".to_owned()], ..Direction::default() }
     };
     EndpointPath { ingress: direction(), egress: direction() }
 }

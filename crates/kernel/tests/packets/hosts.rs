@@ -27,7 +27,7 @@ fn by(policy: &str) -> Direction {
     let tier = "default".to_owned();
     let tiers =
         vec![TierPath { tier, default_action: TierAction::Deny, policies: vec![id(policy)] }];
-    Direction { tiers, profiles: Vec::new() }
+    Direction { tiers, ..Direction::default() }
 }
 
 fn with_host(mut state: PolicyState, interface: HostInterface, host: HostPolicy) -> PolicyState {

@@ -20,4 +20,5 @@ mod limits;
 mod policies;
 #[path = "../netns/sandbox.rs"]
 mod sandbox;
+mod tenants;
 mod workloads;

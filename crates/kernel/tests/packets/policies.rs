@@ -34,14 +34,14 @@ pub(crate) fn ingress(policies: &[&str]) -> EndpointPath {
     let default_action = TierAction::Deny;
     let tier = TierPath { tier: "default".to_owned(), default_action, policies };
     EndpointPath {
-        ingress: Direction { tiers: vec![tier], profiles: Vec::new() },
+        ingress: Direction { tiers: vec![tier], ..Direction::default() },
         egress: open().egress,
     }
 }
 
 /// The path of endpoints without policy: the namespace's profile allows everything.
 pub(crate) fn open() -> EndpointPath {
-    let direction = Direction { tiers: Vec::new(), profiles: vec!["kns.default".to_owned()] };
+    let direction = Direction { profiles: vec!["kns.default".to_owned()], ..Direction::default() };
     EndpointPath { ingress: direction.clone(), egress: direction }
 }
 

@@ -10,6 +10,9 @@
 //!                  └──► profiles ────────────────┘
 //! ```
 //!
+//! Rules are the same for endpoints of all zones (VRFs), and name the sets of the default one;
+//! who follows them for a [`Direction`] asks its zone's sets instead ([`SetId::in_zone`]).
+//!
 //! An empty set is not an absent field: `nets: Some([])` and a set without
 //! members match nothing, where `None` and no set at all match everything.
 
@@ -30,11 +33,12 @@ use crate::id::NamespacedName;
 use crate::net::{Cidr, IfName, MacAddr};
 use crate::policy::PolicyId;
 use crate::tier::TierAction;
+use crate::vrf::Zone;
 
 /// What one node's kernel should enforce.
 ///
 /// Whatever is named here is here: the policies and profiles of every path,
-/// and the sets of every rule.
+/// and the sets of every rule, for the zones of the paths that lead to it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PolicyState {
     /// This node's workloads, by the host's side of their veths.
@@ -66,6 +70,14 @@ pub struct WorkloadPolicy {
     pub path: Arc<EndpointPath>,
 }
 
+impl WorkloadPolicy {
+    /// Returns whom its addresses mean it for.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.path.ingress.zone
+    }
+}
+
 /// What is looked at for an endpoint's packets; equal paths can share one chain.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EndpointPath {
@@ -83,6 +95,8 @@ pub struct Direction {
     /// The profiles that have rules for this direction, first one first; what
     /// none of them allows is dropped.
     pub profiles: Vec<String>,
+    /// Whom the rules' sets mean.
+    pub zone: Zone,
 }
 
 /// What is looked at in one tier.

@@ -25,6 +25,8 @@ pub enum Match {
     Ct(CtStates),
     /// Its connection's mark has these bits, of which there is one.
     CtMarked(Mark),
+    /// Its connection is, or is not, of this zone.
+    Zone(Is, u16),
     /// Its connection's destination is, or is not, translated.
     Translated(Is),
     /// It comes in, or goes out, by such an interface.
@@ -88,6 +90,9 @@ pub enum Way {
     In,
     /// Out by an interface.
     Out,
+    /// In by an interface that is under another one (a VRF's device), by which it seems to have
+    /// come; only known of what is for this machine, or forwarded.
+    Slave,
 }
 
 /// Which end of a packet's way.
@@ -128,6 +133,8 @@ pub enum Statement {
     Log(String),
     /// Its connection is not tracked.
     NoTrack,
+    /// Its connection is of this zone, if it is not tracked yet.
+    SetZone(u16),
     /// It gets the address of the interface that it leaves by.
     Masquerade {
         /// The source ports to choose from.

@@ -64,6 +64,7 @@ impl Match {
         match self {
             Self::Ct(states) => format!("ct state {states}"),
             Self::CtMarked(mark) => format!("ct mark & {:#010x} != 0", mark.value),
+            Self::Zone(is, zone) => format!("ct zone {is}{zone}"),
             Self::Translated(is) => format!("ct status {is}dnat"),
             Self::Interface(way, is, pattern) => format!("{way} {is}\"{pattern}\""),
             Self::Protocol(is, protocol) => {
@@ -122,6 +123,7 @@ impl fmt::Display for Statement {
             Self::SetDscp(dscp) => write!(f, "dscp set {}", dscp.number()),
             Self::Log(prefix) => write!(f, "log prefix \"{prefix}\""),
             Self::NoTrack => write!(f, "notrack"),
+            Self::SetZone(zone) => write!(f, "ct zone set {zone}"),
             Self::Masquerade { ports: range } => {
                 write!(f, "masquerade{} fully-random", ports(range))
             }
@@ -208,6 +210,7 @@ impl fmt::Display for Way {
         f.write_str(match self {
             Self::In => "iifname",
             Self::Out => "oifname",
+            Self::Slave => "sdifname",
         })
     }
 }

@@ -1,14 +1,25 @@
-//! Which policies are looked at in which direction: the others need no chain.
+//! Which policies are looked at in which direction, for endpoints of which zones: the others need
+//! no chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::desired::policy::{EndpointPath, HostPolicy, PolicyChange, PolicyState};
 use model::policy::PolicyId;
+use model::vrf::Zone;
 
 use crate::name::Toward;
 
-/// A policy, and a direction of it.
-pub(crate) type Use = (PolicyId, Toward);
+/// Whose rules.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Whose {
+    /// A policy's of a direction.
+    Policy(PolicyId, Toward),
+    /// A profile's.
+    Profile(String),
+}
+
+/// Somebody's rules, and the zone of those who look at them.
+pub(crate) type Use = (Whose, Zone);
 
 /// How many endpoints look at each policy in each direction.
 #[derive(Clone, Debug, Default)]
@@ -26,19 +37,22 @@ impl Used {
         used
     }
 
-    pub(crate) fn has(&self, one: &Use) -> bool {
-        self.0.contains_key(one)
+    /// Returns the zones of those who look at somebody's rules.
+    pub(crate) fn zones(&self, whose: &Whose) -> BTreeSet<Zone> {
+        let all = (whose.clone(), Zone::Default)..=(whose.clone(), Zone::Nowhere);
+        self.0.range(all).map(|((_, zone), _)| *zone).collect()
     }
 
-    /// Returns the policies that an endpoint's change makes used or unused.
-    pub(super) fn flipped(
-        &self,
-        before: &BTreeSet<Use>,
-        after: &BTreeSet<Use>,
-    ) -> BTreeSet<PolicyId> {
-        let comes = after.difference(before).filter(|one| !self.has(one));
+    /// Returns the zones of all, and the default one.
+    pub(super) fn all_zones(&self) -> BTreeSet<Zone> {
+        self.0.keys().map(|(_, zone)| *zone).chain([Zone::Default]).collect()
+    }
+
+    /// Returns whose rules an endpoint's change makes used or unused.
+    pub(super) fn flipped(&self, before: &BTreeSet<Use>, after: &BTreeSet<Use>) -> BTreeSet<Whose> {
+        let comes = after.difference(before).filter(|one| !self.0.contains_key(*one));
         let goes = before.difference(after).filter(|one| self.0.get(*one) == Some(&1));
-        comes.chain(goes).map(|(id, _)| id.clone()).collect()
+        comes.chain(goes).map(|(whose, _)| whose.clone()).collect()
     }
 
     pub(super) fn replace(&mut self, before: &BTreeSet<Use>, after: &BTreeSet<Use>) {
@@ -95,7 +109,9 @@ fn uses_of_path(path: &EndpointPath) -> BTreeSet<Use> {
     let directions = [(Toward::Ingress, &path.ingress), (Toward::Egress, &path.egress)];
     let uses = directions.into_iter().flat_map(|(toward, direction)| {
         let policies = direction.tiers.iter().flat_map(|tier| &tier.policies);
-        policies.map(move |id| (id.clone(), toward))
+        let policies = policies.map(move |id| Whose::Policy(id.clone(), toward));
+        let profiles = direction.profiles.iter().cloned().map(Whose::Profile);
+        policies.chain(profiles).map(|whose| (whose, direction.zone))
     });
     uses.collect()
 }

@@ -12,10 +12,13 @@ use model::id::NamespacedName;
 use model::net::{Cidr, Family, MacAddr};
 use model::policy::{Action, IcmpMatch, PolicyId, PolicyKind, Protocol};
 use model::tier::TierAction;
+use model::vrf::Zone;
 
 use super::golden;
 use crate::tunnel::{self, Tunnels};
-use crate::{Counting, Denial, HostAction, NatSettings, Pool, ServiceLoop, Settings, Spoofing};
+use crate::{
+    Counting, Denial, HostAction, NatSettings, Pool, ServiceLoop, Settings, Spoofing, Tenants,
+};
 
 pub(super) fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()
@@ -59,7 +62,8 @@ pub(super) fn tier(name: &str, default_action: TierAction, policies: &[&str]) ->
 }
 
 pub(super) fn direction(tiers: Vec<TierPath>, profiles: &[&str]) -> Direction {
-    Direction { tiers, profiles: profiles.iter().map(|name| (*name).to_owned()).collect() }
+    let profiles = profiles.iter().map(|name| (*name).to_owned()).collect();
+    Direction { tiers, profiles, ..Direction::default() }
 }
 
 pub(super) fn workload(addrs: &[&str], mac: Option<MacAddr>, path: EndpointPath) -> WorkloadPolicy {
@@ -283,6 +287,57 @@ fn host_endpoints_keep_neighbours() {
     let mut state = PolicyState::default();
     state.hosts.insert(HostInterface::All, Arc::new(closed_host()));
     golden("host_endpoints_keep_neighbours", &state, &only(Family::V6));
+}
+
+/// Pods with one path but for the zone, in none of the VRFs, in red, and in one that is gone.
+fn tenants() -> (PolicyState, Settings) {
+    let id = set_id(SetKind::Selected, 1);
+    let mut allow = tcp(Action::Allow);
+    allow.source.in_sets = vec![id];
+    let mut state = one_policy(vec![allow]);
+    let path = EndpointPath::clone(&state.workloads.values().next().unwrap().path);
+    for (name, zone) in [("cali2", Zone::Vrfs(5001)), ("cali3", Zone::Nowhere)] {
+        let mut path = path.clone();
+        (path.ingress.zone, path.egress.zone) = (zone, zone);
+        let pod = workload(&["10.65.0.2", "fd00::2"], None, path);
+        state.workloads.insert(name.parse().unwrap(), pod);
+    }
+    state.sets.insert(id, ["10.65.0.3/32"].map(net).into());
+    state.sets.insert(id.in_zone(Zone::Vrfs(5001)), ["10.65.0.4/32"].map(net).into());
+    state.sets.insert(id.in_zone(Zone::Nowhere), [].into());
+    let vrf = |name: &str, id: &str, zone| (name.parse().unwrap(), (id.parse().unwrap(), zone));
+    let tenants = Tenants {
+        vrfs: [
+            vrf("red", "5001", Zone::Vrfs(5001)),
+            vrf("blue", "5002", Zone::Vrfs(5001)),
+            vrf("green", "5003", Zone::Default),
+        ]
+        .into(),
+        links: [("eth1".parse().unwrap(), "red".parse().unwrap())].into(),
+    };
+    let tunnels = Tunnels { pools: [tunnel::Pool::Vrf(Family::V4)].into(), ..Tunnels::default() };
+    (state, Settings { tenants, tunnels, ..only(Family::V4) })
+}
+
+#[test]
+fn tenants_are_kept_apart() {
+    let (state, settings) = tenants();
+    golden("tenants_are_kept_apart", &state, &settings);
+}
+
+#[test]
+fn tenants_pass_twice_and_meet_host_endpoints_once() {
+    let (mut state, settings) = tenants();
+    state.hosts.insert(HostInterface::All, Arc::new(closed_host()));
+    state.hosts.insert(HostInterface::Named("eth1".parse().unwrap()), Arc::new(closed_host()));
+    let floating = Some([("10.65.9.1".parse().unwrap(), "10.65.0.2".parse().unwrap())].into());
+    let wireguard = crate::Wireguard {
+        devices: [(Family::V4, ("wireguard.cali".parse().unwrap(), 51_820))].into(),
+        incoming: None,
+        is_strict: true,
+    };
+    let settings = Settings { floating, wireguard, ..settings };
+    golden("tenants_pass_twice", &state, &settings);
 }
 
 #[test]

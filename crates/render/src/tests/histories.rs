@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::desired::policy::{
-    CompiledRule, EndpointPath, HostInterface, PolicyChange, PolicyRules, PolicyState, SetKind,
-    SetMember,
+    CompiledRule, Direction, EndpointPath, HostInterface, PolicyChange, PolicyRules, PolicyState,
+    SetKind, SetMember,
 };
 use model::endpoint::{Control, Controls, Dscp, PacketRate};
 use model::net::MacAddr;
 use model::policy::{Action, Protocol};
 use model::ruleset::{Element, Snapshot, Step, Tables, Transaction};
 use model::tier::TierAction;
+use model::vrf::Zone;
 use proptest::prelude::*;
 
 use super::cases::{
     closed_host, direction, net, policy_id, port, ranges, rule, set_id, tcp, tier, workload,
 };
 use super::simulated::Kernel;
-use crate::{Denial, Pool, Renderer, Settings, Spoofing, plan, render};
+use crate::{Denial, Pool, Renderer, Settings, Spoofing, Tenants, plan, render};
 
 /// Members that a set may have, so few that they meet often.
 const NETS: [&str; 6] =
@@ -36,6 +37,8 @@ fn member(kind: SetKind, number: u8) -> SetMember {
 fn members(kind: SetKind, bits: u8) -> BTreeSet<SetMember> {
     (0..6).filter(|number| bits >> number & 1 == 1).map(|number| member(kind, number)).collect()
 }
+
+const ZONES: [Zone; 3] = [Zone::Nowhere, Zone::Vrfs(5001), Zone::Default];
 
 fn kind_of(number: u8) -> SetKind {
     if number.is_multiple_of(2) { SetKind::Selected } else { SetKind::NamedPort }
@@ -79,9 +82,10 @@ fn pod(number: u8, bits: u8) -> PolicyChange {
         .collect();
     let tiers = vec![tier("default", TierAction::Deny, &policies)];
     let tiers = if policies.is_empty() { vec![] } else { tiers };
+    let zone = ZONES[usize::from(bits % 5).min(2)];
     let path = EndpointPath {
-        ingress: direction(tiers, &["kns.default"]),
-        egress: direction(vec![], &["kns.default"]),
+        ingress: Direction { zone, ..direction(tiers, &["kns.default"]) },
+        egress: Direction { zone, ..direction(vec![], &["kns.default"]) },
     };
     let mac = (bits & 8 == 8).then_some(MacAddr([bits; 6]));
     let addr = format!("10.65.0.{}", bits & 16);
@@ -106,7 +110,7 @@ fn pod(number: u8, bits: u8) -> PolicyChange {
 fn change(state: &PolicyState, what: u8, number: u8, bits: u8) -> Option<PolicyChange> {
     let number = number % 3;
     let name = format!("p{number}");
-    let id = set_id(kind_of(number), number);
+    let id = set_id(kind_of(number), number).in_zone(ZONES[usize::from(bits >> 5).min(2)]);
     Some(match what % 6 {
         0 => pod(number, bits),
         1 => {
@@ -153,7 +157,8 @@ fn change(state: &PolicyState, what: u8, number: u8, bits: u8) -> Option<PolicyC
 fn start() -> PolicyState {
     let mut state = PolicyState::default();
     for number in 0..3 {
-        state.sets.insert(set_id(kind_of(number), number), BTreeSet::new());
+        let id = set_id(kind_of(number), number);
+        state.sets.extend(ZONES.map(|zone| (id.in_zone(zone), BTreeSet::new())));
         state.policies.insert(policy_id(&format!("p{number}")), Arc::default());
     }
     state.profiles.insert("kns.default".to_owned(), Arc::default());
@@ -172,12 +177,16 @@ proptest! {
         named_sets in 0_usize..4,
         is_refusing: bool,
         may_spoof: bool,
+        has_tenants: bool,
         steps in prop::collection::vec(
             prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..4), 1..12),
     ) {
         let spoofing = if may_spoof { Spoofing::Any } else { Spoofing::Disabled };
         let denial = if is_refusing { Denial::Reject } else { Denial::Drop };
-        let settings = Settings { denial, spoofing, named_sets, ..Settings::default() };
+        let vrf = ("red".parse().unwrap(), ("5001".parse().unwrap(), Zone::Vrfs(5001)));
+        let vrfs = [vrf].into_iter().filter(|_| has_tenants).collect();
+        let tenants = Tenants { vrfs, ..Tenants::default() };
+        let settings = Settings { tenants, denial, spoofing, named_sets, ..Settings::default() };
         let mut renderer = Renderer::new(start(), settings.clone());
         let mut kernel = Kernel::default();
         kernel.apply(&create(renderer.tables()));

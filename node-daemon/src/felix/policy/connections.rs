@@ -22,8 +22,8 @@ use super::news::News;
 /// What the thread is told to do.
 #[derive(Debug)]
 enum Command {
-    /// Forget the connections of these addresses.
-    Forget(BTreeSet<IpAddr>),
+    /// Forget the connections of these addresses in their zones.
+    Forget(BTreeSet<(u16, IpAddr)>),
     /// Tell of these connections.
     List(Wanted),
     /// End these.
@@ -32,6 +32,9 @@ enum Command {
 
 /// This machine's own addresses, and the interfaces that have them.
 pub(crate) type Hosts = BTreeMap<IpAddr, IfName>;
+
+/// Whose addresses are this node's workloads', by the zone of their connections.
+pub(crate) type Homes = BTreeMap<(u16, IpAddr), IfName>;
 
 /// Which connections are asked for.
 #[derive(Debug, Default)]
@@ -56,7 +59,7 @@ pub(crate) struct Connections {
     commands: mpsc::UnboundedSender<Command>,
     listed: mpsc::UnboundedReceiver<Listed>,
     /// Whose addresses are this node's workloads'.
-    homes: BTreeMap<IpAddr, IfName>,
+    homes: Homes,
     /// Which connections are to be judged.
     waiting: Wanted,
     is_listing: bool,
@@ -89,8 +92,8 @@ impl Connections {
     pub(crate) fn take(&mut self, news: &News, state: &PolicyState, hosts: &Hosts) {
         if news.are_workloads_changed() {
             let homes = homes(state);
-            let gone = self.homes.keys().filter(|addr| !homes.contains_key(*addr));
-            let gone: BTreeSet<IpAddr> = gone.copied().collect();
+            let gone = self.homes.keys().filter(|home| !homes.contains_key(*home));
+            let gone: BTreeSet<(u16, IpAddr)> = gone.copied().collect();
             self.homes = homes;
             if !gone.is_empty() {
                 self.tell(Command::Forget(gone));
@@ -132,7 +135,7 @@ impl Connections {
         let judge = Judge { state, homes: &self.homes, hosts, ways: &listed.ways, settings };
         let fresh = listed.flows.into_iter().filter(|flow| flow.mark & mark.mask != mark.value);
         let denied = fresh.filter_map(|flow| {
-            let ending = judge.ending(&flow.original, &flow.reply)?;
+            let ending = judge.ending(flow.zone, &flow.original, &flow.reply)?;
             Some((flow, ending))
         });
         let denied: Vec<_> = denied.collect();
@@ -168,7 +171,7 @@ impl Connections {
 }
 
 /// Returns whose addresses are this node's workloads'.
-fn homes(state: &PolicyState) -> BTreeMap<IpAddr, IfName> {
+fn homes(state: &PolicyState) -> Homes {
     let of = |(name, workload)| addrs_of(name, workload);
     state.workloads.iter().flat_map(of).collect()
 }
@@ -176,8 +179,9 @@ fn homes(state: &PolicyState) -> BTreeMap<IpAddr, IfName> {
 fn addrs_of<'a>(
     name: &'a IfName,
     workload: &'a model::desired::policy::WorkloadPolicy,
-) -> impl Iterator<Item = (IpAddr, IfName)> + 'a {
-    workload.addrs.iter().map(|addr| (*addr, name.clone()))
+) -> impl Iterator<Item = ((u16, IpAddr), IfName)> + 'a {
+    let zone = workload.zone().number();
+    workload.addrs.iter().map(move |addr| ((zone, *addr), name.clone()))
 }
 
 /// Does what it is told until nobody tells any more.

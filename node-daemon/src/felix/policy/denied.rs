@@ -11,6 +11,8 @@ use model::net::IfName;
 use model::policy::Protocol;
 use render::{Failsafe, Settings};
 
+use super::connections::Homes;
+
 /// How a connection is ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Ending {
@@ -33,7 +35,7 @@ pub(crate) struct Judge<'a> {
     /// What the kernel enforces.
     pub(crate) state: &'a PolicyState,
     /// Whose addresses are this node's workloads'.
-    pub(crate) homes: &'a BTreeMap<IpAddr, IfName>,
+    pub(crate) homes: &'a Homes,
     /// This machine's own addresses, and whose they are: it always reaches its workloads, as in
     /// Calico.
     pub(crate) hosts: &'a BTreeMap<IpAddr, IfName>,
@@ -44,11 +46,11 @@ pub(crate) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Returns how a connection ends; `None` if policy allows it, or has no say in it.
-    pub(crate) fn ending(&self, original: &Tuple, reply: &Tuple) -> Option<Ending> {
+    /// Returns how a connection in `zone` ends; `None` if policy allows it, or has no say in it.
+    pub(crate) fn ending(&self, zone: u16, original: &Tuple, reply: &Tuple) -> Option<Ending> {
         let packet = first_packet(original, reply);
         let is_denied = |addr: IpAddr, way| {
-            let Some(name) = self.homes.get(&addr) else { return false };
+            let Some(name) = self.homes.get(&(zone, addr)) else { return false };
             let attachment = Attachment::Workload(name.clone());
             let decision = verdict(self.state, &attachment, &packet, way);
             matches!(decision, Some(Decision::Denied(_)))
@@ -56,14 +58,15 @@ impl Judge<'_> {
         let is_denied = is_denied(packet.source, Way::Egress)
             || (!self.hosts.contains_key(&packet.source)
                 && is_denied(packet.destination, Way::Ingress))
-            || self.is_not_passed_on(&packet, original);
+            || (zone == 0 && self.is_not_passed_on(&packet, original));
         let ending = if packet.protocol == Protocol::TCP { Ending::Reset } else { Ending::Forget };
-        is_denied.then_some(ending).or_else(|| self.ending_here(&packet, original))
+        is_denied.then_some(ending).or_else(|| self.ending_here(zone, &packet, original))
     }
 
     /// Do host endpoints deny a connection that this machine passes on?
     ///
-    /// By which interface packets come is not known: that by which answers leave is taken.
+    /// By which interface packets come is not known: that by which answers leave is taken. In zones
+    /// of VRFs' connections nobody knows that.
     fn is_not_passed_on(&self, packet: &Packet, original: &Tuple) -> bool {
         let is_own = |addr| self.hosts.contains_key(&addr);
         if is_own(packet.source) || is_own(packet.destination) {
@@ -87,8 +90,9 @@ impl Judge<'_> {
     /// Returns how a connection of this machine's own ends that its host endpoints deny.
     ///
     /// Of a connection it is not known by which interface it goes: that of its address is taken.
-    fn ending_here(&self, packet: &Packet, original: &Tuple) -> Option<Ending> {
-        let is_here = |addr| self.hosts.contains_key(&addr) || self.homes.contains_key(&addr);
+    fn ending_here(&self, zone: u16, packet: &Packet, original: &Tuple) -> Option<Ending> {
+        let is_here =
+            |addr| self.hosts.contains_key(&addr) || self.homes.contains_key(&(zone, addr));
         let ends =
             [(packet.source, packet.source_port), (packet.destination, packet.destination_port)];
         let [source, destination] = ends.map(SocketAddr::from);
@@ -200,8 +204,8 @@ mod tests {
             default_action: TierAction::Deny,
             policies: vec![id()],
         };
-        let open = Direction { tiers: vec![], profiles: vec!["open".to_owned()] };
-        let closed = Direction { tiers: vec![tier], profiles: vec![] };
+        let open = Direction { profiles: vec!["open".to_owned()], ..Direction::default() };
+        let closed = Direction { tiers: vec![tier], ..Direction::default() };
         let all = allow();
         let workload = |name: &str, addr: [u8; 4], ingress: &Direction| {
             let policy = WorkloadPolicy {
@@ -252,18 +256,19 @@ mod tests {
         asked: ([u8; 4], u16),
         answers: ([u8; 4], u16),
     ) -> Option<Ending> {
-        ending_in(&state(), protocol, from, (asked, answers))
+        ending_in(&state(), 0, protocol, from, (asked, answers))
     }
 
     fn ending_in(
         state: &PolicyState,
+        zone: u16,
         protocol: Protocol,
         from: [u8; 4],
         (asked, answers): (([u8; 4], u16), ([u8; 4], u16)),
     ) -> Option<Ending> {
         let homes = state.workloads.iter();
         let homes =
-            homes.flat_map(|(name, one)| one.addrs.iter().map(|addr| (*addr, name.clone())));
+            homes.flat_map(|(name, one)| one.addrs.iter().map(|addr| ((0, *addr), name.clone())));
         let hosts = [(HOST, "eth0"), (LOOP, "lo")];
         let hosts = hosts.map(|(addr, name)| (IpAddr::from(addr), name.parse().unwrap()));
         let (homes, hosts) = (homes.collect(), hosts.into());
@@ -273,7 +278,7 @@ mod tests {
         let judge = Judge { state, homes: &homes, hosts: &hosts, ways: &ways, settings: &settings };
         let (original, reply) =
             (tuple(protocol, (from, 40_000), asked), tuple(protocol, answers, (from, 40_000)));
-        judge.ending(&original, &reply)
+        judge.ending(zone, &original, &reply)
     }
 
     #[test]
@@ -338,7 +343,7 @@ mod tests {
             (tcp, unknown, (WEB, 81), None),
         ];
         for (protocol, from, to, expected) in cases {
-            let ending = ending_in(&inward, protocol, from, (to, to));
+            let ending = ending_in(&inward, 0, protocol, from, (to, to));
             assert_eq!(ending, expected, "{protocol} {from:?} -> {to:?}");
         }
         let early = closed(|host, closed| {
@@ -346,13 +351,19 @@ mod tests {
             host.pre_dnat = closed;
         });
         // What is allowed before destinations are translated, nothing later refuses.
-        assert_eq!(ending_in(&early, tcp, OUTSIDE, ((SERVICE, 80), (WEB, 81))), None);
-        assert_eq!(ending_in(&early, tcp, OUTSIDE, ((SERVICE, 82), (WEB, 80))), None);
-        assert_eq!(ending_in(&early, tcp, OUTSIDE, ((SERVICE, 82), (WEB, 81))), reset);
+        assert_eq!(ending_in(&early, 0, tcp, OUTSIDE, ((SERVICE, 80), (WEB, 81))), None);
+        assert_eq!(ending_in(&early, 0, tcp, OUTSIDE, ((SERVICE, 82), (WEB, 80))), None);
+        assert_eq!(ending_in(&early, 0, tcp, OUTSIDE, ((SERVICE, 82), (WEB, 81))), reset);
         // Egress rules are none there, so nothing is allowed to leave.
         let outward = closed(|host, closed| host.forward.egress = closed);
-        assert_eq!(ending_in(&outward, tcp, WEB, ((OUTSIDE, 80), (OUTSIDE, 80))), reset);
-        assert_eq!(ending_in(&outward, tcp, OUTSIDE, ((WEB, 80), (WEB, 80))), None);
+        assert_eq!(ending_in(&outward, 0, tcp, WEB, ((OUTSIDE, 80), (OUTSIDE, 80))), reset);
+        assert_eq!(ending_in(&outward, 0, tcp, OUTSIDE, ((WEB, 80), (WEB, 80))), None);
+    }
+
+    #[test]
+    fn equal_addresses_of_other_tenants_keep_their_connections() {
+        let of = |zone| ending_in(&state(), zone, Protocol::TCP, WEB, ((DB, 81), (DB, 81)));
+        assert_eq!([0, 5001].map(of), [Some(Ending::Reset), None]);
     }
 
     #[test]

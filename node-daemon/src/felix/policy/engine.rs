@@ -12,19 +12,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use calc::policy::{Change, Counts, Policies};
 use model::desired::policy::{PolicyChange, PolicyState};
 use model::endpoint::Controls;
 use model::id::NodeName;
-use model::net::Family;
+use model::net::{Cidr, Family, IfName};
 use model::policy::NodeReport;
 use model::pool::IpPool;
 use model::ruleset::{Snapshot, Transaction};
 use model::time::Timestamp;
+use model::vrf::{VrfName, Zone, vrfs};
 use reconcile::Backoff;
-use render::{Counting, Renderer, Settings};
+use render::{Counting, Renderer, Settings, Tenants, tunnel};
 
 use super::event::{Effect, Event, OfBgp, Outcome};
 use super::floating::Floating;
@@ -55,8 +57,7 @@ pub(crate) struct Engine {
     ledger: Ledger,
     /// What administrators decide, without pools, nodes and what BGP's configuration says of Services.
     settings: Settings,
-    pools: BTreeMap<String, render::Pool>,
-    tunnel_pools: BTreeMap<String, render::tunnel::Pool>,
+    pools: BTreeMap<String, Arc<IpPool>>,
     nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     bgp: OfBgp,
     /// The port that BGP listens on at this node, if that is another one here.
@@ -66,6 +67,8 @@ pub(crate) struct Engine {
     /// A kernel that refuses tables that count packets and connections gets others: nobody's limits
     /// may keep policy out.
     counting: Counting,
+    /// What this machine has under VRFs' devices.
+    vrf_links: BTreeMap<IfName, VrfName>,
     renderer: Option<Renderer>,
     kernel: Kernel,
     /// What has changed since [`Engine::take_news`].
@@ -102,13 +105,13 @@ impl Engine {
             ledger: Ledger::default(),
             settings,
             pools: BTreeMap::new(),
-            tunnel_pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
             bgp: OfBgp::default(),
             bgp_port: None,
             floating: Floating::default(),
             are_settings_changed: false,
             counting: Counting::Possible,
+            vrf_links: BTreeMap::new(),
             renderer: None,
             kernel: Kernel::Unknown { not_before: Timestamp::ZERO },
             news: News::everything(),
@@ -136,12 +139,8 @@ impl Engine {
                 self.are_settings_changed |= put(&mut self.nodes, name, addrs);
             }
             Event::Pool(name, pool) => {
-                let of =
-                    |pool: &IpPool| render::tunnel::Pool::of(pool.family(), pool.encapsulation);
-                let tunnel = pool.as_deref().and_then(of);
-                self.are_settings_changed |= put(&mut self.tunnel_pools, name.clone(), tunnel);
-                let pool = pool
-                    .map(|pool| render::Pool { net: pool.cidr, is_translated: pool.nat_outgoing });
+                let pool = pool.map(|pool| Arc::new(*pool));
+                self.policies.apply(Change::Pool(name.clone(), pool.clone()));
                 self.are_settings_changed |= put(&mut self.pools, name, pool);
                 self.refresh_floating();
             }
@@ -154,6 +153,10 @@ impl Engine {
                 self.bgp_port = port;
             }
             Event::BgpPort(..) => {}
+            Event::VrfLinks(links) => {
+                self.are_settings_changed |= self.vrf_links != links;
+                self.vrf_links = links;
+            }
             Event::Settings(settings) => {
                 self.are_settings_changed |= self.settings != *settings;
                 self.settings = *settings;
@@ -339,22 +342,32 @@ impl Engine {
     }
 
     fn refresh_floating(&mut self) {
-        let pools: Vec<render::Pool> = self.pools.values().copied().collect();
+        let pools = self.pools.values().filter(|pool| pool.vrf.is_none());
+        let pools: Vec<Cidr> = pools.map(|pool| pool.cidr).collect();
         let is_new = self.floating.refresh(&pools, &self.policies);
         self.are_settings_changed |= is_new && self.settings.floating.is_some();
     }
 
     fn settings(&self) -> Settings {
         let floating = self.settings.floating.as_ref();
+        let vrfs = vrfs(self.pools.values().map(AsRef::as_ref));
+        // Of tenants' addresses nobody without a VRF knows, unless they exchange routes.
+        let zone = |pool: &IpPool| vrfs.zone(pool.vrf.as_ref().map(|vrf| &vrf.name));
+        let pools = self.pools.values().filter(|pool| zone(pool) == Zone::Default);
+        let pools = pools.map(|pool| render::Pool {
+            net: pool.cidr,
+            is_translated: pool.nat_outgoing && pool.vrf.is_none(),
+        });
         Settings {
             counting: self.counting,
             floating: floating.map(|_| self.floating.destinations().clone()),
-            pools: self.pools.values().copied().collect(),
+            pools: pools.collect(),
+            tenants: Tenants { links: self.vrf_links.clone(), ..Tenants::of(&vrfs) },
             hosts: self.nodes.values().flatten().copied().collect(),
             service_ranges: [&*self.settings.service_ranges, &*self.bgp.service_ranges].concat(),
             peering: self.bgp.peering(self.bgp_port),
-            tunnels: render::tunnel::Tunnels {
-                pools: self.tunnel_pools.values().copied().collect(),
+            tunnels: tunnel::Tunnels {
+                pools: self.pools.values().filter_map(|pool| tunnel::Pool::of(pool)).collect(),
                 ..self.settings.tunnels.clone()
             },
             ..self.settings.clone()

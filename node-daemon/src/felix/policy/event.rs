@@ -1,17 +1,18 @@
 //! Everything that can change what packets may pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use calc::policy::Change;
 use model::id::NodeName;
-use model::net::Cidr;
+use model::net::{Cidr, IfName};
 use model::node::Node;
 use model::peer::BgpConfiguration;
 use model::policy::{Policy, PolicyId};
 use model::pool::IpPool;
 use model::ruleset::{Snapshot, Transaction};
+use model::vrf::VrfName;
 
 use crate::felix::event::Kind;
 
@@ -30,6 +31,8 @@ pub(crate) enum Event {
     Bgp(Box<OfBgp>),
     /// The port that BGP listens on at a node, if that is another one there.
     BgpPort(NodeName, Option<u16>),
+    /// What this machine has under VRFs' devices.
+    VrfLinks(BTreeMap<IfName, VrfName>),
     /// What administrators decide has changed; pools, nodes and Services are told apart from it.
     Settings(Box<render::Settings>),
     /// All objects of a kind have been seen once.

@@ -8,7 +8,7 @@ use calc::floating::{self, Standing};
 use calc::policy::Policies;
 use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
-use model::net::Family;
+use model::net::{Cidr, Family};
 use model::node::Node;
 
 /// What is known of this node's floating addresses.
@@ -57,10 +57,10 @@ impl Floating {
     }
 
     /// Finds out anew where they lead; returns whether that has changed.
-    pub(super) fn refresh(&mut self, pools: &[render::Pool], policies: &Policies) -> bool {
+    pub(super) fn refresh(&mut self, pools: &[Cidr], policies: &Policies) -> bool {
         let local = self.wanting.values().map(Arc::as_ref);
         let (found, refused) = floating::destinations(local, |addr| {
-            if !pools.iter().any(|pool| pool.net.contains(addr)) {
+            if !pools.iter().any(|pool| pool.contains(addr)) {
                 Standing::Outside
             } else if self.nodes.values().flatten().any(|own| *own == addr)
                 || policies.is_of_pod(addr)

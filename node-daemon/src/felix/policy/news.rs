@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use model::desired::policy::{
     CompiledEntity, EndpointPath, HostPolicy, PolicyChange, PolicyRules, PolicyState, SetId,
+    WorkloadPolicy,
 };
 use model::net::IfName;
 use model::policy::PolicyId;
+use model::vrf::Zone;
 
 /// Whose packets may meet another verdict than before.
 #[derive(Debug)]
@@ -67,7 +69,12 @@ impl News {
 
     /// Returns whose packets may meet another verdict than before.
     pub(crate) fn affected<'a>(&self, state: &'a PolicyState) -> Affected<'a> {
-        let names_set = |rules: &PolicyRules| self.is_in(rules);
+        // Rules name the sets of the default zone.
+        let paths = state.workloads.values().map(WorkloadPolicy::zone);
+        let zones: BTreeSet<Zone> = paths.chain([Zone::Default]).collect();
+        let sets = zones.iter().flat_map(|zone| self.sets.iter().map(|id| id.in_zone(*zone)));
+        let sets: BTreeSet<SetId> = sets.collect();
+        let names_set = |rules: &PolicyRules| is_in(&sets, rules);
         let has_set = |found: bool| found && !self.sets.is_empty();
         let policies = state.policies.iter();
         let policies: BTreeSet<&PolicyId> = policies
@@ -113,16 +120,16 @@ impl News {
             is_forwarded: state.hosts.values().any(|host| is_forwarded(host)),
         }
     }
+}
 
-    /// Does one of these rules name a set that has changed?
-    fn is_in(&self, rules: &PolicyRules) -> bool {
-        let of_entity = |entity: &CompiledEntity| {
-            let ports = entity.ports.iter().chain([&entity.not_ports]);
-            let ports = ports.flat_map(|ports| &ports.named);
-            let sets = entity.in_sets.iter().chain(&entity.not_in_sets).chain(&entity.service);
-            sets.chain(ports).any(|id| self.sets.contains(id))
-        };
-        let rules = rules.ingress.iter().chain(&rules.egress);
-        rules.flat_map(|rule| [&rule.source, &rule.destination]).any(of_entity)
-    }
+/// Does one of these rules name one of these sets?
+fn is_in(sets: &BTreeSet<SetId>, rules: &PolicyRules) -> bool {
+    let of_entity = |entity: &CompiledEntity| {
+        let ports = entity.ports.iter().chain([&entity.not_ports]);
+        let ports = ports.flat_map(|ports| &ports.named);
+        let named = entity.in_sets.iter().chain(&entity.not_in_sets).chain(&entity.service);
+        named.chain(ports).any(|id| sets.contains(id))
+    };
+    let rules = rules.ingress.iter().chain(&rules.egress);
+    rules.flat_map(|rule| [&rule.source, &rule.destination]).any(of_entity)
 }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use calc::policy::Change;
 use kernel::Netlink;
 use kernel::monitor::{Monitor, Topic};
+use kernel::netlink::Link;
 use kernel::nftables::{self, Nftables};
 use model::id::NodeName;
 use model::net::IfName;
 use model::time::Timestamp;
+use model::vrf::{VrfId, VrfName};
 use tokio::sync::{mpsc, watch};
 
 use super::connections::{Connections, Hosts, Listed};
@@ -118,7 +120,7 @@ async fn run(start: Start) -> Result<(), Error> {
     let others = nftables::Monitor::open(&nftables)?;
     let interfaces_changed = Monitor::open(&[Topic::Links, Topic::Addrs])?;
     let netlink = Netlink::open()?;
-    let interfaces = addrs_by_interface(&netlink).await?;
+    let interfaces = addrs_by_interface(&netlink).await?.addrs;
     let is_workload = |name: &IfName| {
         start.settings.workload_prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
     };
@@ -259,8 +261,16 @@ impl Shell {
     }
 
     async fn list_interfaces(&mut self) -> Result<(), Error> {
-        let found = addrs_by_interface(&self.netlink).await?;
+        let Interfaces { addrs: found, vrf_links } = addrs_by_interface(&self.netlink).await?;
         let now = self.now();
+        let prefixes = &self.engine.decided().workload_prefixes;
+        // Workloads and tunnels are there by what they are.
+        let is_known = |name: &IfName| {
+            VrfId::of_tunnel(name).is_some()
+                || prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
+        };
+        let vrf_links = vrf_links.into_iter().filter(|(name, _)| !is_known(name)).collect();
+        self.engine.handle(Event::VrfLinks(vrf_links), now);
         let gone = self.interfaces.keys().filter(|name| !found.contains_key(*name));
         let gone: Vec<_> = gone.map(|name| (name.clone(), None)).collect();
         let new = found.iter().filter(|(name, addrs)| self.interfaces.get(*name) != Some(*addrs));
@@ -329,15 +339,27 @@ impl Shell {
     }
 }
 
-/// Lists the addresses of this machine, by interface.
-async fn addrs_by_interface(netlink: &Netlink) -> Result<BTreeMap<IfName, Vec<IpAddr>>, Error> {
+/// This machine's interfaces.
+struct Interfaces {
+    addrs: BTreeMap<IfName, Vec<IpAddr>>,
+    /// Those under VRFs' devices.
+    vrf_links: BTreeMap<IfName, VrfName>,
+}
+
+/// Lists this machine's interfaces.
+async fn addrs_by_interface(netlink: &Netlink) -> Result<Interfaces, Error> {
     let (links, addrs) = tokio::try_join!(netlink.links(), netlink.addrs())?;
     let mut found: BTreeMap<IfName, Vec<IpAddr>> = BTreeMap::new();
+    let vrfs = links.iter().filter(|link| link.vrf_table.is_some());
+    let vrfs: BTreeMap<_, _> =
+        vrfs.filter_map(|link| Some((link.index, VrfName::of_device(&link.name)?))).collect();
+    let under = |link: &Link| Some((link.name.clone(), vrfs.get(&link.master?)?.clone()));
+    let vrf_links = links.iter().filter_map(under).collect();
     for link in links {
         let own = addrs.iter().filter(|addr| addr.link == link.index);
         let mut own: Vec<IpAddr> = own.map(|addr| addr.addr.addr()).collect();
         own.sort();
         found.insert(link.name, own);
     }
-    Ok(found)
+    Ok(Interfaces { addrs: found, vrf_links })
 }

@@ -12,8 +12,10 @@ use model::network_set::NetworkSet;
 use model::policy::{
     Action, Enforcement, Order, Policy, PolicyId, PolicyKind, Profile, Rule, Stage,
 };
+use model::pool::IpPool;
 use model::service::{EndpointPort, EndpointSlice, ServiceEndpoint};
 use model::tier::{Tier, TierAction};
+use model::vrf::{PoolVrf, VrfName};
 
 use super::random::Random;
 use super::rules::{self, selector};
@@ -65,7 +67,7 @@ pub(super) fn namespaced(namespace: &str, name: &str) -> NamespacedName {
 /// Returns a change of a random object; one in five is gone.
 pub(super) fn change(random: &mut Random) -> Change {
     let is_gone = random.one_in(5);
-    match random.below(20) {
+    match random.below(22) {
         0..6 => {
             let pod = namespaced(random.pick(&NAMESPACES), random.pick(&["p0", "p1", "p2"]));
             let value = (!is_gone).then(|| Arc::new(workload(random, &pod)));
@@ -84,6 +86,11 @@ pub(super) fn change(random: &mut Random) -> Change {
         }
         15 => tier(random, is_gone),
         16 | 17 => profile(random, is_gone),
+        19 | 20 => {
+            let name = random.pick(&["i0", "i1", "i2"]);
+            let value = (!is_gone).then(|| Arc::new(pool(random, name)));
+            Change::Pool(name.to_owned(), value)
+        }
         18 => {
             let id = namespaced(random.pick(&NAMESPACES), random.pick(&["s0", "s1"]));
             let value = (!is_gone).then(|| Arc::new(slice(random, &id)));
@@ -118,8 +125,24 @@ fn workload(random: &mut Random, pod: &NamespacedName) -> WorkloadEndpoint {
         labels: labels(random, &system),
         profiles,
         ports: ports(random),
-        vrf: None,
+        vrf: random
+            .pick(&[None, None, None, Some("red"), Some("blue")])
+            .map(|vrf| vrf.parse().unwrap()),
     }
+}
+
+/// Pools that say of VRFs: their zones come, go and join.
+fn pool(random: &mut Random, name: &str) -> IpPool {
+    let names: [Option<VrfName>; 3] =
+        [None, Some("red".parse().unwrap()), Some("blue".parse().unwrap())];
+    let imports = random.few(2, |random| random.pick(&names));
+    let vrf = |random: &mut Random| {
+        let (name, id) = random.pick(&[("red", "5001"), ("blue", "5002"), ("blue", "5001")]);
+        let (name, id) = (name.parse().unwrap(), id.parse().unwrap());
+        PoolVrf { name, id, imports: imports.iter().cloned().collect() }
+    };
+    let cidr = random.pick(&["10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16"]).parse().unwrap();
+    IpPool { vrf: (!random.one_in(6)).then(|| vrf(random)), ..IpPool::plain(name, cidr) }
 }
 
 fn host(random: &mut Random, name: &str) -> HostEndpoint {

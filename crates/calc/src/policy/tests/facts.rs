@@ -11,8 +11,10 @@ use model::policy::{
     Action, Enforcement, EntityMatch, HttpMatch, Order, Policy, PolicyId, PolicyKind, PortMatch,
     Profile, Protocol, Rule, Stage,
 };
+use model::pool::IpPool;
 use model::service::{EndpointPort, EndpointSlice, ServiceEndpoint};
 use model::tier::{Tier, TierAction};
+use model::vrf::{PoolVrf, VrfName};
 
 use super::cluster::{namespaced, this_node};
 use crate::policy::enforced::{self, Attachment};
@@ -308,6 +310,102 @@ fn traces_name_the_mark_that_is_missing() {
            rule 0 Allow: no, source 10.0.0.1 is nobody that selector app == \"nobody\" matches\n\
          denied by the default action of tier default\n"
     );
+}
+
+/// A pool of the VRF `red`, and pods of it with the addresses of a/client and a/server.
+fn red(imports: &[Option<VrfName>]) -> Vec<Change> {
+    let vrf = PoolVrf {
+        name: "red".parse().unwrap(),
+        id: "5001".parse().unwrap(),
+        imports: imports.iter().cloned().collect(),
+    };
+    let pool = IpPool { vrf: Some(vrf), ..IpPool::plain("red", "10.0.0.0/24".parse().unwrap()) };
+    let mut changes = vec![Change::Pool("red".to_owned(), Some(Arc::new(pool)))];
+    for (name, addr) in [("client", "10.0.0.1"), ("server", "10.0.0.2")] {
+        let Change::Workload(id, Some(endpoint)) = pod("red", name, addr, &[]) else {
+            unreachable!()
+        };
+        let vrf = Some("red".parse().unwrap());
+        let profiles = vec!["kns.a".to_owned()];
+        let endpoint = WorkloadEndpoint { vrf, profiles, ..WorkloadEndpoint::clone(&endpoint) };
+        changes.push(Change::Workload(id, Some(Arc::new(endpoint))));
+    }
+    changes
+}
+
+#[test]
+fn an_equal_address_of_another_tenant_is_somebody_else() {
+    let ours = "projectcalico.org/namespace == 'a'";
+    let theirs = "projectcalico.org/namespace == 'red'";
+    for (selector, in_default, in_red) in [(ours, true, false), (theirs, false, true)] {
+        let rules = put(policy("p", vec![from(selector, Action::Allow)]));
+        let changes = [red(&[]), vec![rules]].concat();
+        let is_allowed = |namespace| {
+            let said = fate_of(&changes, (namespace, "client"), (namespace, "server"), 80);
+            said == "allowed by rule 0 of gnp/p"
+        };
+        assert_eq!((is_allowed("a"), is_allowed("red")), (in_default, in_red), "{selector}");
+    }
+}
+
+#[test]
+fn who_exchanges_routes_is_known_by_its_address() {
+    let rules = put(policy("p", vec![from("projectcalico.org/namespace == 'b'", Action::Allow)]));
+    let fates = |imports: &[Option<VrfName>]| {
+        let changes = [red(imports), vec![rules.clone()]].concat();
+        fate_of(&changes, ("b", "client"), ("red", "server"), 80)
+    };
+    assert_eq!(fates(&[]), "denied by the default action of tier default");
+    assert_eq!(fates(&[None]), "allowed by rule 0 of gnp/p");
+}
+
+#[test]
+fn nobody_is_known_where_no_pool_is() {
+    let gone = [red(&[]), vec![Change::Pool("red".to_owned(), None)]].concat();
+    let all = put(policy("p", vec![from("all()", Action::Allow)]));
+    let changes = [gone, vec![all]].concat();
+    let said = fate_of(&changes, ("red", "client"), ("red", "server"), 80);
+    assert_eq!(said, "denied by the default action of tier default");
+}
+
+#[test]
+fn services_endpoints_are_of_their_pods_zone() {
+    let slice = EndpointSlice {
+        id: namespaced("red", "web-1"),
+        service: Some("web".to_owned()),
+        endpoints: vec![ServiceEndpoint {
+            addrs: vec!["10.0.0.2".parse().unwrap()],
+            node: None,
+            is_ready: true,
+            is_terminating: false,
+        }],
+        ports: vec![EndpointPort { name: String::new(), protocol: Protocol::TCP, port: Some(80) }],
+    };
+    let slice = Change::EndpointSlice(slice.id.clone(), Some(Arc::new(slice)));
+    let destination =
+        EntityMatch { service: Some(namespaced("red", "web")), ..EntityMatch::default() };
+    let rules = put(policy("p", vec![Rule { destination, ..Rule::of(Action::Allow) }]));
+    let changes = [red(&[]), vec![slice, rules]].concat();
+    let said = |namespace| fate_of(&changes, (namespace, "client"), (namespace, "server"), 80);
+    assert_eq!(said("red"), "allowed by rule 0 of gnp/p");
+    assert_eq!(said("a"), "denied by the default action of tier default");
+}
+
+#[test]
+fn tenants_without_routes_to_each_other_are_told_so() {
+    let mut inputs = Inputs::new(this_node());
+    cluster().into_iter().chain(red(&[])).for_each(|change| inputs.apply(change));
+    let end = |namespace| Endpoint::Workload(namespaced(namespace, "client"));
+    let told = why::barrier(&inputs, &end("red"), &end("a"));
+    assert_eq!(
+        told.unwrap(),
+        "pod red/client is in VRF red, pod a/client is in none: they exchange no routes, and \
+         nothing passes"
+    );
+    assert_eq!(why::barrier(&inputs, &end("a"), &end("b")), None);
+    inputs.apply(Change::Pool("red".to_owned(), None));
+    let told = why::barrier(&inputs, &end("red"), &end("red")).unwrap();
+    assert_eq!(told, "pod red/client is in VRF red, which no pool has: it reaches nobody");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use model::net::Family;
 use model::policy::Protocol;
+use model::vrf::{VrfName, Zone};
 
 use super::{Verdict, verdict};
 use crate::policy::{Endpoint, Inputs, Packet, Way};
@@ -25,6 +26,8 @@ pub struct Crossing {
     pub packet: Packet,
     /// Whose policies.
     pub endpoint: Endpoint,
+    /// The VRF that it is in.
+    pub vrf: Option<VrfName>,
     /// Whether the endpoint sends or receives it.
     pub way: Way,
     /// What becomes of it.
@@ -47,11 +50,12 @@ pub fn connection(inputs: &Inputs, from: &Endpoint, to: &Endpoint, probe: Probe)
         for destination in destinations.iter().filter(same) {
             let packet = packet(source, *destination, probe);
             for (endpoint, way) in [(from, Way::Egress), (to, Way::Ingress)] {
-                let endpoint = endpoint.clone();
+                let (endpoint, vrf) = (endpoint.clone(), vrf(inputs, endpoint));
                 crossings.extend(
                     verdict(inputs, &endpoint, &packet, way).map(|verdict| Crossing {
                         packet,
                         endpoint,
+                        vrf,
                         way,
                         verdict,
                     }),
@@ -60,6 +64,31 @@ pub fn connection(inputs: &Inputs, from: &Endpoint, to: &Endpoint, probe: Probe)
         }
     }
     crossings
+}
+
+/// Returns why nothing passes between two endpoints, whatever policies say; `None` if routes do not
+/// keep them apart.
+#[must_use]
+pub fn barrier(inputs: &Inputs, from: &Endpoint, to: &Endpoint) -> Option<String> {
+    let vrfs = inputs.vrfs();
+    let ends = [from, to].map(|end| (end, vrf(inputs, end)));
+    let [one, two] = ends.each_ref().map(|(_, vrf)| vrfs.zone(vrf.as_ref()));
+    let told = |(end, vrf): &(&Endpoint, Option<VrfName>)| match vrf {
+        Some(vrf) => format!("{end} is in VRF {vrf}"),
+        None => format!("{end} is in none"),
+    };
+    if let Some((end, _)) = ends.iter().zip([one, two]).find(|(_, zone)| *zone == Zone::Nowhere) {
+        return Some(format!("{}, which no pool has: it reaches nobody", told(end)));
+    }
+    let [from, to] = ends.each_ref().map(told);
+    (one != two).then(|| format!("{from}, {to}: they exchange no routes, and nothing passes"))
+}
+
+fn vrf(inputs: &Inputs, endpoint: &Endpoint) -> Option<VrfName> {
+    match endpoint {
+        Endpoint::Workload(pod) => inputs.workloads.get(pod)?.vrf.clone(),
+        Endpoint::Host(_) => None,
+    }
 }
 
 /// Returns the packet of a probe; of ICMP it is an echo request (RFC 792, RFC 4443 §4.1).
@@ -100,7 +129,10 @@ impl fmt::Display for Crossing {
         if protocol.has_ports() {
             write!(f, " port {destination_port}")?;
         }
-        writeln!(f, ", {way} {}", self.endpoint)?;
+        match &self.vrf {
+            Some(vrf) => writeln!(f, ", {way} {} in VRF {vrf}", self.endpoint)?,
+            None => writeln!(f, ", {way} {}", self.endpoint)?,
+        }
         self.verdict.fmt(f)
     }
 }

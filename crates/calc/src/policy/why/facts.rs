@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use model::endpoint::NamedPort;
 use model::id::{NamespacedName, NodeName};
 use model::policy::{EntityMatch, IcmpMatch, PortMatch, Protocol, Rule};
+use model::vrf::{VrfName, Vrfs, Zone};
 use selector::Selector;
 
 use crate::policy::Inputs;
 use crate::policy::compile::{End, port_protocol};
+use crate::policy::oracle::answers_in;
 use crate::policy::packet::Packet;
 use crate::policy::question::service_of;
 
@@ -20,6 +22,9 @@ pub(super) struct Judge<'a> {
     pub(super) node: &'a NodeName,
     /// Which end of the packet's way is the endpoint itself, if that is sure.
     pub(super) own: Option<End>,
+    pub(super) vrfs: &'a Vrfs,
+    /// Whom addresses mean to the endpoint whose rules they are.
+    pub(super) zone: Zone,
 }
 
 impl Judge<'_> {
@@ -60,7 +65,7 @@ impl Judge<'_> {
             End::Destination => (&rule.destination, packet.destination, packet.destination_port),
         };
         let near = (self.own == Some(end)).then_some(self.node);
-        Who { inputs: self.inputs, near, end, wanted, addr, port, protocol: packet.protocol }
+        Who { judge: self, near, end, wanted, addr, port, protocol: packet.protocol }
     }
 }
 
@@ -73,7 +78,7 @@ fn message(icmp: IcmpMatch) -> String {
 
 /// One end of the packet's way, and what it should be.
 struct Who<'a> {
-    inputs: &'a Inputs,
+    judge: &'a Judge<'a>,
     /// The node whose named ports are meant; `None` is all.
     near: Option<&'a NodeName>,
     end: End,
@@ -140,18 +145,20 @@ impl Who<'_> {
                         && Protocol(port.protocol) == self.protocol
                         && port.port == self.port
                 };
-                let Inputs { workloads, hosts, .. } = self.inputs;
+                let inputs = self.judge.inputs;
                 let is_near = |node| self.near.is_none_or(|near| near == node);
-                workloads.values().any(|endpoint| {
+                inputs.workloads.values().any(|endpoint| {
                     is_near(&endpoint.node)
+                        && self.is_meant(endpoint.vrf.as_ref())
                         && endpoint.addrs.contains(&self.addr)
                         && endpoint.ports.iter().any(is_it)
-                        && selector.matches(&self.inputs.workload_labels(endpoint))
-                }) || hosts.values().any(|host| {
+                        && selector.matches(&inputs.workload_labels(endpoint))
+                }) || inputs.hosts.values().any(|host| {
                     is_near(&host.node)
+                        && self.is_meant(None)
                         && host.expected_addrs.contains(&self.addr)
                         && host.ports.iter().any(is_it)
-                        && selector.matches(&self.inputs.host_labels(host))
+                        && selector.matches(&inputs.host_labels(host))
                 })
             }
         }
@@ -159,27 +166,44 @@ impl Who<'_> {
 
     /// Returns the names of all that have the address and that `selector` matches.
     fn names_of_selected(&self, selector: &Selector) -> Vec<String> {
-        let inputs = self.inputs;
+        let inputs = self.judge.inputs;
         let workloads = inputs.workloads.values().filter(|endpoint| {
             endpoint.addrs.contains(&self.addr)
+                && self.is_meant(endpoint.vrf.as_ref())
                 && selector.matches(&inputs.workload_labels(endpoint))
         });
         let hosts = inputs.hosts.values().filter(|host| {
-            host.expected_addrs.contains(&self.addr) && selector.matches(&inputs.host_labels(host))
+            host.expected_addrs.contains(&self.addr)
+                && self.is_meant(None)
+                && selector.matches(&inputs.host_labels(host))
         });
         let sets = inputs.network_sets.values().filter(|set| {
-            set.nets.iter().any(|net| net.contains(self.addr))
+            self.judge.zone != Zone::Nowhere
+                && set.nets.iter().any(|net| net.contains(self.addr))
                 && selector.matches(&inputs.network_set_labels(set))
         });
-        let workloads = workloads.map(|endpoint| format!("pod {}", endpoint.pod));
+        let workloads = workloads.map(|endpoint| match &endpoint.vrf {
+            Some(vrf) => format!("pod {} of VRF {vrf}", endpoint.pod),
+            None => format!("pod {}", endpoint.pod),
+        });
         let hosts = hosts.map(|host| format!("host endpoint {}", host.name));
         let sets = sets.map(|set| format!("in network set {}", set.name));
         workloads.chain(hosts).chain(sets).collect()
     }
 
+    /// Does the address of who is in `vrf` mean him to the endpoint whose rules they are?
+    fn is_meant(&self, vrf: Option<&VrfName>) -> bool {
+        let zone = self.judge.zone;
+        zone != Zone::Nowhere && self.judge.vrfs.zone(vrf) == zone
+    }
+
     /// Is it an address, and for a receiver also a port, of the Service's endpoints?
     fn answers_for(&self, service: &NamespacedName) -> bool {
-        let slices = self.inputs.slices.values();
+        let Judge { inputs, vrfs, zone, .. } = self.judge;
+        if !answers_in(inputs, vrfs, &service.namespace, self.addr, *zone) {
+            return false;
+        }
+        let slices = inputs.slices.values();
         let mut slices = slices.filter(|slice| service_of(slice).as_ref() == Some(service));
         slices.any(|slice| {
             let has_addr = slice.endpoints.iter().any(|one| one.addrs.contains(&self.addr));

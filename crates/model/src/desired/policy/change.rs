@@ -10,7 +10,8 @@ use crate::policy::PolicyId;
 /// One difference between two [`PolicyState`](super::PolicyState)s; `None` is gone.
 ///
 /// A list of them comes in an order that never names what is not there: sets,
-/// policies and profiles, endpoints; then what goes, the other way round.
+/// policies and profiles, endpoints; then what goes, the other way round. Only rules that an
+/// endpoint of another zone stops looking at may name sets of that zone that are never there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PolicyChange {
     /// A workload's new state.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::net::Cidr;
 use crate::policy::Protocol;
+use crate::vrf::Zone;
 
 /// A set's identity, the same for the same question on every node and run.
 ///
@@ -42,6 +43,23 @@ impl SetId {
     #[must_use]
     pub const fn new(kind: SetKind, digest: [u8; 16]) -> Self {
         Self { kind, digest }
+    }
+
+    /// Returns the identity of the set that answers the same question for endpoints of `zone`.
+    ///
+    /// The default zone's has the question's own identity, which is what rules name. Of the set of
+    /// another zone it returns the question's own identity.
+    #[must_use]
+    pub fn in_zone(self, zone: Zone) -> Self {
+        // Digests are as good as random, so that no two questions' meet in any two zones.
+        const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let number = match zone {
+            Zone::Default => 0,
+            Zone::Vrfs(number) => u128::from(number),
+            Zone::Nowhere => u128::from(u16::MAX).wrapping_add(1),
+        };
+        let digest = self.number() ^ SPREAD.wrapping_mul(number);
+        Self { kind: self.kind, digest: digest.to_be_bytes() }
     }
 
     /// Returns the digest as a number.
@@ -116,6 +134,17 @@ mod tests {
         assert_eq!(id.to_string(), "smzxw6ytboiaaaaaaaaaaaaaaaa");
         let ones = SetId::new(SetKind::NamedPort, [0xff; 16]);
         assert_eq!(ones.to_string(), "n77777777777777777777777774");
+    }
+
+    #[test]
+    fn every_zone_has_sets_of_its_own() {
+        let id = SetId::new(SetKind::Selected, [7; 16]);
+        assert_eq!(id.in_zone(Zone::Default), id);
+        let others = [Zone::Vrfs(5001), Zone::Vrfs(5002), Zone::Nowhere].map(|z| id.in_zone(z));
+        let all: std::collections::BTreeSet<SetId> = others.into_iter().chain([id]).collect();
+        assert_eq!(all.len(), 4);
+        assert!(all.iter().all(|id| id.kind() == SetKind::Selected));
+        assert_eq!(id.in_zone(Zone::Vrfs(5001)).in_zone(Zone::Vrfs(5001)), id);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use calc::policy::Change;
 use model::endpoint::WorkloadEndpoint;
 use model::id::NamespacedName;
 use model::policy::Profile;
-use model::ruleset::{Step, Tables};
+use model::ruleset::{Element, Step, Tables};
+use model::vrf::PoolVrf;
 
 use super::*;
 
@@ -226,4 +227,43 @@ fn floating_addresses_are_translated_while_nobody_else_has_them() {
     world.handle(Event::Change(Change::Workload(id, None)));
     world.settle();
     assert_eq!(translated(&world), ["dnat to 10.244.0.5"; 2]);
+}
+
+#[test]
+fn what_pools_say_of_tenants_reaches_the_tables() {
+    let pool = |name: &str, cidr: &str, vrf: Option<(&str, bool)>| {
+        let vrf = vrf.map(|(id, is_leaking)| PoolVrf {
+            name: name.parse().unwrap(),
+            id: id.parse().unwrap(),
+            imports: is_leaking.then_some(None).into_iter().collect(),
+        });
+        let plain = IpPool::plain(name, cidr.parse().unwrap());
+        Event::Pool(name.to_owned(), Some(Box::new(IpPool { vrf, nat_outgoing: true, ..plain })))
+    };
+    let mut world = World::new(Beginning::Empty, Tables::new());
+    world.handle(Event::Change(profile("kns.default")));
+    world.handle(pool("plain", "10.244.0.0/16", None));
+    world.handle(pool("red", "10.244.0.0/16", Some(("5001", false))));
+    world.handle(pool("green", "10.245.0.0/16", Some(("5003", true))));
+    let Change::Workload(name, Some(plain)) = pod("web", "10.244.0.5") else { unreachable!() };
+    let vrf = Some("red".parse().unwrap());
+    let red = Arc::new(WorkloadEndpoint { vrf, ..WorkloadEndpoint::clone(&plain) });
+    world.handle(Event::Change(Change::Workload(name, Some(red))));
+    world.sync();
+    world.settle();
+    let settings = world.engine.settings();
+    let pools = settings.pools.iter().map(|pool| (pool.net.to_string(), pool.is_translated));
+    let expected = [("10.245.0.0/16".to_owned(), false), ("10.244.0.0/16".to_owned(), true)];
+    assert_eq!(pools.collect::<Vec<_>>(), expected);
+    let zone = |world: &World| {
+        let elements = |name: &str| world.kernel[&Family::V4].sets[name].elements.clone();
+        let of_pod = |element: &Element| element.to_string().starts_with("\"caliweb\"");
+        elements("cali-vrf-links-map").into_iter().find(of_pod).map(|found| found.to_string())
+    };
+    assert_eq!(zone(&world).unwrap(), "\"caliweb\" : goto cali-zone-5001");
+    // Its ranges overlap those of nobody that it exchanges routes with.
+    world.handle(pool("plain", "10.246.0.0/16", None));
+    world.handle(pool("red", "10.244.0.0/16", Some(("5001", true))));
+    world.settle();
+    assert_eq!((zone(&world), world.kernel == world.wanted()), (None, true));
 }
