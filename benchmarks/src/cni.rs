@@ -16,7 +16,7 @@ use std::time::Duration;
 use lab::Error;
 use lab::control_plane::Kind;
 
-use self::measure::{Load, Measured, Requests};
+use self::measure::{Load, Measured};
 use self::world::World;
 use crate::{isolation, load_average, step};
 
@@ -36,8 +36,8 @@ pub(crate) struct Findings {
     pub(crate) bin: PathBuf,
     /// How many of them ran at once, and what came of it, the plugin's first.
     pub(crate) loads: Vec<(Load, Measured, Measured)>,
-    /// Round trips of an ADD and of a DEL.
-    pub(crate) requests: [Requests; 2],
+    /// Round trips of an ADD and of a DEL to the API server.
+    pub(crate) requests: [Option<u64>; 2],
     /// From start to the first byte sent.
     pub(crate) first_byte: Vec<Duration>,
     /// Resident memory of an idle calico-node, or why it is not known.
@@ -86,16 +86,17 @@ async fn measure_all(bin: PathBuf, extent: Extent) -> Result<Findings, Error> {
     step(&format!("measuring {}; load average {before}", bin.display()));
     step("starting etcd and kube-apiserver");
     let world = World::start(Kind::Kubernetes).await?;
+    let plugins = world.install(&bin)?;
     step("counting round trips");
-    let requests = measure::count_requests(&world, &bin).await?;
+    let requests = measure::count_requests(&world, &plugins).await?;
     let mut loads = Vec::new();
     for load in extent.loads() {
         step(&format!("{} pods, {} at once", load.count, load.at_once));
-        let plugin = measure::plugin(&world, &bin, load).await?;
+        let plugin = measure::plugin(&world, &plugins, load).await?;
         loads.push((load, plugin, measure::floor(&world, load).await?));
     }
     step("from start to first byte");
-    let first_byte = start::first_byte(&world, &bin, extent.starts()).await?;
+    let first_byte = start::first_byte(&world, &plugins, extent.starts()).await?;
     step("calico-node, idle");
     let node_kib = memory::idle_kib(&world, &bin).await.map_err(|error| error.to_string());
     let load_average = [before, load_average()];

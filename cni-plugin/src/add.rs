@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! wait until the configuration's readiness gates are open
-//! read: ClusterInformation, Pod, Namespace [, Node]   ║ look for an earlier ADD's pair
+//! read: ClusterInformation, Pod, Namespace [, Node]   ║ what calico-ipam depends on, if it is
+//!                                                     ║ this program   ║ an earlier ADD's pair
 //! delegate: addresses                                 ║ make the veth pair
 //! plan
 //! write: annotations of the pod                       ║ parameters, addresses, routes
@@ -16,6 +17,7 @@ use std::net::IpAddr;
 
 use cni::result::Interface;
 use cni::{Error, ErrorCode, Success};
+use ipam_plugin::ahead::Ahead;
 use k8s_openapi::api::core::v1::Pod;
 use model::vrf::VrfName;
 use serde_json::Value;
@@ -23,6 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::call::Call;
 use crate::cleanup::{Cleanup, Undo};
+use crate::delegate::{self, Help};
+use crate::gates;
 use crate::plan::{self, Plan};
 use crate::ready::{self, Waited};
 use crate::site::Site;
@@ -30,7 +34,6 @@ use crate::store::{Facts, Holding, Store, holding, vrf_of};
 use crate::vrf::VrfDevice;
 use crate::wire::{self, Ends, Found, Pair};
 use crate::wishes::{Wishes, needs_pod_cidrs};
-use crate::{delegate, gates};
 
 /// Attaches the container.
 ///
@@ -66,6 +69,8 @@ struct Add<'a> {
     site: Site,
     store: Store<'a>,
     ends: Ends,
+    /// What the delegate depends on, as soon as it is known and as long as nobody has used it.
+    ahead: std::cell::Cell<Option<Ahead>>,
     /// What the delegate is told, as soon as it is known.
     delegate_config: std::cell::OnceCell<Value>,
     /// The pod, as soon as it is known.
@@ -84,8 +89,8 @@ impl<'a> Add<'a> {
         let ends = Ends::open(netns)?;
         let store = Store::connect(call.config, call.trace)?;
         call.trace.end_phase("prepare");
-        let (delegate_config, pod) = Default::default();
-        Ok(Self { call, site, store, ends, delegate_config, pod })
+        let (ahead, delegate_config, pod) = Default::default();
+        Ok(Self { call, site, store, ends, ahead, delegate_config, pod })
     }
 
     async fn attach(&self, cleanup: &Cleanup) -> Result<Success, Error> {
@@ -94,9 +99,10 @@ impl<'a> Add<'a> {
         let node = needs_pod_cidrs(call.config.raw().expose()).then_some(&self.site.node);
         let namespace = call.pod().map(|pod| pod.name.namespace.as_str());
         let read = self.store.read(call.pod(), namespace, node);
-        let (facts, found) = tokio::join!(read, self.ends.find(&call.host_name, if_name));
+        let find = async { Ok(self.ends.find(&call.host_name, if_name).await) };
+        // Whatever is wrong there, the reading above says it better: it must not wait for this.
+        let (facts, found, ()) = tokio::try_join!(read, find, self.read_ahead())?;
         call.trace.end_phase("read");
-        let facts = facts?;
         facts.require_ready()?;
         let wishes = self.wishes(&facts)?;
         let config = wishes.delegate_config(
@@ -143,6 +149,15 @@ impl<'a> Add<'a> {
         wired.and(written)?;
         self.wait_for_policy(&plan).await;
         Ok(self.success(&plan, &pair, given))
+    }
+
+    /// Reads what the delegate depends on, if this program is the delegate too.
+    async fn read_ahead(&self) -> Result<(), Error> {
+        let (call, client) = (self.call.delegate("ADD"), self.store.client());
+        let name = self.call.ipam_type();
+        let read = delegate::read_ahead(name, &call, self.call.config, client);
+        self.ahead.set(Box::pin(read).await);
+        Ok(())
     }
 
     /// Waits for the pod's policy as long as the configuration says; as in Calico, what is not
@@ -219,9 +234,14 @@ impl<'a> Add<'a> {
     async fn undo_unfinished(&self, config: &Value) -> Result<(), Error> {
         self.ends.delete_in_container(&self.call.attachment.if_name).await?;
         match self.call.ipam_type() {
-            Some(name) => delegate::tell(name, &self.call.delegate("DEL"), config).await,
+            Some(name) => self.tell_to_release(name, config).await,
             None => Ok(()),
         }
+    }
+
+    async fn tell_to_release(&self, name: &str, config: &Value) -> Result<(), Error> {
+        let client = Some(self.store.client());
+        delegate::tell(name, &self.call.delegate("DEL"), config, client).await
     }
 
     /// Gets addresses from the delegate, or from the pod's annotation without it.
@@ -240,7 +260,9 @@ impl<'a> Add<'a> {
         })?;
         cleanup.begin(Undo::Addresses);
         let call = self.call.delegate("ADD");
-        let given = delegate::add(name, &call, config, self.call.config.version).await?;
+        let help = Help { client: Some(self.store.client()), ahead: self.ahead.take() };
+        let given = delegate::add(name, &call, config, self.call.config.version, help).await?;
+        self.store.count();
         Ok((plan::addrs_of(&given), given))
     }
 
@@ -325,9 +347,7 @@ impl<'a> Add<'a> {
 
     async fn undo_addresses(&self) -> Result<(), Error> {
         match (self.call.ipam_type(), self.delegate_config.get()) {
-            (Some(name), Some(config)) => {
-                delegate::tell(name, &self.call.delegate("DEL"), config).await
-            }
+            (Some(name), Some(config)) => self.tell_to_release(name, config).await,
             _ => Ok(()),
         }
     }

@@ -54,7 +54,7 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     }
     let Some(name) = call.ipam_type() else { return Ok(()) };
     let config = delegate_config_to_release(call.config.raw().expose());
-    delegate::tell(name, &call.delegate("CHECK"), &config).await
+    delegate::tell(name, &call.delegate("CHECK"), &config, None).await
 }
 
 /// What the ADD said of this interface, as far as it is in the previous result.

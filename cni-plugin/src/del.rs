@@ -33,7 +33,9 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
         Ok(Some(ends)) => ends.vrf_above(&call.host_name).await.is_ok_and(|vrf| vrf.is_some()),
         Ok(None) | Err(_) => false,
     };
-    let (pod, link) = tokio::join!(release_pod(call, by_name), delete_link(call, ends));
+    let store = Store::connect(call.config, call.trace);
+    let (pod, link) =
+        tokio::join!(release_pod(call, by_name, store.as_ref()), delete_link(call, ends));
     call.trace.end_phase("datastore_and_link");
     let link = match link {
         Ok(true) => {
@@ -53,7 +55,11 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
     };
     // A locked datastore must not be written to, nor may the addresses be given back
     // before the link that carries them is gone.
-    let addresses = if is_locked || link.is_err() { Ok(()) } else { release_addresses(call).await };
+    let addresses = if is_locked || link.is_err() {
+        Ok(())
+    } else {
+        release_addresses(call, store.as_ref().ok()).await
+    };
     call.trace.end_phase("addresses");
     link.and(pod).and(addresses)
 }
@@ -77,8 +83,12 @@ enum Pods {
 }
 
 /// Writes that the container no longer holds the pod's addresses, if it does.
-async fn release_pod(call: &Call<'_>, by_name: LinkByName) -> Result<Pods, Error> {
-    let store = Store::connect(call.config, call.trace)?;
+async fn release_pod(
+    call: &Call<'_>,
+    by_name: LinkByName,
+    store: Result<&Store<'_>, &Error>,
+) -> Result<Pods, Error> {
+    let store = store.map_err(Clone::clone)?;
     let host_side = match by_name {
         LinkByName::Leave => None,
         LinkByName::Delete => wire::host_side(&call.host_name).await?,
@@ -169,8 +179,13 @@ async fn delete_link(call: &Call<'_>, ends: Result<Option<Ends>, Error>) -> Resu
     })
 }
 
-async fn release_addresses(call: &Call<'_>) -> Result<(), Error> {
+async fn release_addresses(call: &Call<'_>, store: Option<&Store<'_>>) -> Result<(), Error> {
     let Some(name) = call.ipam_type() else { return Ok(()) };
     let config = delegate_config_to_release(call.config.raw().expose());
-    delegate::tell(name, &call.delegate("DEL"), &config).await
+    let client = store.map(Store::client);
+    let told = delegate::tell(name, &call.delegate("DEL"), &config, client).await;
+    if let Some(store) = store {
+        store.count();
+    }
+    told
 }

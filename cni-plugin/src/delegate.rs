@@ -1,15 +1,26 @@
-//! Runs the IPAM plugin.
+//! Runs the IPAM plugin: another program, or this one where calico-ipam is only its other name.
+//!
+//! What is installed is one program with two names (`install-cni`). If the plugin that the
+//! configuration names is the very file that runs here, it is carried out here, with the same
+//! configuration and variables: that saves a process, a connection to the API server and what the
+//! server makes of it. Whoever puts another program there gets that.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use cni::delegate::{Call, Outcome, find};
-use cni::{Error, ErrorCode, Success, Version};
+use cni::{Environment, Error, ErrorCode, NetworkConfig, Success, Version};
+use datastore::Client;
+use ipam_plugin::ahead::Ahead;
+use ipam_plugin::plugin;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+
+/// What the IPAM plugin is called that this program is too.
+const OWN_NAME: &str = "calico-ipam";
 
 /// How long an IPAM plugin may take: longer than the 90 s that calico-ipam allows
 /// itself, shorter than the two minutes after which a kubelet gives up.
@@ -17,6 +28,15 @@ const TIMEOUT: Duration = Duration::from_secs(100);
 
 /// The most that a plugin may print.
 const MAX_OUTPUT: u64 = 1 << 20;
+
+/// What calico-ipam need not do again if it runs here.
+#[derive(Debug, Default)]
+pub(crate) struct Help<'a> {
+    /// The connection to the datastore.
+    pub(crate) client: Option<&'a Client>,
+    /// What its ADD depends on, if it was read.
+    pub(crate) ahead: Option<Ahead>,
+}
 
 /// Runs an ADD and returns the addresses.
 ///
@@ -28,8 +48,13 @@ pub(crate) async fn add(
     call: &Call<'_>,
     config: &Value,
     version: Version,
+    help: Help<'_>,
 ) -> Result<Success, Error> {
-    run(name, call, config).await?.into_success(name, version)
+    let program = find(name, call.path, is_program)?;
+    if is_here(name, &program) {
+        return Ok(here(name, call, config, help).await?.unwrap_or_default());
+    }
+    run(name, &program, call, config).await?.into_success(name, version)
 }
 
 /// Runs a command that prints nothing.
@@ -37,27 +62,92 @@ pub(crate) async fn add(
 /// # Errors
 ///
 /// As for [`add`].
-pub(crate) async fn tell(name: &str, call: &Call<'_>, config: &Value) -> Result<(), Error> {
-    run(name, call, config).await?.into_empty(name)
+pub(crate) async fn tell(
+    name: &str,
+    call: &Call<'_>,
+    config: &Value,
+    client: Option<&Client>,
+) -> Result<(), Error> {
+    let program = find(name, call.path, is_program)?;
+    if is_here(name, &program) {
+        return here(name, call, config, Help { client, ahead: None }).await.map(drop);
+    }
+    run(name, &program, call, config).await?.into_empty(name)
 }
 
-async fn run(name: &str, call: &Call<'_>, config: &Value) -> Result<Outcome, Error> {
-    let program = find(name, call.path, is_program)?;
+/// Would the plugin of this name be carried out here?
+pub(crate) fn is_own(name: &str, path: &[PathBuf]) -> bool {
+    find(name, path, is_program).is_ok_and(|program| is_here(name, &program))
+}
+
+/// Is the program the very file that runs here?
+fn is_here(name: &str, program: &Path) -> bool {
+    let id = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    let own = id(Path::new("/proc/self/exe"));
+    name == OWN_NAME && own.is_some() && own == id(program)
+}
+
+/// Carries a call of calico-ipam out here, as if it were a process of its own.
+async fn here(
+    name: &str,
+    call: &Call<'_>,
+    config: &Value,
+    help: Help<'_>,
+) -> Result<Option<Success>, Error> {
+    tracing::debug!(command = call.command, "carrying calico-ipam out");
+    let Help { client, ahead } = help;
+    let variables = call.environment();
+    let lookup = |name: &str| {
+        let found = variables.iter().find(|(known, value)| *known == name && !value.is_empty());
+        found.map(|(_, value)| value.into())
+    };
+    let Environment { request, .. } = Environment::read(lookup)?;
+    let config = NetworkConfig::parse(config.to_string().as_bytes())?;
+    let connect = || match client {
+        Some(client) => Ok(client.clone()),
+        None => plugin::connect(&config),
+    };
+    let carried_out = Box::pin(plugin::carry_out(&request, &config, connect, ahead));
+    tokio::time::timeout(TIMEOUT, carried_out).await.unwrap_or_else(|_| Err(too_slow(name)))
+}
+
+/// Reads what an ADD of the attachment depends on, if calico-ipam would run here.
+pub(crate) async fn read_ahead(
+    name: Option<&str>,
+    call: &Call<'_>,
+    config: &NetworkConfig,
+    client: &Client,
+) -> Option<Ahead> {
+    let attachment = call.attachment?;
+    if !is_own(name?, call.path) {
+        return None;
+    }
+    Ahead::read(client, config, attachment).await
+}
+
+async fn run(
+    name: &str,
+    program: &Path,
+    call: &Call<'_>,
+    config: &Value,
+) -> Result<Outcome, Error> {
     let stdin = config.to_string();
     tracing::debug!(program = %program.display(), command = call.command, "running the IPAM plugin");
-    let talk = talk(&program, call, stdin.as_bytes());
+    let talk = talk(program, call, stdin.as_bytes());
     match tokio::time::timeout(TIMEOUT, talk).await {
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(error)) => {
             let message = format!("plugin `{name}` at {} cannot be run", program.display());
             Err(Error::new(ErrorCode::Delegate, message).with_details(error.to_string()))
         }
-        Err(_) => {
-            let secs = TIMEOUT.as_secs();
-            let message = format!("plugin `{name}` did not answer within {secs} s: see its log");
-            Err(Error::new(ErrorCode::TryAgainLater, message))
-        }
+        Err(_) => Err(too_slow(name)),
     }
+}
+
+fn too_slow(name: &str) -> Error {
+    let secs = TIMEOUT.as_secs();
+    let message = format!("plugin `{name}` did not answer within {secs} s: see its log");
+    Error::new(ErrorCode::TryAgainLater, message)
 }
 
 async fn talk(program: &Path, call: &Call<'_>, stdin: &[u8]) -> std::io::Result<Outcome> {

@@ -30,5 +30,5 @@ pub(crate) async fn run(config: &NetworkConfig, path: &[PathBuf]) -> Result<(), 
     let Some(ipam) = &config.ipam else { return Ok(()) };
     let call = Call { command: "GC", attachment: None, netns: None, args: String::new(), path };
     let config = delegate_config_to_release(config.raw().expose());
-    delegate::tell(&ipam.plugin_type, &call, &config).await
+    delegate::tell(&ipam.plugin_type, &call, &config, None).await
 }

@@ -17,6 +17,9 @@
 //! neither the namespace nor the pod; nothing but results and errors goes to
 //! standard output; the configuration, which holds secrets, is never printed.
 //!
+//! Called `calico-ipam`, it is that plugin (`ipam_plugin`); as `calico` it carries calls of that
+//! plugin out itself where both names are one file, see `delegate`.
+//!
 //! Where to start reading: `add`, then `plan`.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
@@ -39,7 +42,9 @@ mod vrf;
 mod wire;
 mod wishes;
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use cni::config::{MAX_LEN, version_to_answer};
@@ -62,6 +67,9 @@ Usage: calico [-v | -t | -h]
 ";
 
 fn main() -> ExitCode {
+    if is_called_ipam(std::env::args_os().next().as_deref()) {
+        return ipam_plugin::program::main();
+    }
     let trace = Trace::start();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match arguments.first().map(|argument| argument.to_string_lossy()).as_deref() {
@@ -77,6 +85,11 @@ fn main() -> ExitCode {
             answer(Err(Error::new(ErrorCode::Generic, message)), Version::NEWEST)
         }
     }
+}
+
+/// Is the program called by its other name?
+fn is_called_ipam(name: Option<&OsStr>) -> bool {
+    name.and_then(|name| Path::new(name).file_name()).is_some_and(|name| name == "calico-ipam")
 }
 
 /// Serves one call of the runtime.
@@ -152,7 +165,10 @@ fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Erro
     let runtime = runtime.map_err(|error| {
         Error::new(ErrorCode::Io, "the event loop cannot start").with_details(error.to_string())
     })?;
-    runtime.block_on(future)
+    let outcome = runtime.block_on(future);
+    // A thread that waits for the host's lock may still do so when the call has been given up.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Prints the answer and returns the exit status: 0, or 1 for any error.
@@ -172,4 +188,20 @@ fn print(text: &str) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_name_is_known_wherever_it_is() {
+        for name in ["calico-ipam", "/opt/cni/bin/calico-ipam"] {
+            assert!(is_called_ipam(Some(OsStr::new(name))), "{name}");
+        }
+        for name in ["calico", "/opt/calico-ipam/calico", ""] {
+            assert!(!is_called_ipam(Some(OsStr::new(name))), "{name}");
+        }
+        assert!(!is_called_ipam(None));
+    }
 }

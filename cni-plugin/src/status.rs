@@ -62,7 +62,7 @@ async fn ready(config: &NetworkConfig, path: &[PathBuf], trace: &Trace) -> Resul
     let Some(ipam) = config.ipam.as_ref().filter(|_| !path.is_empty()) else { return Ok(()) };
     let call = Call { command: "STATUS", attachment: None, netns: None, args: String::new(), path };
     let config = delegate_config_to_release(config.raw().expose());
-    delegate::tell(&ipam.plugin_type, &call, &config).await
+    delegate::tell(&ipam.plugin_type, &call, &config, Some(store.client())).await
 }
 
 /// Says whether the datastore that the environment names can be used.

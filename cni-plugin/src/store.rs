@@ -56,6 +56,16 @@ impl<'a> Store<'a> {
         Ok(Self { client: Client::connect(&options).map_err(|error| Error::from(&error))?, trace })
     }
 
+    /// Returns the connection itself.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Notes how many round trips there were so far.
+    pub(crate) fn count(&self) {
+        self.trace.set_requests(self.client.requests());
+    }
+
     /// Reads `ClusterInformation` and what is named, all at once.
     ///
     /// # Errors
@@ -89,7 +99,7 @@ impl<'a> Store<'a> {
         };
         // Boxed, because requests are large and callers hold several.
         let read = Box::pin(async { tokio::try_join!(cluster, pod_read, namespace, node) }).await;
-        self.trace.set_requests(client.requests());
+        self.count();
         let (cluster, pod, namespace, node) = read.map_err(|error| Error::from(&error))?;
         Ok(Facts { cluster, pod, namespace, node })
     }
@@ -150,7 +160,7 @@ impl<'a> Store<'a> {
     async fn patch(&self, pod: &Pod, patch: &serde_json::Value) -> Result<(), Error> {
         let (namespace, name) = name_of(pod);
         let patched = self.client.patch_status::<Pod>(Some(namespace), name, patch).await;
-        self.trace.set_requests(self.client.requests());
+        self.count();
         patched.map(drop).map_err(|error| Error::from(&error))
     }
 
@@ -162,7 +172,7 @@ impl<'a> Store<'a> {
     pub(crate) async fn read_again(&self, pod: &Pod) -> Result<Option<Pod>, Error> {
         let (namespace, name) = name_of(pod);
         let read = self.client.get_in::<Pod>(namespace, name).await;
-        self.trace.set_requests(self.client.requests());
+        self.count();
         read.map_err(|error| Error::from(&error))
     }
 }

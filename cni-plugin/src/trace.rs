@@ -2,7 +2,8 @@
 //!
 //! If the variable `CALICO_CNI_TRACE` names a file, each call appends one line to it:
 //! `{"command":"ADD","requests":4,"phases_ms":{"read":2.1,…},"total_ms":14.8,"code":0}`.
-//! `requests` counts round trips to the API server, without those of the delegate.
+//! `requests` counts round trips to the API server, without those of a delegate that is another
+//! program.
 
 use std::cell::{Cell, RefCell};
 use std::fs::OpenOptions;

@@ -22,7 +22,7 @@ use api::ClusterInformation;
 use common::node::Namespace;
 use common::{Answer, Call, Fake};
 use datastore::{Client, Options};
-use k8s_openapi::api::core::v1::{Namespace as PodNamespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace as PodNamespace, Node, Pod};
 use lab::api_access::Api;
 use lab::control_plane::{ControlPlane, Identity, Kind, Settings};
 use lab::rest::Request;
@@ -143,6 +143,17 @@ impl World {
         let mut cluster = self.client.get::<ClusterInformation>("default").await.unwrap().unwrap();
         cluster.spec.datastore_ready = Some(is_ready);
         self.client.update(&cluster).await.unwrap();
+    }
+
+    /// Makes a pool for calico-ipam, and the node that takes from it.
+    async fn make_pool(&self) {
+        let node: Node = object(json!({"metadata": {"name": "node-1"}}));
+        self.client.create(&node).await.unwrap();
+        let pool: api::IpPool = object(json!({
+            "metadata": {"name": "own"},
+            "spec": {"cidr": "10.66.0.0/24", "blockSize": 26, "nodeSelector": "all()"},
+        }));
+        self.client.create(&pool).await.unwrap();
     }
 
     async fn make_pod(&self, name: &str, annotations: Value) -> Pod {

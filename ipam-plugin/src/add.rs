@@ -1,12 +1,14 @@
 //! ADD: addresses for one container.
 
-use ipam::{Assigned, Selectors};
+use ipam::{Assigned, Selectors, View};
+use ledger::surroundings::Surroundings;
 use ledger::{Driver, Order, Wanted};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
 use model::vrf::VrfName;
 
 use crate::Error;
+use crate::ahead::Ahead;
 use crate::holder::Holder;
 
 /// What one container wants.
@@ -33,18 +35,49 @@ pub struct AddRequest {
 ///
 /// See [`Error`]. What was assigned before the failure has been released.
 pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<InterfaceAddr>, Error> {
-    let AddRequest { node, holder, vrf, wanted, selectors } = request;
-    let order = Order {
-        node: node.clone(),
-        namespace: holder.pod.as_ref().map(|pod| pod.namespace.clone()),
-        vrf: vrf.clone(),
-        handle: holder.handle(),
-        owner: holder.attributes(node, ledger::now()),
-        wanted: wanted.clone(),
-        selectors: *selectors,
-    };
-    let assigned = Box::pin(ledger::assign(driver, &order)).await?;
-    wanted.iter().zip(assigned).map(|(wanted, assigned)| result_of(wanted, assigned)).collect()
+    let assigned = Box::pin(ledger::assign(driver, &request.order())).await?;
+    request.results(assigned)
+}
+
+/// Does what [`add()`] does, upon what was read ahead by the same driver.
+///
+/// # Errors
+///
+/// As [`add()`].
+pub async fn add_amid(
+    driver: &mut Driver,
+    request: &AddRequest,
+    found: (Surroundings, View),
+) -> Result<Vec<InterfaceAddr>, Error> {
+    let assigned = Box::pin(ledger::assign_amid(driver, &request.order(), found)).await?;
+    request.results(assigned)
+}
+
+impl AddRequest {
+    /// Was this read ahead for such a request? Nothing is read ahead for those in a VRF.
+    pub(crate) fn rests_on(&self, ahead: &Ahead) -> bool {
+        self.vrf.is_none() && (&ahead.node, &ahead.namespace) == (&self.node, &self.namespace())
+    }
+
+    fn namespace(&self) -> Option<String> {
+        self.holder.pod.as_ref().map(|pod| pod.namespace.clone())
+    }
+
+    fn order(&self) -> Order {
+        Order {
+            node: self.node.clone(),
+            namespace: self.namespace(),
+            vrf: self.vrf.clone(),
+            handle: self.holder.handle(),
+            owner: self.holder.attributes(&self.node, ledger::now()),
+            wanted: self.wanted.clone(),
+            selectors: self.selectors,
+        }
+    }
+
+    fn results(&self, assigned: Vec<Assigned>) -> Result<Vec<InterfaceAddr>, Error> {
+        self.wanted.iter().zip(assigned).map(|(wanted, got)| result_of(wanted, got)).collect()
+    }
 }
 
 fn result_of(wanted: &Wanted, assigned: Assigned) -> Result<InterfaceAddr, Error> {

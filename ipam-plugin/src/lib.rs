@@ -5,10 +5,13 @@
 //! depend on each other.
 //!
 //! ```text
-//! stdin, CNI_… ─► plugin ─► add / delete / check / status
-//!                            └► ledger: what it depends on, read in one round; then
-//!                               Machine ⇄ datastore, under the host's lock
+//! stdin, CNI_… ─► program ─► plugin ─► add / delete / check / status
+//! calico ───────────────────────┘       └► ledger: what it depends on, read in one round; then
+//!                                          Machine ⇄ datastore, under the host's lock
 //! ```
+//!
+//! `calico` calls [`plugin::carry_out`] where calico-ipam is itself by another name, with its own
+//! connection and with what was read [`ahead`].
 //!
 //! Invariants: correctness rests on compare-and-swap alone, the lock only keeps
 //! the processes of a host from refusing each other's writes; a failed ADD
@@ -19,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod add;
+pub mod ahead;
 pub mod check;
 pub mod delete;
 pub mod error;
@@ -26,6 +30,7 @@ pub mod gc;
 pub mod holder;
 pub mod host_local;
 pub mod plugin;
+pub mod program;
 pub mod status;
 pub mod upgrade;
 

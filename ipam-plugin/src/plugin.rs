@@ -16,7 +16,8 @@ use model::vrf::{InvalidVrfName, VrfName};
 use serde_json::Value;
 use tracing::debug;
 
-use crate::add::{AddRequest, add};
+use crate::add::{AddRequest, add, add_amid};
+use crate::ahead::Ahead;
 use crate::gc::GcRequest;
 use crate::holder::Holder;
 use crate::status::Memory;
@@ -31,24 +32,48 @@ pub async fn run(
     environment: &Environment,
     config: &NetworkConfig,
 ) -> Result<Option<Value>, cni::Error> {
-    match &environment.request {
-        Request::Version => Ok(Some(cni::version::version_info(config.version))),
+    if environment.request == Request::Version {
+        return Ok(Some(cni::version::version_info(config.version)));
+    }
+    let clients = std::cell::OnceCell::new();
+    let connect = || {
+        let client = connect(config)?;
+        Ok(clients.get_or_init(|| client).clone())
+    };
+    let carried_out = carry_out(&environment.request, config, connect, None);
+    let success = Box::pin(carried_out).await?;
+    if let Some(client) = clients.get() {
+        debug!(requests = client.requests(), connections = client.connections(), "datastore");
+    }
+    Ok(success.map(|success| success.to_json(config.version)))
+}
+
+/// Carries out a command over the connection that `connect` returns, upon what was read ahead if
+/// anything was; returns the result of an ADD.
+///
+/// # Errors
+///
+/// The error to print, with its code.
+pub async fn carry_out(
+    request: &Request,
+    config: &NetworkConfig,
+    connect: impl FnOnce() -> Result<Client, Error>,
+    ahead: Option<Ahead>,
+) -> Result<Option<Success>, cni::Error> {
+    let connect = || connect().map(|client| driver(client, config));
+    match request {
+        Request::Version => Ok(None),
         Request::Add(attachment, _) => {
             let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
             let request = add_request(config, attachment, node)?;
-            let mut driver = connect(config)?;
-            let marker = Path::new(upgrade::MARKER);
-            upgrade::upgrade_once(driver.client(), &request.node, marker).await?;
-            let added = Box::pin(add(&mut driver, &request)).await;
+            let added = Box::pin(assign(&request, connect, ahead)).await;
             let addrs = added.map_err(|error| in_vrf(error.into(), request.vrf.as_ref()))?;
-            tell_requests(&driver);
-            Ok(Some(result(&addrs).to_json(config.version)))
+            Ok(Some(result(&addrs)))
         }
         Request::Del(attachment, _) => {
-            let mut driver = connect(config)?;
+            let mut driver = connect()?;
             delete::delete(&mut driver, &holder(config, attachment)).await?;
             Memory::of(config).forget();
-            tell_requests(&driver);
             Ok(None)
         }
         Request::Check(attachment, _) => {
@@ -57,13 +82,13 @@ pub async fn run(
                 cni::Error::new(ErrorCode::InvalidConfig, text)
             })?;
             let addrs: Vec<InterfaceAddr> = previous.ips.iter().map(|ip| ip.address).collect();
-            let mut driver = connect(config)?;
+            let mut driver = connect()?;
             check::check(&mut driver, &holder(config, attachment), &addrs).await?;
             Ok(None)
         }
         Request::Status => {
-            let checked = Box::pin(check_status(config)).await;
-            checked.map_err(|error| error.unavailable(None))?;
+            let checked = async { Box::pin(check_status(config, &mut connect()?)).await };
+            checked.await.map_err(|error: cni::Error| error.unavailable(None))?;
             Ok(None)
         }
         Request::Gc => {
@@ -73,7 +98,7 @@ pub async fn run(
                 cni::Error::new(ErrorCode::InvalidConfig, text)
             })?;
             let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
-            let mut driver = connect(config)?;
+            let mut driver = connect()?;
             upgrade::upgrade_once(driver.client(), &node, Path::new(upgrade::MARKER)).await?;
             let request = GcRequest { network: &config.name, node: &node, valid };
             gc::collect(&mut driver, &request).await?;
@@ -83,19 +108,41 @@ pub async fn run(
     }
 }
 
-async fn check_status(config: &NetworkConfig) -> Result<(), cni::Error> {
-    let mut driver = connect(config)?;
+/// Assigns upon what was read ahead, if that was for such a request, or else reads it first.
+async fn assign(
+    request: &AddRequest,
+    connect: impl FnOnce() -> Result<Driver, Error>,
+    ahead: Option<Ahead>,
+) -> Result<Vec<InterfaceAddr>, Error> {
+    if let Some(Ahead { mut driver, found, .. }) = ahead.filter(|ahead| request.rests_on(ahead)) {
+        return add_amid(&mut driver, request, found).await;
+    }
+    let mut driver = connect()?;
+    upgrade::upgrade_once(driver.client(), &request.node, Path::new(upgrade::MARKER)).await?;
+    add(&mut driver, request).await
+}
+
+async fn check_status(config: &NetworkConfig, driver: &mut Driver) -> Result<(), cni::Error> {
     surroundings::check_ready(driver.client()).await.map_err(Error::from)?;
     let Some(ipam) = &config.ipam else { return Ok(()) };
     let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
     let families: Vec<Family> = families(ipam).map(|(family, _)| family).collect();
-    Ok(status::check(&mut driver, &node, &families, &Memory::of(config)).await?)
+    Ok(status::check(driver, &node, &families, &Memory::of(config)).await?)
 }
 
-fn connect(config: &NetworkConfig) -> Result<Driver, Error> {
+/// Opens a connection as the configuration says; the first request makes it.
+///
+/// # Errors
+///
+/// [`Error`] with what is wrong with it.
+pub fn connect(config: &NetworkConfig) -> Result<Client, Error> {
     let options = Options { source: (&config.kubernetes).into(), ..Options::default() };
-    let client = Client::connect(&options)?;
-    Ok(Driver::new(client, HostLock::at(config.ipam_lock_file.clone())))
+    Ok(Client::connect(&options)?)
+}
+
+/// Returns a driver under the host's lock.
+pub(crate) fn driver(client: Client, config: &NetworkConfig) -> Driver {
+    Driver::new(client, HostLock::at(config.ipam_lock_file.clone()))
 }
 
 fn holder(config: &NetworkConfig, attachment: &Attachment) -> Holder {
@@ -168,9 +215,4 @@ fn families(ipam: &Ipam) -> impl Iterator<Item = (Family, &[String])> {
 fn result(addrs: &[InterfaceAddr]) -> Success {
     let ip = |address: &InterfaceAddr| Ip { address: *address, gateway: None, interface: None };
     Success { ips: addrs.iter().map(ip).collect(), ..Success::default() }
-}
-
-fn tell_requests(driver: &Driver) {
-    let client = driver.client();
-    debug!(requests = client.requests(), connections = client.connections(), "datastore");
 }

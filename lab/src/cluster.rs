@@ -180,8 +180,9 @@ impl Cluster {
 
     /// Installs what the `install-cni` container of a DaemonSet would.
     fn install_plugins(&self, node: &Node) -> Result<(), Error> {
+        // One program with two names.
+        let program = self.bin_dir.join("calico");
         for plugin in ["calico", "calico-ipam"] {
-            let program = self.bin_dir.join(plugin);
             let link = format!("{PLUGIN_DIR}/{plugin}");
             node.run(&["ln", "--symbolic", "--force", &program.to_string_lossy(), &link])?;
         }
@@ -413,7 +414,7 @@ fn install_programs(dir: &Path) -> Result<PathBuf, Error> {
     let from = program_dir()?;
     let bin_dir = dir.join("bin");
     crate::sandbox::make_dirs(&bin_dir)?;
-    for program in ["calico", "calico-ipam", "calico-node"] {
+    for program in ["calico", "calico-node"] {
         let path = from.join(program);
         if !path.exists() {
             return Err(Error::Missing(path));

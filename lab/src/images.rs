@@ -39,7 +39,7 @@ pub fn write_all(bin_dir: &Path, dir: &Path) -> Result<Vec<PathBuf>, Error> {
 /// Copies our programs without what debuggers need, which is most of a debug build.
 fn stripped(from: &Path, to: &Path) -> Result<PathBuf, Error> {
     crate::sandbox::make_dirs(to)?;
-    for name in calico::PROGRAMS.iter().chain(calico::PLUGINS) {
+    for name in calico::PROGRAMS.iter().chain([&calico::PLUGIN]) {
         let program = from.join(name);
         if !program.exists() {
             return Err(Error::Missing(program));

@@ -17,8 +17,7 @@ use crate::setup;
 /// What the programs are built for.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The packages with the programs of the image.
-const PACKAGES: &[&str] =
-    &["calicoctl", "cni-plugin", "ipam-plugin", "kube-controllers", "node-daemon"];
+const PACKAGES: &[&str] = &["calicoctl", "cni-plugin", "kube-controllers", "node-daemon"];
 /// Where the image says what it is made of.
 const SBOM_PATH: &str = "usr/share/doc/calico/sbom.cdx.json";
 
@@ -130,7 +129,7 @@ mod tests {
         for path in [&programs, &plugins] {
             std::fs::create_dir(path).unwrap();
         }
-        for name in calico::PROGRAMS.iter().chain(calico::PLUGINS) {
+        for name in calico::PROGRAMS.iter().chain([&calico::PLUGIN]) {
             std::fs::write(programs.join(name), name).unwrap();
         }
         for name in calico::REFERENCE_PLUGINS {

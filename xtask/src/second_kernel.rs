@@ -46,18 +46,11 @@ const BOOTED: &str = "booted";
 const VIRTME: &str = "virtme-ng==1.42";
 
 /// The programs that run inside.
-const PROGRAMS: &[&str] = &[
-    "lab",
-    "calico",
-    "calico-ipam",
-    "calico-node",
-    "calico-datastore",
-    "calicoctl",
-    "calico-kube-controllers",
-];
+const PROGRAMS: &[&str] =
+    &["lab", "calico", "calico-node", "calico-datastore", "calicoctl", "calico-kube-controllers"];
 
 /// Those of a benchmark, as they are released.
-const RELEASED: &[&str] = &["calico", "calico-ipam", "calico-node", "calico-datastore"];
+const RELEASED: &[&str] = &["calico", "calico-node", "calico-datastore"];
 
 /// Variables that are the same inside: how much of something a scenario is to do.
 const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS", "TENANTS_IN_FULL"];

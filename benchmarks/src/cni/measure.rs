@@ -35,19 +35,10 @@ pub(crate) struct Measured {
     pub(crate) add: Outcome,
     /// Detaching.
     pub(crate) del: Outcome,
-    /// Round trips of calico-ipam for one more pod, while all these are attached.
-    pub(crate) ipam_requests_for_one_more: Option<u64>,
+    /// Round trips for attaching one more pod, while all these are attached.
+    pub(crate) requests_for_one_more: Option<u64>,
     /// The plugin's own account of both.
     pub(crate) trace: BTreeMap<String, Calls>,
-}
-
-/// Round trips to the API server of a single call: the plugin's and its delegate's.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Requests {
-    /// Those of `calico`.
-    pub(crate) calico: Option<u64>,
-    /// Those of `calico-ipam`.
-    pub(crate) calico_ipam: Option<u64>,
 }
 
 /// Attaches and detaches a few pods without a clock and returns the round trips of each half
@@ -56,24 +47,18 @@ pub(crate) struct Requests {
 /// # Errors
 ///
 /// [`Error::Wrong`] if a call fails, since then there is nothing to measure.
-pub(crate) async fn count_requests(world: &World, bin: &Path) -> Result<[Requests; 2], Error> {
+pub(crate) async fn count_requests(world: &World, bin: &Path) -> Result<[Option<u64>; 2], Error> {
     let pods = world.pods("first", 5).await?;
     let file = world.directory().join("first.trace");
     let kubeconfig = world.kubeconfig(Identity::CniPlugin);
     let plugin = Plugin::new(bin, &kubeconfig, "debug").traced(&file);
-    let mut logs = [String::new(), String::new()];
-    for (log, command) in logs.iter_mut().zip(["ADD", "DEL"]) {
+    for command in ["ADD", "DEL"] {
         for pod in &pods {
-            *log = plugin.call(command, pod).map_err(Error::wrong)?;
+            plugin.call(command, pod).map_err(Error::wrong)?;
         }
     }
     let trace = read_trace(&file)?;
-    let requests = |command: &str, log: &str| Requests {
-        calico: trace.get(command).map(|calls| calls.requests_least),
-        calico_ipam: trace::ipam_requests(log),
-    };
-    let [add, del] = &logs;
-    Ok([requests("ADD", add), requests("DEL", del)])
+    Ok(["ADD", "DEL"].map(|command| trace.get(command).map(|calls| calls.requests_least)))
 }
 
 /// Puts `load` on the plugin.
@@ -88,18 +73,20 @@ pub(crate) async fn plugin(world: &World, bin: &Path, load: Load) -> Result<Meas
     let plugin = Plugin::new(bin, &kubeconfig, "info").traced(&file);
     let call = |command| load::run(&pods, load.at_once, |pod| plugin.call(command, pod).map(drop));
     let add = call("ADD");
-    let ipam_requests_for_one_more = one_more(world, bin, load).await?;
-    Ok(Measured { add, ipam_requests_for_one_more, del: call("DEL"), trace: read_trace(&file)? })
+    let requests_for_one_more = one_more(world, bin, load).await?;
+    Ok(Measured { add, requests_for_one_more, del: call("DEL"), trace: read_trace(&file)? })
 }
 
-/// Attaches and detaches one more pod, and returns the round trips of calico-ipam for attaching.
+/// Attaches and detaches one more pod, and returns the round trips for attaching.
 async fn one_more(world: &World, bin: &Path, load: Load) -> Result<Option<u64>, Error> {
-    let pods = world.pods(&format!("one-more-{}", load.name), 1).await?;
-    let plugin = Plugin::new(bin, &world.kubeconfig(Identity::CniPlugin), "debug");
+    let name = format!("one-more-{}", load.name);
+    let (pods, file) = (world.pods(&name, 1).await?, world.directory().join(name));
+    let plugin = Plugin::new(bin, &world.kubeconfig(Identity::CniPlugin), "debug").traced(&file);
     let [pod] = pods.as_slice() else { return Err(Error::wrong("a pod was expected")) };
-    let log = plugin.call("ADD", pod).map_err(Error::wrong)?;
-    plugin.call("DEL", pod).map_err(Error::wrong)?;
-    Ok(trace::ipam_requests(&log))
+    for command in ["ADD", "DEL"] {
+        plugin.call(command, pod).map_err(Error::wrong)?;
+    }
+    Ok(read_trace(&file)?.get("ADD").map(|calls| calls.requests_least))
 }
 
 /// Puts `load` on the floor.
@@ -116,7 +103,7 @@ pub(crate) async fn floor(world: &World, load: Load) -> Result<Measured, Error> 
     let dels = later(world, adds).await?;
     let del = run(&dels);
     forget(world, &dels).await?;
-    Ok(Measured { add, ipam_requests_for_one_more: None, del, trace: BTreeMap::new() })
+    Ok(Measured { add, requests_for_one_more: None, del, trace: BTreeMap::new() })
 }
 
 fn carry_out(own: &PathBuf, task: &Task) -> Result<(), String> {

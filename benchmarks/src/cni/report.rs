@@ -6,12 +6,12 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use super::Findings;
-use super::measure::{Load, Measured, Requests};
+use super::measure::{Load, Measured};
 use crate::load::Outcome;
 use crate::statistics::{Summary, ratio};
 
 /// The programs that are released.
-pub(crate) const PROGRAMS: [&str; 3] = ["calico", "calico-ipam", "calico-node"];
+pub(crate) const PROGRAMS: [&str; 2] = ["calico", "calico-node"];
 
 /// Prints the tables and, last, the line.
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
@@ -68,8 +68,8 @@ fn aside(findings: &Findings) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     let [add, del] = findings.requests;
-    table.add_row(["round trips of an ADD (calico + calico-ipam)".to_owned(), in_words(add)]);
-    table.add_row(["round trips of a DEL (calico + calico-ipam)".to_owned(), in_words(del)]);
+    table.add_row(["round trips of an ADD".to_owned(), in_words(add)]);
+    table.add_row(["round trips of a DEL".to_owned(), in_words(del)]);
     let first_byte = Summary::of(&findings.first_byte);
     let text = format!("p50 {:.1} ms, p99 {:.1} ms", first_byte.p50_ms, first_byte.p99_ms);
     table.add_row(["calico, start to first byte sent".to_owned(), text]);
@@ -87,9 +87,8 @@ fn aside(findings: &Findings) -> Table {
     table
 }
 
-fn in_words(requests: Requests) -> String {
-    let text = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
-    format!("{} + {}", text(requests.calico), text(requests.calico_ipam))
+fn in_words(requests: Option<u64>) -> String {
+    requests.map_or_else(|| "?".to_owned(), |count| count.to_string())
 }
 
 /// Returns all findings as one value; printed, it is one line.
@@ -102,13 +101,12 @@ fn to_json(findings: &Findings) -> Value {
         .collect();
     let [add, del] = findings.requests;
     let [before, after] = &findings.load_average;
-    let requests = |of: Requests| json!({"calico": of.calico, "calico_ipam": of.calico_ipam});
     json!({
         "benchmark": "cni",
         "programs": findings.bin,
         "compared_with": ["floor", "calico_3.34_reference"],
         "loads": loads,
-        "round_trips": {"add": requests(add), "del": requests(del)},
+        "round_trips": {"add": add, "del": del},
         "start_to_first_byte": Summary::of(&findings.first_byte),
         "sizes_bytes": sizes,
         "calico_node_idle_rss_kib": findings.node_kib.as_ref().ok(),
@@ -129,7 +127,7 @@ fn of_load(load: Load, ours: &Measured, floor: &Measured) -> (String, Value) {
         "pods": load.count,
         "add": half(&ours.add, &floor.add),
         "del": half(&ours.del, &floor.del),
-        "calico_ipam_round_trips_for_one_more_add": ours.ipam_requests_for_one_more,
+        "round_trips_for_one_more_add": ours.requests_for_one_more,
         "trace": ours.trace,
     });
     (load.name.to_owned(), value)
@@ -170,14 +168,13 @@ mod tests {
         let of = |millis| Measured {
             add: outcome(millis),
             del: outcome(millis),
-            ipam_requests_for_one_more: Some(9),
+            requests_for_one_more: Some(11),
             trace: std::collections::BTreeMap::new(),
         };
-        let requests = Requests { calico: Some(4), calico_ipam: None };
         Findings {
             bin: "/nonexistent".into(),
             loads: vec![(load, of(30), of(20))],
-            requests: [requests; 2],
+            requests: [Some(11), None],
             first_byte: vec![Duration::from_millis(3)],
             node_kib: Err("absent".to_owned()),
             load_average: ["0.1".to_owned(), "0.2".to_owned()],
@@ -192,7 +189,7 @@ mod tests {
         assert_eq!(value["compared_with"], json!(["floor", "calico_3.34_reference"]));
         assert_eq!(value["loads"]["ten"]["add"]["p50_ratio_to_floor"], 1.5);
         assert_eq!(value["loads"]["ten"]["add"]["floor"]["p50_ms"], 20.0);
-        assert_eq!(value["round_trips"]["add"], json!({"calico": 4, "calico_ipam": null}));
+        assert_eq!(value["round_trips"], json!({"add": 11, "del": null}));
         assert_eq!(value["calico_node_problem"], "absent");
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Calls {
     pub(crate) count: usize,
     /// How many of them failed.
     pub(crate) failed: usize,
-    /// The fewest round trips of a call, without those of its delegate.
+    /// The fewest round trips of a call.
     pub(crate) requests_least: u64,
     /// The most.
     pub(crate) requests_most: u64,
@@ -64,13 +64,6 @@ fn p50(mut millis: Vec<f64>) -> f64 {
     millis.get(millis.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
-/// Returns the round trips that calico-ipam says in its debug log that it made.
-#[must_use]
-pub(crate) fn ipam_requests(log: &str) -> Option<u64> {
-    let after = log.lines().find_map(|line| line.split_once("datastore requests="))?.1;
-    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -97,12 +90,5 @@ mod tests {
             },
         });
         assert_eq!(serde_json::to_value(summarise(text)).unwrap(), expected);
-    }
-
-    #[test]
-    fn the_delegates_count_is_found_in_its_log() {
-        let log = "INFO x\nDEBUG ipam_plugin::plugin: datastore requests=8 connections=1\n";
-        assert_eq!(ipam_requests(log), Some(8));
-        assert_eq!(ipam_requests("{\"requests\":4}"), None);
     }
 }

@@ -117,6 +117,21 @@ impl World {
         self.directory.path()
     }
 
+    /// Puts the plugin of `bin` where a runtime finds it by both of its names, as `install-cni`
+    /// does, and returns the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub(crate) fn install(&self, bin: &Path) -> Result<PathBuf, Error> {
+        let directory = self.directory().join("plugins");
+        let (program, other) = (directory.join("calico"), directory.join("calico-ipam"));
+        std::fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
+        std::fs::copy(bin.join("calico"), &program).map_err(Error::file(&program))?;
+        std::fs::hard_link(&program, &other).map_err(Error::file(&other))?;
+        Ok(directory)
+    }
+
     /// Makes `count` pods of this node and a network namespace for each.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub(crate) async fn run_all(world: &World) {
     pods::follows_annotations(world).await;
     pods::leaves_newer_containers_alone(world).await;
     pods::deletes_when_the_pod_is_gone(world).await;
+    pods::gives_addresses_itself(world).await;
     failures::leave_nothing_behind(world);
     failures::of_the_last_step_leave_nothing_behind(world).await;
     failures::signals_leave_nothing_behind(world);

@@ -106,3 +106,56 @@ pub(crate) async fn deletes_when_the_pod_is_gone(world: &World) {
     let answer = world.call_for_pod("ADD", "web-2", "d1", Some(&container)).run();
     assert_eq!(answer.code(), 120, "a pod that is not there: {answer:?}");
 }
+
+/// Both names lead to one file: addresses come from the same process, over the same connection.
+pub(crate) async fn gives_addresses_itself(world: &World) {
+    world.make_pool().await;
+    let plugins = world.directory.path().join("both");
+    std::fs::create_dir(&plugins).unwrap();
+    let (other, program) = (plugins.join("calico-ipam"), env!("CARGO_BIN_EXE_calico"));
+    std::os::unix::fs::symlink(program, &other).unwrap();
+    let own = |command: &'static str, pod: &str, container: &Namespace| {
+        let mut call = world.call_for_pod(command, pod, pod, Some(container));
+        call.path = plugins.display().to_string();
+        configure(&mut call, |config| {
+            config["ipam"] = json!({"type": "calico-ipam"});
+            config["ipam_lock_file"] = json!(plugins.join("lock"));
+        });
+        call
+    };
+    // ClusterInformation, Pod and Namespace; configuration, reservations, pools, Node and claims;
+    // the handle and the block, twice; the annotations. Another process asks again what it needs.
+    let mut containers = Vec::new();
+    for (pod, requests) in [("first", None), ("second", Some(12)), ("third", Some(4))] {
+        world.make_pod(pod, json!({})).await;
+        if pod == "third" {
+            std::fs::remove_file(&other).unwrap();
+            std::fs::copy(program, &other).unwrap();
+        }
+        let before = world.node.state();
+        let container = Namespace::new(pod);
+        let result = succeeded(own("ADD", pod, &container).run());
+        if let Some(requests) = requests {
+            assert_eq!(last_trace(world)["requests"], json!(requests), "{pod}");
+        }
+        let addr = result["ips"][0]["address"].as_str().unwrap();
+        assert!(addr.starts_with("10.66.0."), "{addr}");
+        assert_eq!(annotation(&world.pod(pod).await, "podIPs").as_deref(), Some(addr));
+        let handle = format!("net.{pod}");
+        let held = async || world.client.get::<api::IpamHandle>(&handle).await.unwrap().is_some();
+        assert!(held().await, "{pod}");
+        // The first stays for a while: a block that is empty is read about once more.
+        if pod != "first" {
+            succeeded(own("DEL", pod, &container).run());
+            assert!(!held().await, "{pod}");
+            assert_eq!(world.node.state(), before);
+        }
+        containers.push(container);
+    }
+    succeeded(own("DEL", "first", &containers[0]).run());
+    // Whoever is not there is missed, although the program could do without it.
+    std::fs::remove_file(&other).unwrap();
+    let container = Namespace::new("fourth");
+    let answer = own("ADD", "third", &container).run();
+    assert_eq!(answer.code(), 102, "{answer:?}");
+}

@@ -1,7 +1,7 @@
 //! The image of this project: the one place that says what is in it.
 //!
 //! All programs are in one image, since they share what they are made of. `install-cni` is a
-//! name of `calico-node`.
+//! name of `calico-node`, and `calico-ipam` one of `calico`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,8 +10,10 @@ use crate::{Entry, Image, Layer};
 
 /// The programs of this repository that go into /usr/bin.
 pub const PROGRAMS: &[&str] = &["calico-kube-controllers", "calico-node", "calicoctl"];
-/// The CNI plugins of this repository.
-pub const PLUGINS: &[&str] = &["calico", "calico-ipam"];
+/// The program with the CNI plugins of this repository.
+pub const PLUGIN: &str = "calico";
+/// The other name by which it is called.
+const IPAM_PLUGIN: &str = "calico-ipam";
 /// The reference plugins that Calico's image carries too.
 pub const REFERENCE_PLUGINS: &[&str] =
     &["bandwidth", "host-local", "loopback", "portmap", "tuning"];
@@ -24,9 +26,9 @@ pub fn image(name: &str, programs: &Path, reference_plugins: &Path) -> Image {
     let plugins = REFERENCE_PLUGINS.iter().fold(Layer::default(), |layer, plugin| {
         layer.with_program(&format!("{PLUGIN_DIR}/{plugin}"), reference_plugins.join(plugin))
     });
-    let ours = PLUGINS.iter().fold(Layer::default(), |layer, plugin| {
-        layer.with_program(&format!("{PLUGIN_DIR}/{plugin}"), programs.join(plugin))
-    });
+    let ours = Layer::default()
+        .with_program(&format!("{PLUGIN_DIR}/{PLUGIN}"), programs.join(PLUGIN))
+        .with(&format!("{PLUGIN_DIR}/{IPAM_PLUGIN}"), Entry::Link { to: PLUGIN.to_owned() });
     let ours = PROGRAMS.iter().fold(ours, |layer, program| {
         layer.with_program(&format!("usr/bin/{program}"), programs.join(program))
     });

@@ -124,6 +124,25 @@ fn put(path: &Path, contents: &[u8], mode: u32, lasting: Lasting) -> Result<(), 
     File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("write to disk"))
 }
 
+/// Gives a file another name, in place of whatever has it.
+///
+/// # Errors
+///
+/// [`Error::SymbolicLink`] if there is one at `path`; [`Error::Io`], also where the file system has
+/// no such links; what was there is untouched then.
+pub fn link(file: &Path, path: &Path) -> Result<(), Error> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::InvalidPath { path: path.to_owned() });
+    };
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return Err(Error::SymbolicLink { path: path.to_owned() });
+    }
+    let temporary = Temporary::beside(directory, name);
+    let failed = |action| move |source| Error::Io { action, path: path.to_owned(), source };
+    fs::hard_link(file, &temporary.0).map_err(failed("link a file beside"))?;
+    fs::rename(&temporary.0, path).map_err(failed("replace"))
+}
+
 /// Reads a file of text that has at most `limit` bytes.
 ///
 /// # Errors
@@ -202,6 +221,20 @@ mod tests {
         std::os::unix::fs::symlink(&target, &link).unwrap();
         assert!(matches!(write(&link, b"x", 0o644), Err(Error::SymbolicLink { .. })));
         assert_eq!(read(&target, 100).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_link_replaces_what_was_there_and_follows_nothing() {
+        let directory = directory();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("one"), "1").unwrap();
+        fs::write(path("two"), "2").unwrap();
+        link(&path("one"), &path("two")).unwrap();
+        link(&path("one"), &path("two")).unwrap();
+        assert_eq!(read(&path("two"), 5).unwrap(), "1");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
+        std::os::unix::fs::symlink(path("one"), path("link")).unwrap();
+        assert!(matches!(link(&path("two"), &path("link")), Err(Error::SymbolicLink { .. })));
     }
 
     #[test]

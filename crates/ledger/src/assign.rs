@@ -61,7 +61,24 @@ impl Wanted {
 /// See [`Error`]. What was assigned before the failure has been released.
 pub async fn assign(driver: &mut Driver, order: &Order) -> Result<Vec<Assigned>, Error> {
     driver.enter_vrf(order.vrf.clone());
-    let (around, view) = read(driver, order, Age::Recent).await?;
+    let client = driver.client().clone();
+    let read = read(driver, order, Age::Recent);
+    let (ready, read) = futures::join!(surroundings::check_ready(&client), read);
+    ready?;
+    assign_amid(driver, order, read?).await
+}
+
+/// Does what [`assign()`] does, for whoever knows that the cluster is ready and has read what it
+/// rests on, a moment ago and by the same driver.
+///
+/// # Errors
+///
+/// As [`assign()`].
+pub async fn assign_amid(
+    driver: &mut Driver,
+    order: &Order,
+    (around, view): (Surroundings, View),
+) -> Result<Vec<Assigned>, Error> {
     let error = match Box::pin(assign_all(driver, order, &around, view)).await {
         Err(error) if rests_on_pools(&error) => error,
         result => return result,

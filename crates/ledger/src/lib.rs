@@ -27,7 +27,7 @@ mod screened;
 mod stored;
 pub mod surroundings;
 
-pub use assign::{Order, Wanted, assign};
+pub use assign::{Order, Wanted, assign, assign_amid};
 pub use driver::Driver;
 pub use lock::{Guard, HostLock};
 pub use objects::{Age, Answer, list, list_affinities};

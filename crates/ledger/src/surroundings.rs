@@ -44,12 +44,13 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads it, and the affinities of `node` into the view that is returned.
+    /// Reads it, and the affinities of `node` into the view that is returned; whether the cluster
+    /// is ready is for [`check_ready`] to say.
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`], [`Error::NoSuchNode`], [`Error::NotItsVrf`], all whatever the age, and
-    /// what the datastore fails with.
+    /// [`Error::NoSuchNode`] and [`Error::NotItsVrf`] whatever the age, and what the datastore fails
+    /// with.
     pub async fn read(
         driver: &mut Driver,
         node: &NodeName,
@@ -59,15 +60,13 @@ impl Surroundings {
         let client = driver.client().clone();
         let vrf = driver.vrf().cloned();
         let filter = own_affinities(node);
-        let (ready, config, reserved, pools, node_labels, affinities) = futures::join!(
-            check_ready(&client),
+        let (config, reserved, pools, node_labels, affinities) = futures::join!(
             read_config_of(&client, age),
             read_reserved(&client, age),
             read_pools(&client, age),
             read_node_labels(&client, node, age),
             list_affinities(&client, vrf.as_ref(), &filter, age),
         );
-        ready?;
         let pools = of_vrf(pools?, vrf.as_ref());
         let selects_namespaces = pools.iter().any(|pool| pool.namespace_selector.is_some());
         let namespace_labels = match namespace {

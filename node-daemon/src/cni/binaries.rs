@@ -11,8 +11,12 @@ use kernel::files;
 const PROGRAM: u32 = 0o755;
 /// The installer itself, which is no plugin.
 const INSTALLER: &str = "install";
+/// The program that is both of our plugins.
+const PROGRAM_OF_BOTH: &str = "calico";
+/// Its other name.
+const OTHER_NAME: &str = "calico-ipam";
 /// What is ours alone, and goes when we go.
-pub(crate) const OURS: [&str; 2] = ["calico", "calico-ipam"];
+pub(crate) const OURS: [&str; 2] = [PROGRAM_OF_BOTH, OTHER_NAME];
 
 /// Why plugins cannot be installed.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +71,19 @@ pub(crate) fn install(
             let from = source.join(&name);
             let contents =
                 std::fs::read(&from).map_err(|source| Error::Io { path: from, source })?;
-            if !is_same(&path, &contents) {
-                files::write(&path, &contents, PROGRAM)?;
-                written = written.saturating_add(1);
+            // `calico` comes first, and its other name leads to the same file: so it knows that
+            // it is both, and needs no process of its own for addresses.
+            let other = (name == OTHER_NAME).then(|| directory.join(PROGRAM_OF_BOTH));
+            let other = other.filter(|other| is_same(other, &contents));
+            if is_same(&path, &contents) && other.as_deref().is_none_or(|it| is_one(it, &path)) {
+                continue;
             }
+            match other {
+                Some(other) if files::link(&other, &path).is_ok() => {}
+                // Some file systems have no links: then there are two programs.
+                Some(_) | None => files::write(&path, &contents, PROGRAM)?,
+            }
+            written = written.saturating_add(1);
         }
     }
     Ok(written)
@@ -114,6 +127,12 @@ fn is_same(path: &Path, contents: &[u8]) -> bool {
     let is_plain = std::fs::symlink_metadata(path)
         .is_ok_and(|found| found.is_file() && found.mode() & 0o7777 == PROGRAM && found.uid() == 0);
     is_plain && std::fs::read(path).is_ok_and(|found| found == contents)
+}
+
+/// Are these two names of one file?
+fn is_one(path: &Path, other: &Path) -> bool {
+    let id = |path: &Path| path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
+    id(path).is_some() && id(path) == id(other)
 }
 
 #[cfg(test)]
@@ -167,6 +186,25 @@ mod tests {
         assert_eq!(put(&source, &target, &["portmap"], true).unwrap(), 2);
         assert_eq!(put(&source, &target, &[], false).unwrap(), 0);
         assert_eq!(fs::read_to_string(target.join("portmap")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn the_plugin_with_two_names_is_one_file() {
+        let (_directory, source, target) = places();
+        assert_eq!(put(&source, &target, &[], true).unwrap(), 3);
+        let are_one = || is_one(&target.join("calico"), &target.join("calico-ipam"));
+        assert!(!are_one(), "these are two programs");
+        fs::write(source.join("calico-ipam"), "calico").unwrap();
+        assert_eq!(put(&source, &target, &[], true).unwrap(), 1);
+        assert!(are_one());
+        assert_eq!(put(&source, &target, &[], true).unwrap(), 0, "nothing to do");
+        for name in ["calico", "calico-ipam"] {
+            fs::write(source.join(name), "newer").unwrap();
+        }
+        assert_eq!(put(&source, &target, &[], true).unwrap(), 2);
+        assert!(are_one());
+        assert_eq!(fs::read_to_string(target.join("calico-ipam")).unwrap(), "newer");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 3, "nothing else is left there");
     }
 
     #[test]
