@@ -13,6 +13,7 @@ mod common;
 
 use lab::api_access::Api;
 use lab::control_plane::Kind;
+use lab::rest::Request;
 use model::block::{Attributes, Owner};
 use serde_json::json;
 
@@ -110,10 +111,10 @@ fn policies_of_old_releases_are_renamed(kind: Kind) {
     let mut global = policy("default.all");
     global["metadata"].as_object_mut().unwrap().remove("namespace");
     api.create::<api::GlobalNetworkPolicy>(global).unwrap();
-    let mut configuration =
-        api.get::<api::KubeControllersConfiguration>("default").unwrap().unwrap();
-    configuration.spec.controllers.as_mut().unwrap().migration = None;
-    api.update(&configuration).unwrap();
+    // A patch, since the controllers write its status at any time.
+    let path = "/apis/crd.projectcalico.org/v1/kubecontrollersconfigurations/default";
+    let change = json!({"spec": {"controllers": {"migration": null}}});
+    api.send(Request::merge(path, &change)).unwrap().success().unwrap();
     world.run("node");
     world.eventually("policies have their names", |api| {
         let mut names: Vec<String> = api
