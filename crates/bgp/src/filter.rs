@@ -104,15 +104,12 @@ fn has_community(attributes: &Attributes, community: Community) -> bool {
 fn route_target(asn: Asn, number: u16) -> [u8; 8] {
     const ROUTE_TARGET: u8 = 0x02;
     let [high, low] = number.to_be_bytes();
-    match u16::try_from(asn.0) {
-        Ok(short) => {
-            let [first, second] = short.to_be_bytes();
-            [0x00, ROUTE_TARGET, first, second, 0, 0, high, low]
-        }
-        Err(_) => {
-            let [first, second, third, fourth] = asn.0.to_be_bytes();
-            [0x02, ROUTE_TARGET, first, second, third, fourth, high, low]
-        }
+    if let Ok(short) = u16::try_from(asn.0) {
+        let [first, second] = short.to_be_bytes();
+        [0x00, ROUTE_TARGET, first, second, 0, 0, high, low]
+    } else {
+        let [first, second, third, fourth] = asn.0.to_be_bytes();
+        [0x02, ROUTE_TARGET, first, second, third, fourth, high, low]
     }
 }
 

@@ -104,7 +104,7 @@ impl Cluster {
             }
             Change::VrfAffinity(name, vrf, affinity) => {
                 self.blocks.replace(self.affinities.get(&name), None);
-                let is_new = self.scopes.claim(name.clone(), Some((vrf, affinity)));
+                let is_new = self.scopes.claim(name.clone(), Some(&(vrf, affinity)));
                 Affected::all(put(&mut self.affinities, name, None) || is_new)
             }
             Change::Endpoint(name, endpoint) => self.apply_endpoint(name, endpoint),

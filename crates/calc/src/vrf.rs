@@ -57,18 +57,18 @@ pub(crate) struct Scopes {
 
 impl Scopes {
     /// Takes note of a claim; `None` if it is gone, or nobody's VRF. Returns whether that is news.
-    pub(crate) fn claim(&mut self, name: String, new: Option<(VrfName, Affinity)>) -> bool {
-        let old = match &new {
+    pub(crate) fn claim(&mut self, name: String, new: Option<&(VrfName, Affinity)>) -> bool {
+        let old = match new {
             Some(new) => self.affinities.insert(name, new.clone()),
             None => self.affinities.remove(&name),
         };
-        if old == new {
+        if old.as_ref() == new {
             return false;
         }
         if let Some((vrf, affinity)) = &old {
             self.blocks.entry(vrf.clone()).or_default().replace(Some(affinity), None);
         }
-        if let Some((vrf, affinity)) = &new {
+        if let Some((vrf, affinity)) = new {
             self.blocks.entry(vrf.clone()).or_default().replace(None, Some(affinity));
         }
         true

@@ -336,9 +336,20 @@ mod tests {
         (found.by_name.iter().map(line).collect(), problems)
     }
 
+    /// A name, pools, the VRFs that they make, and the pools that are wrong.
+    type Case<'a> = (&'a str, &'a [IpPool], &'a [&'a str], &'a [&'a str]);
+
+    fn check(cases: &[Case<'_>]) {
+        for (case, pools, lines, problems) in cases {
+            let (found, refused) = summary(pools);
+            assert_eq!(&found, lines, "{case}");
+            assert_eq!(&refused, problems, "{case}");
+        }
+    }
+
     #[test]
     fn vrfs_are_made_of_their_pools() {
-        let cases: [(&str, &[IpPool], &[&str], &[&str]); 7] = [
+        check(&[
             ("none", &[pool("a", "10.0.0.0/16", None)], &[], &[]),
             (
                 "ranges may overlap",
@@ -361,6 +372,12 @@ mod tests {
                 &["red 5001 zone 5001 with []"],
                 &["b", "c"],
             ),
+        ]);
+    }
+
+    #[test]
+    fn vrfs_exchange_routes_if_both_want_to_and_can() {
+        check(&[
             (
                 "one-sided",
                 &[
@@ -399,12 +416,7 @@ mod tests {
                 &["blue 5002 zone 0 with [default]", "red 5001 zone 5001 with []"],
                 &["b", "a"],
             ),
-        ];
-        for (case, pools, lines, problems) in cases {
-            let (found, refused) = summary(pools);
-            assert_eq!(found, lines, "{case}");
-            assert_eq!(refused, problems, "{case}");
-        }
+        ]);
     }
 
     #[test]

@@ -170,21 +170,21 @@ fn tenants_have_tables_of_their_own() {
 #[test]
 fn nobody_else_sees_anything_of_a_vrf() {
     let plain = || {
-        let is_vrfs = |change: &Change| match change {
-            Change::Pool(_, pool) => pool.as_ref().is_some_and(|pool| pool.vrf.is_some()),
-            Change::Endpoint(_, pod) => pod.as_ref().is_some_and(|pod| pod.vrf.is_some()),
-            Change::VrfAffinity(..) => true,
-            _ => false,
+        let is_vrfs = |change: &Change| {
+            matches!(change, Change::Pool(_, Some(pool)) if pool.vrf.is_some())
+                || matches!(change, Change::Endpoint(_, Some(pod)) if pod.vrf.is_some())
+                || matches!(change, Change::VrfAffinity(..))
         };
         overlapping().into_iter().filter(move |change| !is_vrfs(change))
     };
     let vxlan = Encapsulation::Vxlan(EncapsulationScope::Always);
-    let tunnelled = |change: Change| match change {
-        Change::Pool(name, Some(pool)) => {
-            let encapsulation = if pool.vrf.is_some() { vxlan } else { pool.encapsulation };
-            Change::Pool(name, Some(Box::new(IpPool { encapsulation, ..*pool })))
+    let tunnelled = |mut change: Change| {
+        if let Change::Pool(_, Some(pool)) = &mut change
+            && pool.vrf.is_some()
+        {
+            pool.encapsulation = vxlan;
         }
-        change => change,
+        change
     };
     let with = cluster(overlapping().into_iter().map(tunnelled));
     let without = cluster(plain());

@@ -156,7 +156,14 @@ impl Loop {
                 Step::AddVrf(device, table) => tracing::info!(%device, table, "VRF set up"),
                 Step::Tunnel(device, spec) => tracing::info!(%device, %spec, "tunnel set up"),
                 Step::Delete(device) => tracing::info!(%device, "device of a VRF removed"),
-                _ => tracing::debug!(?step, "VRF"),
+                Step::Mark(..)
+                | Step::SetUp(..)
+                | Step::Guard(..)
+                | Step::Unguard(..)
+                | Step::Enslave(..)
+                | Step::Entries(_)
+                | Step::Routes(..)
+                | Step::Look => tracing::debug!(?step, "VRF"),
             }
             self.kernel.apply(step).await.map_err(|error| error.to_string())?;
         }

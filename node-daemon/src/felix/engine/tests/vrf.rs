@@ -23,10 +23,10 @@ fn block_of_red(cidr: &str, owner: &str) -> Event {
 }
 
 fn told(engine: &mut Engine) -> Option<Wanted> {
-    engine.flush(NOW).into_iter().find_map(|effect| match effect {
-        Effect::Vrfs(wanted) => Some(wanted),
-        _ => None,
-    })
+    engine
+        .flush(NOW)
+        .into_iter()
+        .find_map(|effect| if let Effect::Vrfs(wanted) = effect { Some(wanted) } else { None })
 }
 
 /// A node whose cluster has the VRF, and that knows all blocks.

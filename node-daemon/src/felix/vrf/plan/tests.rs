@@ -100,6 +100,7 @@ fn kernel(links: impl IntoIterator<Item = (IfName, Link)>) -> Actual {
 }
 
 /// Does what the kernel would; a step that it would refuse is a failure.
+#[expect(clippy::too_many_lines, reason = "a line or two for each step")]
 fn apply(actual: &mut Actual, step: &Step) {
     let next = IfIndex(actual.links.values().map(|link| link.index.0).max().unwrap() + 1);
     match step {
