@@ -1,10 +1,9 @@
 //! Whether what carries VXLAN spoils checksums that are left to it, asked of the far ends of devices.
 
-use std::collections::BTreeMap;
-
-use kernel::checksums::{Outcome, Way, ask};
-use kernel::netlink::{Error, Netlink};
-use model::desired::{Checksums, TunnelDevice};
+use kernel::checksums::{self, Outcome, Way, ask};
+use kernel::netlink::Netlink;
+use model::desired::Checksums;
+use model::net::IfName;
 
 /// The most far ends of a device that are asked: what is wrong with an interface shows at some.
 const MOST: usize = 16;
@@ -27,30 +26,20 @@ pub struct Tunnel {
 /// Why nothing can be said, for people.
 pub(super) async fn look() -> Result<Vec<Tunnel>, String> {
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
-    let (mut tunnels, ways) = find(&netlink).await.map_err(|error| error.to_string())?;
+    let found = checksums::tunnels(&netlink).await.map_err(|error| error.to_string())?;
+    let ways: Vec<Way> =
+        found.iter().flat_map(|tunnel| tunnel.ways.iter().take(MOST)).cloned().collect();
     // Waits in the kernel; nothing else is done meanwhile.
-    for (way, outcome) in ways.iter().zip(ask(&ways)) {
-        if let (Outcome::Corrupted, Some(tunnel)) = (outcome, tunnels.get_mut(way.device.as_str()))
-        {
-            tunnel.corrupted.push(way.to.to_string());
-        }
-    }
-    Ok(tunnels.into_values().collect())
-}
-
-async fn find(netlink: &Netlink) -> Result<(BTreeMap<String, Tunnel>, Vec<Way>), Error> {
-    let (mut tunnels, mut ways) = (BTreeMap::new(), Vec::new());
-    for name in TunnelDevice::names() {
-        let link = netlink.link(&name).await?;
-        let Some(link) = link.filter(|link| link.vxlan.is_some() && link.is_up) else { continue };
-        let checksums = netlink.checksums(&name).await?;
-        if checksums == Checksums::Offloaded {
-            let far = netlink.neighbours_of(link.index).await?.into_iter();
-            let far = far.filter(|far| far.is_permanent && !far.addr.is_multicast()).take(MOST);
-            ways.extend(far.map(|far| Way { device: name.clone(), to: far.addr }));
-        }
-        let device = name.to_string();
-        tunnels.insert(device.clone(), Tunnel { device, checksums, corrupted: Vec::new() });
-    }
-    Ok((tunnels, ways))
+    let outcomes = ask(&ways);
+    let corrupted = |device: &IfName| {
+        let asked = ways.iter().zip(&outcomes).filter(|(way, _)| way.device == *device);
+        let corrupted = asked.filter(|(_, outcome)| **outcome == Outcome::Corrupted);
+        corrupted.map(|(way, _)| way.to.to_string()).collect()
+    };
+    let told = found.iter().map(|tunnel| Tunnel {
+        device: tunnel.device.to_string(),
+        checksums: tunnel.checksums,
+        corrupted: corrupted(&tunnel.device),
+    });
+    Ok(told.collect())
 }

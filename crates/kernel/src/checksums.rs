@@ -15,10 +15,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use model::desired::{Checksums, TunnelDevice};
 use model::net::IfName;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::netlink::{Error, Netlink};
 
 /// A port at which nobody listens: traceroute's first.
 const PORT: u16 = 33_434;
@@ -39,6 +42,39 @@ pub struct Way {
     pub device: IfName,
     /// The far end's address in it.
     pub to: IpAddr,
+}
+
+/// A tunnel's device that is up, and can leave checksums to others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tunnel {
+    /// The device.
+    pub device: IfName,
+    /// Who fills in checksums.
+    pub checksums: Checksums,
+    /// The far ends at which those that are left to others could be spoiled; if none are left, none.
+    pub ways: Vec<Way>,
+}
+
+/// Returns the VXLAN devices that are ours and up.
+///
+/// # Errors
+///
+/// [`Error`] if the kernel does not tell.
+pub async fn tunnels(netlink: &Netlink) -> Result<Vec<Tunnel>, Error> {
+    let mut found = Vec::new();
+    for device in TunnelDevice::names() {
+        let link = netlink.link(&device).await?;
+        let Some(link) = link.filter(|link| link.vxlan.is_some() && link.is_up) else { continue };
+        let checksums = netlink.checksums(&device).await?;
+        let mut ways = Vec::new();
+        if checksums == Checksums::Offloaded {
+            let far = netlink.neighbours_of(link.index).await?.into_iter();
+            let far = far.filter(|far| far.is_permanent && !far.addr.is_multicast());
+            ways.extend(far.map(|far| Way { device: device.clone(), to: far.addr }));
+        }
+        found.push(Tunnel { device, checksums, ways });
+    }
+    Ok(found)
 }
 
 /// What becomes of checksums that are left to what carries the packet.

@@ -7,13 +7,11 @@
 //! anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ::kernel::Netlink;
-use ::kernel::checksums::{Outcome, Way, ask};
-use ::kernel::netlink::Error;
-use model::desired::{Checksums, TunnelDevice};
+use ::kernel::checksums::{Outcome, Tunnel, Way, ask, tunnels};
+use model::desired::Checksums;
 use model::net::IfName;
 use telemetry::metrics::{Counters, Gauges, Registry};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(600);
 const ASK_SILENT_AGAIN: Duration = Duration::from_secs(60);
 /// How many are asked at a time.
 const MOST: usize = 8;
+
 /// When which far end is to be asked again.
 #[derive(Debug, Default)]
 struct Schedule(BTreeMap<Way, Instant>);
@@ -71,11 +70,9 @@ pub(crate) async fn run(start: Start) {
     let (mut schedule, mut told) = (Schedule::default(), BTreeSet::new());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let found = devices(&netlink).await.unwrap_or_default();
+        let found = tunnels(&netlink).await.unwrap_or_default();
         numbers.devices(&found);
-        let left = found.into_iter().filter(|(_, checksums)| *checksums == Checksums::Offloaded);
-        let left: Vec<IfName> = left.map(|(name, _)| name).collect();
-        let ways = ways(&netlink, &left).await.unwrap_or_default();
+        let ways = found.into_iter().flat_map(|tunnel| tunnel.ways).collect();
         let corrupting = ask_all(&mut schedule, &ways, &numbers).await;
         for (device, who) in corrupting {
             if !told.insert(device.clone()) {
@@ -128,32 +125,6 @@ async fn wait_for_answers(ways: Vec<Way>) -> Vec<Outcome> {
     receiver.await.unwrap_or_default()
 }
 
-/// Returns the VXLAN devices that are there, and who fills in their checksums.
-async fn devices(netlink: &Netlink) -> Result<Vec<(IfName, Checksums)>, Error> {
-    let mut found = Vec::new();
-    for name in TunnelDevice::names() {
-        if netlink.link(&name).await?.is_some_and(|link| link.vxlan.is_some() && link.is_up) {
-            let checksums = netlink.checksums(&name).await?;
-            found.push((name, checksums));
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the far ends of devices.
-async fn ways(netlink: &Netlink, devices: &[IfName]) -> Result<BTreeSet<Way>, Error> {
-    let mut ways = BTreeSet::new();
-    for device in devices {
-        let Some(link) = netlink.link(device).await? else { continue };
-        let neighbours = netlink.neighbours_of(link.index).await?;
-        let is_node = |addr: &IpAddr| !addr.is_multicast();
-        let far = neighbours.into_iter().filter(|neighbour| neighbour.is_permanent);
-        let far = far.map(|neighbour| neighbour.addr).filter(is_node);
-        ways.extend(far.map(|to| Way { device: device.clone(), to }));
-    }
-    Ok(ways)
-}
-
 /// What is told of it in numbers.
 struct Numbers {
     offload: Gauges,
@@ -174,11 +145,11 @@ impl Numbers {
         }
     }
 
-    fn devices(&self, found: &[(IfName, Checksums)]) {
+    fn devices(&self, found: &[Tunnel]) {
         self.offload.clear();
-        for (name, checksums) in found {
-            let labels = vec![("device", name.to_string())];
-            let is_left = *checksums == Checksums::Offloaded;
+        for tunnel in found {
+            let labels = vec![("device", tunnel.device.to_string())];
+            let is_left = tunnel.checksums == Checksums::Offloaded;
             self.offload.get_or_create(&labels).set(i64::from(is_left));
         }
     }
@@ -196,6 +167,8 @@ impl Numbers {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn way(number: u8) -> Way {
