@@ -6,9 +6,8 @@ use model::endpoint::{Floating, WorkloadEndpoint};
 use model::id::NamespacedName;
 use model::net::Cidr;
 use model::node::{Node, TunnelAddrs};
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use model::pool::IpPool;
 use proptest::prelude::*;
-use selector::Selector;
 
 use super::*;
 
@@ -31,18 +30,9 @@ fn node(index: u8, is_present: bool) -> Change {
 
 fn pool(is_export_disabled: bool) -> Change {
     let pool = IpPool {
-        name: "default".to_owned(),
-        cidr: "10.244.0.0/16".parse().unwrap(),
-        block_len: 26,
-        encapsulation: Encapsulation::None,
         nat_outgoing: true,
-        is_disabled: false,
         is_bgp_export_disabled: is_export_disabled,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
+        ..IpPool::plain("default", "10.244.0.0/16".parse().unwrap())
     };
     Change::Pool(pool.name.clone(), Some(Box::new(pool)))
 }

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use model::block::Affinity;
+use model::block::{Affinity, Owner};
 use model::desired::{
     Route, RouteProtocol, RouteTarget, TunnelDevice, TunnelDeviceKind, TunnelEntry, TunnelEntryKey,
     VrfDevice, VrfDevices, Vxlan,
@@ -76,7 +76,8 @@ impl Scopes {
 
     /// Returns the names of other nodes' claims.
     pub(crate) fn others(&self, this_node: &NodeName) -> Vec<String> {
-        let is_own = |affinity: &Affinity| matches!(&affinity.owner, model::block::Owner::Host(node) if node == this_node);
+        let is_own =
+            |affinity: &Affinity| matches!(&affinity.owner, Owner::Host(node) if node == this_node);
         let others = self.affinities.iter().filter(|(_, (_, affinity))| !is_own(affinity));
         others.map(|(name, _)| name.clone()).collect()
     }
@@ -163,7 +164,7 @@ pub(crate) fn known(cluster: &Cluster, problems: &mut Vec<Problem>) -> BTreeMap<
 }
 
 /// Returns the first node whose own address is one of a pool's.
-fn node_in<'a>(cluster: &'a Cluster, pool: &IpPool) -> Option<(&'a NodeName, std::net::IpAddr)> {
+fn node_in<'a>(cluster: &'a Cluster, pool: &IpPool) -> Option<(&'a NodeName, IpAddr)> {
     cluster.nodes.values().find_map(|node| {
         let addr = node.addr(pool.family())?.addr();
         pool.cidr.contains(addr).then_some((&node.name, addr))

@@ -7,9 +7,7 @@ use model::endpoint::WorkloadEndpoint;
 use model::id::{NamespacedName, NodeName};
 use model::net::MacAddr;
 use model::node::TunnelAddrs;
-use model::pool::{AllowedUses, AssignmentMode};
 use proptest::prelude::*;
-use selector::Selector;
 
 use super::*;
 use crate::Change;
@@ -55,18 +53,10 @@ fn node(node: u8, tunnel: Option<u8>) -> Change {
 
 fn pool(cidr: &str, encapsulation: Encapsulation) -> Change {
     let pool = IpPool {
-        name: cidr.to_owned(),
-        cidr: cidr.parse().unwrap(),
         block_len: 29,
         encapsulation,
         nat_outgoing: true,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
+        ..IpPool::plain(cidr, cidr.parse().unwrap())
     };
     Change::Pool(pool.name.clone(), Some(Box::new(pool)))
 }

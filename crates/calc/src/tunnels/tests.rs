@@ -1,27 +1,13 @@
 //! Which tunnels there are, and what fits into them.
 
-use model::pool::{AllowedUses, AssignmentMode, EncapsulationScope};
-use selector::Selector;
+use model::pool::EncapsulationScope;
 
 use super::*;
 
 const ALWAYS: EncapsulationScope = EncapsulationScope::Always;
 
 fn pool(cidr: &str, encapsulation: Encapsulation) -> IpPool {
-    IpPool {
-        name: cidr.to_owned(),
-        cidr: cidr.parse().unwrap(),
-        block_len: 26,
-        encapsulation,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    }
+    IpPool { encapsulation, ..IpPool::plain(cidr, cidr.parse().unwrap()) }
 }
 
 #[test]

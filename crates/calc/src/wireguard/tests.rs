@@ -7,9 +7,8 @@ use model::block::{Affinity, AffinityState, Owner};
 use model::endpoint::WorkloadEndpoint;
 use model::id::NamespacedName;
 use model::node::TunnelAddrs;
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use model::pool::IpPool;
 use proptest::prelude::*;
-use selector::Selector;
 
 use super::*;
 use crate::Change;
@@ -59,20 +58,8 @@ fn pod(cluster: &mut Cluster, on: u8, addr: &str) {
 }
 
 fn pool(cluster: &mut Cluster) {
-    let pool = IpPool {
-        name: "default".to_owned(),
-        cidr: "10.244.0.0/16".parse().unwrap(),
-        block_len: 26,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: true,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    };
+    let pool =
+        IpPool { nat_outgoing: true, ..IpPool::plain("default", "10.244.0.0/16".parse().unwrap()) };
     cluster.apply(Change::Pool(pool.name.clone(), Some(Box::new(pool))));
 }
 

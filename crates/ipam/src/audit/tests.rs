@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use model::block::{Affinity, AffinityState, Attributes, Block, Handle, Owner};
 use model::id::{HandleId, NamespacedName, NodeName};
 use model::net::Cidr;
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use model::pool::IpPool;
 use model::time::WallTime;
 use proptest::prelude::*;
-use selector::Selector;
 
 use super::*;
 use crate::machine::{Key, Record};
@@ -44,20 +43,7 @@ fn seen<T>(value: T) -> Revisioned<T> {
 
 /// Nodes a and b, a pool of /24 with blocks of /28; a owns .0 with pod `web` on .0.
 fn cluster() -> Snapshot {
-    let pool = IpPool {
-        name: "pool".to_owned(),
-        cidr: cidr("10.0.0.0/24"),
-        block_len: 28,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    };
+    let pool = IpPool { block_len: 28, ..IpPool::plain("pool", cidr("10.0.0.0/24")) };
     let mut snapshot = Snapshot {
         now: NOW,
         pools: vec![pool],

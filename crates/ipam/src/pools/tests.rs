@@ -2,26 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use model::pool::{AllowedUses, Encapsulation};
-use selector::Selector;
+use model::pool::AllowedUses;
 
 use super::*;
 
 fn pool(name: &str, cidr: &str) -> IpPool {
-    IpPool {
-        name: name.to_owned(),
-        cidr: cidr.parse().unwrap(),
-        block_len: 26,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    }
+    IpPool::plain(name, cidr.parse().unwrap())
 }
 
 /// One pool of each kind that is not used unasked, and one that is.

@@ -2,26 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation};
 use proptest::prelude::*;
 
 use super::*;
 
 fn pool(cidr: &str, block_len: u8) -> IpPool {
-    IpPool {
-        name: "pool".to_owned(),
-        cidr: cidr.parse().unwrap(),
-        block_len,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: selector::Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    }
+    IpPool { block_len, ..IpPool::plain("pool", cidr.parse().unwrap()) }
 }
 
 fn set(cidrs: &[&str], family: Family) -> Ranges {

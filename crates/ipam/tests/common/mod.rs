@@ -3,24 +3,11 @@
 pub(crate) mod store;
 
 use ipam::{Op, Outcome, Record};
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use model::pool::IpPool;
 
 /// Makes a pool that is for everybody.
 pub(crate) fn pool(name: &str, cidr: &str, block_len: u8) -> IpPool {
-    IpPool {
-        name: name.to_owned(),
-        cidr: cidr.parse().unwrap(),
-        block_len,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: selector::Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    }
+    IpPool { block_len, ..IpPool::plain(name, cidr.parse().unwrap()) }
 }
 
 /// Tells a request in one line.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::id::NamespacedName;
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation};
+use model::pool::AllowedUses;
 
 use super::*;
 
@@ -31,20 +31,9 @@ fn holding(text: &str) -> Holding {
 }
 
 fn pool(name: &str, cidr: &str) -> IpPool {
-    let cidr: Cidr = cidr.parse().unwrap();
     IpPool {
-        name: name.to_owned(),
-        cidr,
-        block_len: if cidr.family() == Family::V4 { 26 } else { 122 },
-        encapsulation: Encapsulation::None,
-        nat_outgoing: false,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: "all()".parse().unwrap(),
-        namespace_selector: None,
         allowed_uses: AllowedUses { workload: false, tunnel: false, load_balancer: true },
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
+        ..IpPool::plain(name, cidr.parse().unwrap())
     }
 }
 

@@ -12,7 +12,7 @@ use model::desired::RouteProtocol;
 use model::endpoint::WorkloadEndpoint;
 use model::id::NamespacedName;
 use model::node::{Node, TunnelAddrs};
-use model::pool::{AllowedUses, AssignmentMode, Encapsulation, IpPool};
+use model::pool::{Encapsulation, IpPool};
 use selector::Selector;
 
 use super::*;
@@ -39,20 +39,8 @@ fn node(name: &str, addr: &str) -> Event {
 }
 
 fn pool() -> Event {
-    let pool = IpPool {
-        name: "default".to_owned(),
-        cidr: "10.244.0.0/16".parse().unwrap(),
-        block_len: 26,
-        encapsulation: Encapsulation::None,
-        nat_outgoing: true,
-        is_disabled: false,
-        is_bgp_export_disabled: false,
-        node_selector: Selector::all(),
-        namespace_selector: None,
-        allowed_uses: AllowedUses::default(),
-        assignment: AssignmentMode::Automatic,
-        vrf: None,
-    };
+    let pool =
+        IpPool { nat_outgoing: true, ..IpPool::plain("default", "10.244.0.0/16".parse().unwrap()) };
     Event::Store(Change::Pool(pool.name.clone(), Some(Box::new(pool))))
 }
 

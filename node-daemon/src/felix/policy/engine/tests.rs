@@ -198,18 +198,8 @@ fn floating_addresses_are_translated_while_nobody_else_has_them() {
     });
     let endpoint = WorkloadEndpoint { floating: floating.to_vec(), ..(*endpoint).clone() };
     let pool = model::pool::IpPool {
-        name: "pool".to_owned(),
-        cidr: "10.244.0.0/16".parse().unwrap(),
-        block_len: 26,
-        encapsulation: model::pool::Encapsulation::None,
-        nat_outgoing: false,
         is_disabled: true,
-        is_bgp_export_disabled: false,
-        node_selector: selector::Selector::all(),
-        namespace_selector: None,
-        allowed_uses: model::pool::AllowedUses::default(),
-        assignment: model::pool::AssignmentMode::Automatic,
-        vrf: None,
+        ..model::pool::IpPool::plain("pool", "10.244.0.0/16".parse().unwrap())
     };
     world.handle(Event::Change(Change::Workload(name, Some(Arc::new(endpoint)))));
     world.handle(Event::Pool("pool".to_owned(), Some(Box::new(pool))));
