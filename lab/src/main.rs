@@ -2,6 +2,7 @@
 
 mod scenarios;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ enum Task {
         /// Only on this control plane, instead of on those that each scenario is for.
         #[arg(long)]
         datastore: Option<Kind>,
+        /// How many run at any time: most of them wait most of the time.
+        #[arg(long, default_value = "1")]
+        at_once: NonZeroUsize,
         /// Which; all if none is named.
         names: Vec<String>,
     },
@@ -182,8 +186,8 @@ fn run(task: Task) -> Result<u8, Error> {
             say(&scenarios::names(kernel).join("\n"));
             Ok(0)
         }
-        Task::Scenarios { names, kernel, datastore, .. } => {
-            scenarios::run_all(kernel, &names, datastore)
+        Task::Scenarios { names, kernel, datastore, at_once, .. } => {
+            scenarios::run_all(kernel, &names, datastore, at_once)
         }
         Task::Cluster { task: ClusterTask::Up(_) } => {
             // What was asked for is said again inside, without the `up`.

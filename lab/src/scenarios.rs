@@ -3,8 +3,11 @@
 //! Each runs in a lab of its own; one file each in `lab/scenarios/`.
 
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lab::Error;
@@ -183,29 +186,44 @@ pub(crate) fn run_one(dir: &Path, name: &str, control_plane: Kind) -> Result<(),
     run(dir, control_plane)
 }
 
-/// Runs scenarios one after the other, each in a new lab; returns the exit code.
+/// Runs scenarios, each in a new lab, `at_once` of them at any time; returns the exit code.
 ///
 /// Each runs on the control planes that it is for, or on the one that is asked for.
-pub(crate) fn run_all(kernel: Kernel, wanted: &[String], asked: Option<Kind>) -> Result<u8, Error> {
+pub(crate) fn run_all(
+    kernel: Kernel,
+    wanted: &[String],
+    asked: Option<Kind>,
+    at_once: NonZeroUsize,
+) -> Result<u8, Error> {
     if let Some(name) = wanted.iter().find(|name| !names(kernel).contains(&name.as_str())) {
         return Err(unknown(name));
     }
-    let (mut passed, mut failed) = (0_u32, 0_u32);
-    for (name, kind) in chosen(kernel, wanted, asked) {
-        let started = Instant::now();
-        let outcome = run_apart(kernel, name, kind);
-        let (seconds, on) = (started.elapsed().as_secs_f32(), kind.name());
-        match outcome {
-            Ok(()) => {
-                passed = passed.saturating_add(1);
-                crate::say(&format!("pass  {name} on {on} ({seconds:.1} s)"));
-            }
-            Err(error) => {
-                failed = failed.saturating_add(1);
-                crate::say(&format!("FAIL  {name} on {on} ({seconds:.1} s)\n{error}"));
+    let left = Mutex::new(chosen(kernel, wanted, asked).into_iter());
+    let (passed, failed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((name, kind)) = next() {
+            let started = Instant::now();
+            let outcome = run_apart(kernel, name, kind);
+            let (seconds, on) = (started.elapsed().as_secs_f32(), kind.name());
+            match outcome {
+                Ok(()) => {
+                    passed.fetch_add(1, Ordering::Relaxed);
+                    crate::say(&format!("pass  {name} on {on} ({seconds:.1} s)"));
+                }
+                Err(error) => {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    crate::say(&format!("FAIL  {name} on {on} ({seconds:.1} s)\n{error}"));
+                }
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.get() {
+            scope.spawn(work);
+        }
+    });
+    let (passed, failed) = (passed.into_inner(), failed.into_inner());
     crate::say(&format!("{passed} passed, {failed} failed"));
     Ok(u8::from(failed > 0))
 }
@@ -223,7 +241,8 @@ fn chosen(kernel: Kernel, wanted: &[String], asked: Option<Kind>) -> Vec<(&'stat
 
 /// Runs a scenario in a process of its own, with what it says in the error.
 fn run_apart(kernel: Kernel, name: &str, kind: Kind) -> Result<(), Error> {
-    let path = std::env::temp_dir().join(format!("lab-scenario-{}.log", std::process::id()));
+    let log = format!("lab-scenario-{}-{name}-{}.log", std::process::id(), kind.name());
+    let path = std::env::temp_dir().join(log);
     let log = File::create(&path).map_err(Error::file(&path))?;
     let log_too = log.try_clone().map_err(Error::file(&path))?;
     let program = std::env::current_exe().map_err(Error::file(&path))?;
