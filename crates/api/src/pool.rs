@@ -2,6 +2,7 @@
 
 use model::net::{Cidr, Family};
 use model::pool::{AllowedUses, AssignmentMode, Encapsulation, EncapsulationScope};
+use model::time::WallTime;
 use model::vrf::{PoolVrf, VrfName};
 use selector::Selector;
 
@@ -74,8 +75,15 @@ impl TryFrom<&IpPool> for model::pool::IpPool {
             allowed_uses,
             assignment: assignment(object)?,
             vrf: vrf(object, allowed_uses)?,
+            created: created(object),
         })
     }
+}
+
+/// Returns when the server made a pool; one that it has not made yet is older than all.
+fn created(object: &IpPool) -> WallTime {
+    let time = object.metadata.creation_timestamp.as_ref();
+    time.map(|time| WallTime(time.0.as_nanosecond())).unwrap_or_default()
 }
 
 /// Reads what a pool says of its VRF (ADR 9).

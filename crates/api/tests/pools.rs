@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use api::{IpPool, IpPoolSpec};
+use model::time::WallTime;
 use model::vrf::VrfName;
+use serde_json::json;
 
 /// Reads annotations by the last part of their names; returns what the pool says, or the field that
 /// is wrong.
@@ -53,5 +55,18 @@ fn what_is_wrong_about_a_vrf_is_named_with_its_annotation() {
         let error = read(annotations, &uses).unwrap_err();
         let named = format!("IPPool p: metadata.annotations.vrf.projectcalico.org/{field}");
         assert!(error.starts_with(&named), "{error}");
+    }
+}
+
+#[test]
+fn pools_are_as_old_as_the_server_says() {
+    for (created, seconds) in [(json!(null), 0), (json!("2026-11-29T16:28:32Z"), 1_795_969_712)] {
+        let object = json!({
+            "metadata": {"name": "p", "creationTimestamp": created},
+            "spec": {"cidr": "10.0.0.0/16"},
+        });
+        let object: IpPool = serde_json::from_value(object).unwrap();
+        let pool = model::pool::IpPool::try_from(&object).unwrap();
+        assert_eq!(pool.created, WallTime(seconds * 1_000_000_000));
     }
 }

@@ -3,6 +3,7 @@
 use selector::Selector;
 
 use crate::net::{Cidr, Family};
+use crate::time::WallTime;
 use crate::vrf::PoolVrf;
 
 /// A range of addresses to hand out, and how packets to it travel (`IPPool`).
@@ -32,6 +33,8 @@ pub struct IpPool {
     pub assignment: AssignmentMode,
     /// The VRF whose range it is; `None` is everybody's.
     pub vrf: Option<PoolVrf>,
+    /// When its object was made: of two that contradict each other, the older one has effect.
+    pub created: WallTime,
 }
 
 impl IpPool {
@@ -54,6 +57,7 @@ impl IpPool {
             allowed_uses: AllowedUses::default(),
             assignment: AssignmentMode::Automatic,
             vrf: None,
+            created: WallTime::default(),
         }
     }
 

@@ -190,14 +190,15 @@ pub struct Vrfs {
 
 /// Finds the VRFs of a cluster's pools, whatever their order.
 ///
-/// * A pool that gives its VRF another number than that VRF's first pool by name does, and a VRF
-///   whose number an earlier one by name has, count as absent.
+/// * A pool that gives its VRF another number than that VRF's first pool does, and a VRF whose
+///   number an earlier one has, count as absent. The first is the oldest, and of those of the same
+///   second the first by name: so nobody puts what is in use out of effect by a new pool.
 /// * Two VRFs exchange routes if each imports the other; for those without a VRF it is enough that
 ///   they are imported. What would bring overlapping ranges together has no effect.
 #[must_use]
 pub fn vrfs<'a>(pools: impl IntoIterator<Item = &'a IpPool>) -> Vrfs {
     let mut pools: Vec<&IpPool> = pools.into_iter().collect();
-    pools.sort_by(|one, other| one.name.cmp(&other.name));
+    pools.sort_by(|one, other| (one.created, &one.name).cmp(&(other.created, &other.name)));
     let mut found = Vrfs::default();
     let mut imports: BTreeMap<&VrfName, BTreeMap<&Option<VrfName>, &str>> = BTreeMap::new();
     let mut numbers: BTreeMap<VrfId, &VrfName> = BTreeMap::new();
@@ -309,6 +310,7 @@ impl Vrfs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::WallTime;
 
     fn pool(name: &str, cidr: &str, vrf: Option<(&str, &str, &[&str])>) -> IpPool {
         let vrf = vrf.map(|(vrf, id, imports)| PoolVrf {
@@ -371,6 +373,36 @@ mod tests {
                 ],
                 &["red 5001 zone 5001 with []"],
                 &["b", "c"],
+            ),
+        ]);
+    }
+
+    #[test]
+    fn older_pools_go_before_newer_ones_whatever_their_names() {
+        let aged = |seconds: i128, pool: IpPool| {
+            let created = WallTime(seconds.saturating_mul(1_000_000_000));
+            IpPool { created, ..pool }
+        };
+        let red = |name: &str, id| pool(name, "10.0.0.0/16", Some(("red", id, &[])));
+        let blue = |name: &str, id| pool(name, "10.1.0.0/16", Some(("blue", id, &[])));
+        check(&[
+            (
+                "a new pool with another number",
+                &[aged(7, red("a", "5002")), aged(3, red("z", "5001"))],
+                &["red 5001 zone 5001 with []"],
+                &["a"],
+            ),
+            (
+                "a new VRF with a number that is taken",
+                &[aged(7, blue("a", "5001")), aged(3, red("z", "5001"))],
+                &["red 5001 zone 5001 with []"],
+                &["a"],
+            ),
+            (
+                "of one second the first by name",
+                &[aged(3, red("z", "5001")), aged(3, red("a", "5002"))],
+                &["red 5002 zone 5002 with []"],
+                &["z"],
             ),
         ]);
     }
