@@ -66,8 +66,20 @@ impl Blocks {
     }
 }
 
+/// Returns those of a node's blocks among these claims that are its own beyond doubt.
+pub(crate) fn blocks_of<'a, 'b>(
+    affinities: impl Iterator<Item = &'a Affinity> + 'b,
+    node: &'b NodeName,
+) -> impl Iterator<Item = Cidr> + 'b
+where
+    'a: 'b,
+{
+    let sure = affinities.filter_map(confirmed);
+    sure.filter_map(move |(cidr, owner)| (owner == node).then_some(cidr))
+}
+
 /// Returns a node's block if the claim is beyond doubt: a pending one may turn out to be another's.
-pub(crate) fn confirmed(affinity: &Affinity) -> Option<(Cidr, &NodeName)> {
+fn confirmed(affinity: &Affinity) -> Option<(Cidr, &NodeName)> {
     let is_sure = affinity.state == AffinityState::Confirmed && !affinity.is_deleted;
     match &affinity.owner {
         Owner::Host(node) if is_sure => Some((affinity.cidr, node)),

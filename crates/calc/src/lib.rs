@@ -56,7 +56,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use blocks::{Blocks, confirmed};
+use blocks::{Blocks, blocks_of};
 use far::FarPod;
 use floating::{Destination, Standing};
 use model::bgp_filter::BgpFilter;
@@ -301,9 +301,6 @@ impl Cluster {
     ///
     /// A pending affinity is none: its block may turn out to be another node's.
     fn own_blocks(&self) -> impl Iterator<Item = Cidr> {
-        self.affinities.values().filter_map(|affinity| {
-            let (cidr, node) = confirmed(affinity)?;
-            (*node == self.this_node).then_some(cidr)
-        })
+        blocks_of(self.affinities.values(), &self.this_node)
     }
 }

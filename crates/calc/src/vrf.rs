@@ -34,7 +34,7 @@ use model::pool::IpPool;
 use model::vrf::{Vrf, VrfId, VrfName, vrfs};
 use sha2::{Digest as _, Sha256};
 
-use crate::blocks::{Blocks, confirmed};
+use crate::blocks::{Blocks, blocks_of};
 use crate::wireguard::{HostEncryption, Strictness};
 use crate::{Cluster, Problem};
 
@@ -97,12 +97,13 @@ impl Scopes {
     }
 
     /// Returns a VRF's blocks that are a node's beyond doubt.
-    pub(crate) fn blocks_of(&self, vrf: &VrfName, node: &NodeName) -> impl Iterator<Item = Cidr> {
+    pub(crate) fn blocks_of<'a>(
+        &'a self,
+        vrf: &'a VrfName,
+        node: &'a NodeName,
+    ) -> impl Iterator<Item = Cidr> + 'a {
         let of_vrf = self.affinities.values().filter(move |(name, _)| name == vrf);
-        of_vrf.filter_map(move |(_, affinity)| {
-            let (cidr, owner) = confirmed(affinity)?;
-            (owner == node).then_some(cidr)
-        })
+        blocks_of(of_vrf.map(|(_, affinity)| affinity), node)
     }
 
     /// Returns a VRF's pools.
