@@ -432,7 +432,12 @@ impl Parts {
     /// Starts what finds out whether packets arrive through tunnels as they were sent.
     fn ask_about_checksums(&mut self, netlink: &::kernel::Netlink, events: &mpsc::Sender<Event>) {
         let (netlink, events, registry) = (netlink.clone(), events.clone(), self.registry.clone());
-        self.tasks.spawn(checksums::run(checksums::Start { netlink, events, registry }));
+        let start = checksums::Start { netlink, events, registry };
+        self.tasks.spawn(async move {
+            if let Err(error) = checksums::run(start).await {
+                tracing::error!(%error, "far ends of tunnels are no longer asked about checksums");
+            }
+        });
     }
 
     /// Starts what writes which policies are in force here.

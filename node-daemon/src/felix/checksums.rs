@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use ::kernel::Netlink;
 use ::kernel::checksums::{Outcome, Tunnel, Way, ask, tunnels};
-use model::desired::Checksums;
+use ::kernel::monitor::{self, Monitor, Topic};
+use ::kernel::netlink::Error;
+use model::desired::{Checksums, TunnelDevice};
 use model::net::IfName;
 use telemetry::metrics::{Counters, Gauges, Registry};
 use tokio::sync::{mpsc, oneshot};
 
 use super::event::Event;
 
-/// How often is looked for far ends to ask.
+/// How often is looked for far ends to ask, where there is a tunnel.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long what a far end said is good.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
@@ -64,7 +66,11 @@ pub(crate) struct Start {
 }
 
 /// Runs for as long as the daemon does.
-pub(crate) async fn run(start: Start) {
+///
+/// # Errors
+///
+/// [`Error`] if the kernel cannot be talked to at all.
+pub(crate) async fn run(start: Start) -> Result<(), Error> {
     let Start { netlink, events, registry } = start;
     let numbers = Numbers::new(&registry);
     let (mut schedule, mut told) = (Schedule::default(), BTreeSet::new());
@@ -72,6 +78,10 @@ pub(crate) async fn run(start: Start) {
         tokio::time::sleep(LOOK_EVERY).await;
         let found = tunnels(&netlink).await.unwrap_or_default();
         numbers.devices(&found);
+        if found.is_empty() {
+            until_there_is_one(&netlink).await?;
+            continue;
+        }
         let ways = found.into_iter().flat_map(|tunnel| tunnel.ways).collect();
         let corrupting = ask_all(&mut schedule, &ways, &numbers).await;
         for (device, who) in corrupting {
@@ -85,10 +95,32 @@ pub(crate) async fn run(start: Start) {
                  look for a later driver, firmware or kernel"
             );
             if events.send(Event::Corrupting(device)).await.is_err() {
-                return;
+                return Ok(());
             }
         }
     }
+}
+
+/// Waits until there is a tunnel, by what the kernel tells: where there is none, as in most clusters,
+/// nothing is looked at.
+async fn until_there_is_one(netlink: &Netlink) -> Result<(), Error> {
+    // First this, or one that comes meanwhile is missed.
+    let mut monitor = Monitor::open(&[Topic::Links])?;
+    let names = TunnelDevice::names();
+    while tunnels(netlink).await.unwrap_or_default().is_empty() {
+        let is_about_one = |event: &monitor::Event| match event {
+            monitor::Event::Link(link) => names.contains(&link.name),
+            monitor::Event::Resync => true,
+            monitor::Event::LinkGone { .. }
+            | monitor::Event::Addr(_)
+            | monitor::Event::AddrGone(_)
+            | monitor::Event::Route(_)
+            | monitor::Event::RouteGone(_)
+            | monitor::Event::Rules => false,
+        };
+        while !monitor.next_batch().await?.iter().any(is_about_one) {}
+    }
+    Ok(())
 }
 
 /// Asks, and returns the devices whose packets are spoiled, with who has told so.

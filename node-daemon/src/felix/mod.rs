@@ -2,8 +2,8 @@
 //!
 //! [`engine`] decides about routes without IO; [`event`] is everything that it
 //! hears and says; [`run`] is the loop around it, [`table`] its view of the
-//! kernel, [`wireguard`] the loop that keeps encryption, [`vrf`] that of VRFs, [`checksums`] finds
-//! out what becomes of packets in tunnels, [`watch`] and [`border`] are its view of the datastore.
+//! kernel, [`wireguard`] the loop that keeps encryption, [`vrf`] that of VRFs, [`looks`] the clock of
+//! both, [`checksums`] finds out what becomes of packets in tunnels, [`watch`] and [`border`] are its view of the datastore.
 //! [`policy`] has the same rooms for policy.
 
 pub(crate) mod border;
@@ -11,6 +11,7 @@ pub(crate) mod checksums;
 pub(crate) mod demand;
 pub(crate) mod engine;
 pub(crate) mod event;
+pub(crate) mod looks;
 pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod settings;

@@ -1,23 +1,18 @@
 //! The loop that keeps VRFs as they should be.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::kernel::Netlink;
-use ::kernel::monitor::{Monitor, Topic};
+use ::kernel::monitor::Topic;
 use model::time::Timestamp;
 use tokio::sync::watch;
 
 use super::Wanted;
 use super::actual::Kernel;
 use super::plan::{Actual, Grace, Step, leftovers, steps};
+use crate::felix::looks::{Looks, Outcome};
 
-/// How often all is looked at though nothing was heard.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the kernel may change before it is looked at: one look for a burst.
-const SETTLE: Duration = Duration::from_millis(20);
-/// How soon what has failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How often one look may lead to changes: a VRF that is made is looked at several times.
 const ROUNDS: usize = 8;
 
@@ -37,8 +32,6 @@ struct Loop {
     grace: Grace,
     /// What was last found to be in the way, by what it is in the way of.
     told: BTreeMap<String, String>,
-    /// Is nothing of ours there, and nothing wanted?
-    is_idle: bool,
 }
 
 /// Runs for as long as the daemon does.
@@ -47,59 +40,30 @@ struct Loop {
 ///
 /// [`::kernel::netlink::Error`] if the kernel cannot be talked to at all.
 pub(crate) async fn run(start: Start) -> Result<(), ::kernel::netlink::Error> {
-    let Start { mut wanted, interface_prefix } = start;
-    let mut monitor = Monitor::open(&[Topic::Links, Topic::Routes])?;
+    let Start { wanted, interface_prefix } = start;
+    let mut looks = Looks::open(wanted, &[Topic::Links, Topic::Routes])?;
     let mut this = Loop {
         kernel: Kernel::new(Netlink::open()?, interface_prefix),
         origin: Instant::now(),
         grace: Grace::default(),
         told: BTreeMap::new(),
-        is_idle: false,
     };
-    let mut look_at = Instant::now();
-    loop {
-        tokio::select! {
-            changed = wanted.changed() => match changed {
-                Ok(()) => {
-                    this.is_idle = false;
-                    look_at = Instant::now();
-                }
-                Err(_) => return Ok(()),
-            },
-            heard = monitor.next_batch() => {
-                heard?;
-                look_at = look_at.min(after(SETTLE));
-            }
-            () = tokio::time::sleep_until(look_at.into()) => {
-                let now = wanted.borrow_and_update().clone();
-                let is_done = match now {
-                    Some(wanted) if !this.is_idle => this.look(&wanted).await,
-                    _ => true,
-                };
-                look_at = after(if is_done { LOOK_EVERY } else { RETRY });
-                let deadline = this.grace.next_deadline();
-                let deadline = deadline.and_then(|at| this.origin.checked_add(at.since_origin()));
-                // One that has passed already was tried just now.
-                let deadline = deadline.filter(|at| *at > Instant::now());
-                look_at = deadline.into_iter().fold(look_at, Instant::min);
-            }
-        }
+    while let Some(wanted) = looks.next().await? {
+        let outcome = this.look(&wanted).await;
+        looks.looked(outcome);
     }
-}
-
-fn after(time: Duration) -> Instant {
-    Instant::now().checked_add(time).unwrap_or_else(Instant::now)
+    Ok(())
 }
 
 impl Loop {
-    /// Makes all as it should be; returns whether it is.
-    async fn look(&mut self, wanted: &Wanted) -> bool {
+    /// Makes all as it should be.
+    async fn look(&mut self, wanted: &Wanted) -> Outcome {
         for _ in 0..ROUNDS {
             let actual = match self.kernel.read(wanted).await {
                 Ok(actual) => actual,
                 Err(error) => {
                     tracing::warn!(%error, "cannot list VRFs");
-                    return false;
+                    return Outcome::Failed;
                 }
             };
             let mut faults = BTreeMap::new();
@@ -111,15 +75,23 @@ impl Loop {
                 }
             }
             self.told = faults;
-            if !is_well {
-                return false;
-            }
-            if !is_changed {
-                self.is_idle = wanted.is_empty();
-                return true;
+            match (is_well, is_changed) {
+                (false, _) => return Outcome::Failed,
+                (true, true) => {}
+                (true, false) if wanted.is_empty() => return Outcome::Idle,
+                (true, false) => return self.settled(),
             }
         }
-        false
+        Outcome::Failed
+    }
+
+    /// All is as it should be, until the first route of a pod that nobody knows may go.
+    fn settled(&self) -> Outcome {
+        let deadline = self.grace.next_deadline();
+        let deadline = deadline.and_then(|at| self.origin.checked_add(at.since_origin()));
+        // One that has passed already was tried just now.
+        let deadline = deadline.filter(|at| *at > Instant::now());
+        deadline.map_or(Outcome::Done, Outcome::Until)
     }
 
     /// Changes what is to be changed of all, each by itself; returns whether that was anything.

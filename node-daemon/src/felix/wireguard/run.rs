@@ -1,10 +1,10 @@
 //! The loop that keeps WireGuard as it should be, and tells the other nodes our key.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::kernel::Netlink;
-use ::kernel::monitor::{Monitor, Topic};
+use ::kernel::monitor::Topic;
 use ::kernel::wireguard::Device;
 use datastore::Client;
 use k8s_openapi::api::core::v1::Node;
@@ -13,19 +13,13 @@ use model::wireguard::PublicKey;
 use serde_json::{Value, json};
 use telemetry::metrics::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
 use super::actual::{Error, Kernel};
 use super::numbers::Numbers;
 use super::plan::{Actual, Step, Told, steps};
 use super::{OfFamily, Wanted};
+use crate::felix::looks::{Looks, Outcome, after};
 
-/// How often all is looked at though nothing was heard: WireGuard does not tell of changes.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the kernel may change before it is looked at: one look for a burst.
-const SETTLE: Duration = Duration::from_millis(20);
-/// How soon what has failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How often one look may lead to changes: a device that is made is looked at twice.
 const ROUNDS: usize = 6;
 /// How long other nodes may take to hear of a new key before the command says so.
@@ -70,8 +64,9 @@ struct Loop {
 ///
 /// [`::kernel::netlink::Error`] if the kernel cannot be talked to at all.
 pub(crate) async fn run(start: Start) -> Result<(), ::kernel::netlink::Error> {
-    let Start { mut wanted, mut rotations, client, node, registry } = start;
-    let mut monitor = Monitor::open(&[Topic::Links, Topic::Routes, Topic::Rules])?;
+    let Start { wanted, mut rotations, client, node, registry } = start;
+    // Of changes inside of devices WireGuard tells nobody.
+    let mut looks = Looks::open(wanted, &[Topic::Links, Topic::Routes, Topic::Rules])?;
     let mut this = Loop {
         kernel: Kernel::new(Netlink::open()?),
         client,
@@ -81,29 +76,19 @@ pub(crate) async fn run(start: Start) -> Result<(), ::kernel::netlink::Error> {
         written: BTreeMap::new(),
         devices: BTreeMap::new(),
     };
-    let mut look_at = Instant::now();
     loop {
         tokio::select! {
-            changed = wanted.changed() => match changed {
-                Ok(()) => look_at = Instant::now(),
-                Err(_) => return Ok(()),
+            wanted = looks.next() => match wanted? {
+                Some(wanted) => {
+                    let is_done = this.look(&wanted).await;
+                    looks.looked(if is_done { Outcome::Done } else { Outcome::Failed });
+                }
+                None => return Ok(()),
             },
-            heard = monitor.next_batch() => {
-                heard?;
-                look_at = look_at.min(after(SETTLE));
-            }
             Some(reply) = rotations.recv() => {
-                let now = wanted.borrow().clone().unwrap_or_default();
+                let now = looks.wanted().unwrap_or_default();
                 // Whoever asked may have gone.
                 drop(reply.send(this.rotate(&now).await));
-            }
-            () = tokio::time::sleep_until(look_at) => {
-                let now = wanted.borrow_and_update().clone();
-                let is_done = match now {
-                    Some(wanted) => this.look(&wanted).await,
-                    None => true,
-                };
-                look_at = after(if is_done { LOOK_EVERY } else { RETRY });
             }
         }
     }
@@ -119,10 +104,6 @@ fn heed_marks() {
     if let Err(error) = ::kernel::sysctl::write(NAME, "1") {
         tracing::warn!(%error, "packets of WireGuard may be dropped as they come in; set {NAME} to 1");
     }
-}
-
-fn after(time: Duration) -> Instant {
-    Instant::now().checked_add(time).unwrap_or_else(Instant::now)
 }
 
 impl Loop {
