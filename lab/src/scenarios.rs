@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -73,6 +73,11 @@ mod wireguard;
 
 /// How long one scenario may take, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(600);
+/// The variable that says another number of seconds, for those that are told to do more.
+const WITHIN_VARIABLE: &str = "SCENARIO_SECONDS";
+/// The variable that names a directory where all that scenarios say stays; otherwise it is told of
+/// those that fail.
+const LOGS_VARIABLE: &str = "SCENARIO_LOGS";
 /// How many times slower the second kernel's machine is taken for: nothing helps it to run.
 const SLOWNESS: u32 = 3;
 
@@ -242,7 +247,8 @@ fn chosen(kernel: Kernel, wanted: &[String], asked: Option<Kind>) -> Vec<(&'stat
 /// Runs a scenario in a process of its own, with what it says in the error.
 fn run_apart(kernel: Kernel, name: &str, kind: Kind) -> Result<(), Error> {
     let log = format!("lab-scenario-{}-{name}-{}.log", std::process::id(), kind.name());
-    let path = std::env::temp_dir().join(log);
+    let kept = std::env::var_os(LOGS_VARIABLE).map(PathBuf::from);
+    let path = kept.clone().unwrap_or_else(std::env::temp_dir).join(log);
     let log = File::create(&path).map_err(Error::file(&path))?;
     let log_too = log.try_clone().map_err(Error::file(&path))?;
     let program = std::env::current_exe().map_err(Error::file(&path))?;
@@ -251,6 +257,12 @@ fn run_apart(kernel: Kernel, name: &str, kind: Kind) -> Result<(), Error> {
     if kernel == Kernel::Second {
         command.env(patience::VARIABLE, SLOWNESS.to_string());
         within = within.saturating_mul(SLOWNESS);
+    }
+    if let Ok(text) = std::env::var(WITHIN_VARIABLE) {
+        let seconds = text.parse().map_err(|_| {
+            Error::wrong(format!("{WITHIN_VARIABLE}: `{text}` is no number of seconds"))
+        })?;
+        within = Duration::from_secs(seconds);
     }
     command
         .args(["scenario", name, "--datastore", kind.name()])
@@ -272,7 +284,9 @@ fn run_apart(kernel: Kernel, name: &str, kind: Kind) -> Result<(), Error> {
         std::thread::sleep(Duration::from_millis(50));
     };
     let said = std::fs::read_to_string(&path).unwrap_or_default();
-    drop(std::fs::remove_file(&path));
+    if kept.is_none() {
+        drop(std::fs::remove_file(&path));
+    }
     if status == "exit status: 0" {
         return Ok(());
     }

@@ -52,10 +52,14 @@ const PROGRAMS: &[&str] =
 /// Those of a benchmark, as they are released.
 const RELEASED: &[&str] = &["calico", "calico-node", "calico-datastore"];
 
-/// Variables that are the same inside: how much of something a scenario is to do.
-const PASSED_ON: &[&str] = &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS", "TENANTS_IN_FULL"];
-/// How long the whole may take, boot included.
-const WITHIN_SECONDS: &str = "900";
+/// Variables that are the same inside: how much of something a scenario is to do, and how long.
+const PASSED_ON: &[&str] =
+    &["WIREGUARD_DELETIONS", "WIREGUARD_RESTARTS", "TENANTS_IN_FULL", SCENARIO_SECONDS];
+/// The variable that says how many seconds each scenario may take; the machine is left that much
+/// time, too.
+const SCENARIO_SECONDS: &str = "SCENARIO_SECONDS";
+/// How long the whole may take, boot included, if nobody says otherwise.
+const WITHIN: Duration = Duration::from_secs(900);
 /// How long a boot may take on a busy machine: emulated processors hang now and then while the
 /// kernel sets up its clocks, for good, before anything of ours has run.
 const BOOT_WITHIN: Duration = Duration::from_secs(240);
@@ -102,12 +106,13 @@ pub(crate) fn benchmark(house: &House) -> Result<(), Failure> {
 /// What that says is printed as it comes; the machine's own log is kept if something fails.
 fn run(house: &House, programs: &[PathBuf], command: &[String]) -> Result<(), Failure> {
     let dir = Dir::of(house);
+    let within = within(std::env::var(SCENARIO_SECONDS).ok().as_deref())?;
     stage(programs, &dir)?;
     let log = dir.0.join("console.log");
     let mut lab = None;
     for boot in 1..=BOOTS {
         let console = File::create(&log).map_err(|source| dir.failed(source))?;
-        let child = dir.boot(house, command)?.start(console)?;
+        let child = dir.boot(house, command, within)?.start(console)?;
         lab = follow(child, &dir)?;
         if lab.is_some() {
             break;
@@ -120,13 +125,24 @@ fn run(house: &House, programs: &[PathBuf], command: &[String]) -> Result<(), Fa
         return Ok(());
     }
     let what = match code.trim() {
-        "" => format!("did not come to its end within {WITHIN_SECONDS} s ({lab})"),
+        "" => format!("did not come to its end within {} s ({lab})", within.as_secs()),
         code => format!("failed with code {code}"),
     };
     Err(Failure::Machine(format!(
-        "what ran on the second kernel {what}; what that kernel said is in {}",
-        log.display()
+        "what ran on the second kernel {what}; what that kernel said is in {}, what scenarios said \
+         in {}",
+        log.display(),
+        dir.logs().display()
     )))
+}
+
+/// Returns how long the machine may run.
+fn within(scenario_seconds: Option<&str>) -> Result<Duration, Failure> {
+    let Some(text) = scenario_seconds else { return Ok(WITHIN) };
+    let seconds = text.parse().map_err(|_| {
+        Failure::Machine(format!("{SCENARIO_SECONDS}: `{text}` is no number of seconds"))
+    })?;
+    Ok(WITHIN.max(BOOT_WITHIN.saturating_add(Duration::from_secs(seconds))))
 }
 
 /// Fetches the newest kernel of the series and unpacks it: installing it would make this
@@ -172,8 +188,11 @@ fn stage(programs: &[PathBuf], dir: &Dir) -> Result<(), Failure> {
         let copy = copies.join(program.file_name().unwrap_or_default());
         Run::new("strip").arg("-o").arg(copy).arg(program).run()?;
     }
-    let share = dir.share();
-    std::fs::create_dir_all(&share).map_err(|source| dir.failed(source))?;
+    let (share, logs) = (dir.share(), dir.logs());
+    if logs.exists() {
+        std::fs::remove_dir_all(&logs).map_err(|source| dir.failed(source))?;
+    }
+    std::fs::create_dir_all(&logs).map_err(|source| dir.failed(source))?;
     for name in ["output", "code", BOOTED] {
         File::create(share.join(name)).map_err(|source| dir.failed(source))?;
     }
@@ -242,6 +261,11 @@ impl Dir {
         self.0.join("share")
     }
 
+    /// Where scenarios write what they say, while they run.
+    fn logs(&self) -> PathBuf {
+        self.share().join("logs")
+    }
+
     /// Returns the kernel's image, if it is there.
     fn image(&self) -> Option<PathBuf> {
         let entries = std::fs::read_dir(self.kernel().join("boot")).ok()?;
@@ -252,7 +276,7 @@ impl Dir {
     }
 
     /// Returns the run of the machine, which ends with the lab, with its time, or with us.
-    fn boot(&self, house: &House, command: &[String]) -> Result<Run, Failure> {
+    fn boot(&self, house: &House, command: &[String], within: Duration) -> Result<Run, Failure> {
         let image = self.image().ok_or_else(|| {
             Failure::Machine(format!("there is no kernel in {}", self.kernel().display()))
         })?;
@@ -263,7 +287,8 @@ impl Dir {
         let dirs = [self.venv().join("bin")].into_iter().chain(std::env::split_paths(&path));
         let path = std::env::join_paths(dirs).unwrap_or_default();
         let run = Run::new("setpriv").args(["--pdeathsig", "TERM"]);
-        let run = run.args(["timeout", "--kill-after=10", WITHIN_SECONDS]).arg(self.vng());
+        let within = within.as_secs().to_string();
+        let run = run.args(["timeout", "--kill-after=10", &within]).arg(self.vng());
         let run = run.args(["--verbose", "--disable-kvm", "--force-9p", "--run"]).arg(image);
         let run = run.args(["--user", "root", "--cpus", "2", "--memory", "3G", "--rwdir"]);
         let run = run.arg(self.share()).args(["--exec", &format!("sh {}", script.display())]);
@@ -283,10 +308,12 @@ impl Dir {
             "echo 1 >{share}/{BOOTED}\n\
              mount -t tmpfs memory /mnt && mkdir /mnt/lab && cp -r {dir}/programs /mnt/programs\n\
              cd {root} && export TMPDIR=/mnt/lab CALICO_BIN_DIR=/mnt/programs\n\
+             export SCENARIO_LOGS={logs}\n\
              {set}/mnt/programs/{words} >{share}/output 2>&1\n\
              echo $? >{share}/code\n",
             root = house.root.display(),
             share = share.display(),
+            logs = self.logs().display(),
             set = set.concat(),
             words = words.join(" "),
         )
@@ -300,6 +327,14 @@ impl Dir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_scenarios_get_a_machine_for_as_long() {
+        assert_eq!(within(None).unwrap(), WITHIN);
+        assert_eq!(within(Some("60")).unwrap(), WITHIN);
+        assert_eq!(within(Some("3600")).unwrap(), Duration::from_secs(3840));
+        assert!(within(Some("1h")).is_err());
+    }
 
     #[test]
     fn the_newest_kernel_is_that_of_the_highest_number() {
