@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use lab::Error;
-use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
+use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
 use lab::control_plane::Kind;
 use lab::process::output;
 use model::block::Block;
@@ -27,7 +27,7 @@ pub(crate) fn lost_addresses(dir: &Path, control_plane: Kind) -> Result<(), Erro
     let controllers = cluster.start_controllers(dir)?;
     for round in 1..=3 {
         // A reboot: the pods' objects are replaced, and nobody says DEL.
-        forget_pods(&mut cluster, |name| name.ends_with(['1', '2', '3']))?;
+        forget_pods(&mut cluster, |pod| pod.pod.name.ends_with(['1', '2', '3']))?;
         cluster.add_pods(&format!("again-{round}"), 4)?;
     }
     for number in 0..200 {
@@ -59,7 +59,7 @@ pub(crate) fn live_addresses(dir: &Path, control_plane: Kind) -> Result<(), Erro
     cluster.add_pods("pod", 8)?;
     let controllers = cluster.start_controllers(dir)?;
     ready(&cluster)?;
-    forget_pods(&mut cluster, |name| name.ends_with('1'))?;
+    forget_pods(&mut cluster, |pod| pod.pod.name.ends_with('1'))?;
     let nodes = cluster.api.list::<core::Node>()?;
     for node in &nodes {
         cluster.api.delete(node)?;
@@ -97,7 +97,7 @@ pub(crate) fn churn(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let controllers = cluster.start_controllers(dir)?;
     for round in 1..=rounds {
         cluster.add_pods(&format!("round-{round}"), pods)?;
-        forget_pods(&mut cluster, |name| name.ends_with(['3', '6', '9']))?;
+        forget_pods(&mut cluster, |pod| pod.pod.name.ends_with(['3', '6', '9']))?;
         // A small share stays for the whole time, and one round's pods must wait for the server.
         if round % 5 == 3 {
             cluster.control_plane.stop_api_server();
@@ -121,17 +121,26 @@ fn number(variable: &str, default: usize) -> Result<usize, Error> {
 fn up(dir: &Path, control_plane: Kind, nodes: u8) -> Result<Cluster, Error> {
     let plan = Plan { control_plane, nodes, families: Families::V4, fabric: Fabric::Bridge };
     let cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
-    cluster.api.create::<api::KubeControllersConfiguration>(json!({
-        "metadata": {"name": "default"},
-        "spec": {"controllers": {"node": {"leakGracePeriod": "2s"}}},
-    }))?;
+    make_impatient(&cluster)?;
     Ok(cluster)
 }
 
+/// Has the controller release soon what is lost.
+pub(super) fn make_impatient(cluster: &Cluster) -> Result<(), Error> {
+    let configuration = cluster.api.create::<api::KubeControllersConfiguration>(json!({
+        "metadata": {"name": "default"},
+        "spec": {"controllers": {"node": {"leakGracePeriod": "2s"}}},
+    }));
+    configuration.map(drop)
+}
+
 /// Deletes the objects of pods, as if their nodes had been reset.
-fn forget_pods(cluster: &mut Cluster, is_chosen: impl Fn(&str) -> bool) -> Result<(), Error> {
+pub(super) fn forget_pods(
+    cluster: &mut Cluster,
+    is_chosen: impl Fn(&RunningPod) -> bool,
+) -> Result<(), Error> {
     let (chosen, rest): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut cluster.pods).into_iter().partition(|pod| is_chosen(&pod.pod.name));
+        std::mem::take(&mut cluster.pods).into_iter().partition(is_chosen);
     cluster.pods = rest;
     for pod in chosen {
         // Its link goes with the reset: a route to an address that is given away again would
@@ -145,7 +154,7 @@ fn forget_pods(cluster: &mut Cluster, is_chosen: impl Fn(&str) -> bool) -> Resul
     Ok(())
 }
 
-fn delete_node(cluster: &Cluster, name: &str) -> Result<(), Error> {
+pub(super) fn delete_node(cluster: &Cluster, name: &str) -> Result<(), Error> {
     let node = cluster.api.get::<core::Node>(name)?;
     node.map_or(Ok(()), |node| cluster.api.delete(&node))
 }

@@ -24,13 +24,16 @@ use serde_json::json;
 const WITHIN: Duration = Duration::from_secs(30);
 /// Whom a server sees, it says on this port.
 const PORT: u16 = 8080;
-/// An address that nobody has, and leads to a pod of node-2.
+/// An address that nobody has, and leads to a pod of another node.
 const SERVICE: &str = "10.96.0.10";
-/// A port of all nodes, and one of node-2, that lead there, too.
+/// A port of all nodes, and one of the pod's own, that lead there, too.
 const NODE_PORT: u16 = 30_080;
 const HOST_PORT: u16 = 8088;
 /// Who is outside: the lab itself.
 const OUTSIDE: &str = "192.0.2.1";
+
+/// The selector of closed hosts.
+pub(super) const HOSTS: &str = "role == 'host'";
 
 /// Pods, services and ports of hosts on two racks.
 pub(crate) fn vxlan(dir: &Path, control_plane: Kind) -> Result<(), Error> {
@@ -50,7 +53,7 @@ pub(crate) fn vxlan(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     let (near, far) = (pod_on(&cluster, "node-1")?, pod_on(&cluster, "node-2")?);
     let (first, second) = (cluster.node("node-1")?, cluster.node("node-2")?);
-    translate(&cluster, far.addr()?)?;
+    translate(&cluster, far)?;
     serve(second, Some(far))?;
     serve(second, None)?;
     let tunnel = addr_of(first, TunnelDevice::VXLAN_V4)?;
@@ -91,6 +94,25 @@ pub(crate) fn vxlan(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     })?;
     all_but_nodes(&cluster, first, near, far)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()
+}
+
+/// A service whose pod is on `far` is reached from node-1 through a tunnel, by a pod, and by the node
+/// itself, which has the address of its own end, `device`, there.
+pub(super) fn lead_through(cluster: &Cluster, far: &str, device: &str) -> Result<(), Error> {
+    let (first, near, far) =
+        (cluster.node("node-1")?, pod_on(cluster, "node-1")?, pod_on(cluster, far)?);
+    translate(cluster, far)?;
+    serve(cluster.node(&far.node)?, Some(far))?;
+    let service = addr(SERVICE)?;
+    for (from, expected) in
+        [(Asks::Pod(first, near), near.addr()?), (Asks::Node(first), addr_of(first, device)?)]
+    {
+        let seen = eventually("a service to be reached", WITHIN, || from.ask(service, 80))?;
+        if seen != expected {
+            return Err(Error::wrong(format!("behind a service {seen} is seen, not {expected}")));
+        }
+    }
+    Ok(())
 }
 
 /// What is forwarded goes on although hosts are closed, and so does the tunnel.
@@ -156,10 +178,11 @@ fn serve(node: &Node, pod: Option<&RunningPod>) -> Result<(), Error> {
     }
 }
 
-/// Makes the rules of kube-proxy and portmap.
-fn translate(cluster: &Cluster, pod: IpAddr) -> Result<(), Error> {
+/// Makes the rules of kube-proxy and portmap that lead to a pod.
+fn translate(cluster: &Cluster, far: &RunningPod) -> Result<(), Error> {
+    let pod = far.addr()?;
     for node in &cluster.nodes {
-        let host_port = if node.name == "node-2" {
+        let host_port = if node.name == far.node {
             format!("fib daddr type local tcp dport {HOST_PORT} dnat to {pod}:{PORT}\n")
         } else {
             String::new()
@@ -204,7 +227,7 @@ fn require_outside_sees(node: &Node, pod: &RunningPod) -> Result<(), Error> {
 }
 
 /// Denies hosts everything that is no failsafe.
-fn close_hosts(cluster: &Cluster) -> Result<(), Error> {
+pub(super) fn close_hosts(cluster: &Cluster) -> Result<(), Error> {
     for node in &cluster.nodes {
         cluster.api.create_any(&json!({
             "apiVersion": "crd.projectcalico.org/v1", "kind": "HostEndpoint",
@@ -215,7 +238,7 @@ fn close_hosts(cluster: &Cluster) -> Result<(), Error> {
     cluster.api.create_any(&json!({
         "apiVersion": "crd.projectcalico.org/v1", "kind": "GlobalNetworkPolicy",
         "metadata": {"name": "default.closed"},
-        "spec": {"tier": "default", "selector": "role == 'host'", "types": ["Ingress", "Egress"]},
+        "spec": {"tier": "default", "selector": HOSTS, "types": ["Ingress", "Egress"]},
     }))?;
     Ok(())
 }

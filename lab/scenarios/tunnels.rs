@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
@@ -14,14 +13,13 @@ use lab::capture::{Capture, Seen};
 use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
 use lab::control_plane::Kind;
 use lab::node::Node;
-use lab::process::ip;
 use lab::protocol::Ledger;
 use lab::reachability::Matrix;
-use lab::rest::Request;
+use model::desired::TunnelDevice;
 use nix::sys::signal::Signal;
-use serde_json::json;
 
 use crate::scenarios::faults::flows;
+use crate::scenarios::{ipam, renamed_node, tunnel_services, tunnel_strangers};
 
 /// How long nodes may take to hear of objects and to act.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -40,6 +38,14 @@ enum Tunnel {
 }
 
 impl Tunnel {
+    /// Returns the device for IPv4.
+    const fn device(self) -> &'static str {
+        match self {
+            Self::Ipip => TunnelDevice::IPIP,
+            Self::Vxlan => TunnelDevice::VXLAN_V4,
+        }
+    }
+
     /// Returns the filter for echo messages, plain or in a tunnel: slow machines cannot write down
     /// all that goes over the cables.
     const fn echoes(self) -> &'static str {
@@ -83,6 +89,9 @@ fn modes(dir: &Path, control_plane: Kind, tunnel: Tunnel) -> Result<(), Error> {
         let is_always = mode == "Always";
         eventually("routes of the mode", WITHIN, || require_routes(&cluster, tunnel, is_always))?;
         require_wrapped(&dir.join(step.to_string()), &cluster, tunnel, is_always)?;
+        if step == 0 {
+            tunnel_services::lead_through(&cluster, "node-3", tunnel.device())?;
+        }
     }
     for (from, to) in &near {
         let ledger = cluster.node(&from.node)?.stop_flow(&from.pod.container, to.addr()?)?;
@@ -91,7 +100,8 @@ fn modes(dir: &Path, control_plane: Kind, tunnel: Tunnel) -> Result<(), Error> {
     eventually("nothing to be left of the tunnel", WITHIN, || require_gone(&cluster, tunnel))
 }
 
-/// VXLAN without BGP: nodes come, change their address, go, and what strangers send is dropped.
+/// VXLAN without BGP: nodes come, change their address and their name, go, and what strangers send
+/// is dropped.
 pub(crate) fn vxlan_without_bgp(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let plan = Plan { control_plane, nodes: 2, families: Families::V4, fabric: Fabric::Routed };
     let mut cluster = Cluster::without_daemons(dir, plan, &mut |step| eprintln!("{step}"))?;
@@ -102,9 +112,12 @@ pub(crate) fn vxlan_without_bgp(dir: &Path, control_plane: Kind) -> Result<(), E
     cluster.add_pods("pod", 2)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     require_no_bgp(&cluster)?;
-    require_strangers_dropped(&cluster)?;
+    eprintln!("strangers send");
+    tunnel_strangers::are_dropped(&cluster)?;
+    eprintln!("a path is narrow");
     require_narrow_paths_told(&cluster)?;
 
+    eprintln!("a node comes");
     let third = cluster.add_node(dir, 3)?;
     cluster.start_daemon_with(&third, &WITHOUT_BGP)?;
     cluster.nodes.push(third);
@@ -112,19 +125,24 @@ pub(crate) fn vxlan_without_bgp(dir: &Path, control_plane: Kind) -> Result<(), E
     cluster.add_pods("more", 3)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
 
-    readdress(&cluster, "node-3")?;
+    eprintln!("it gets another address");
+    readdress(&mut cluster, "node-3")?;
     let reached = || Matrix::probe(&cluster, SOON)?.require_full();
     eventually("a node to be found at its new address", WITHIN, reached)?;
 
-    cluster.remove_pods(|pod| pod.node == "node-3")?;
-    cluster.end_daemon(cluster.node("node-3")?, Signal::SIGTERM)?;
-    let gone = cluster.api.get::<core::Node>("node-3")?;
-    cluster.api.delete(&gone.ok_or_else(|| Error::wrong("no node-3"))?)?;
-    let left = cluster.nodes.iter().filter(|node| node.name != "node-3");
+    eprintln!("it gets another name");
+    renamed_node::is_followed(&mut cluster, dir, ("node-3", "renamed-3"))?;
+
+    eprintln!("it goes");
+    let gone = "renamed-3";
+    cluster.remove_pods(|pod| pod.node == gone)?;
+    cluster.end_daemon(cluster.node(gone)?, Signal::SIGTERM)?;
+    ipam::delete_node(&cluster, gone)?;
+    let left = cluster.nodes.iter().filter(|node| node.name != gone);
     eventually("a node to be forgotten", WITHIN, || {
         left.clone().try_for_each(|node| require_entries(node, 1))
     })?;
-    cluster.nodes.retain(|node| node.name != "node-3");
+    cluster.nodes.retain(|node| node.name != gone);
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
 
@@ -302,32 +320,6 @@ fn require_no_bgp(cluster: &Cluster) -> Result<(), Error> {
     Ok(())
 }
 
-/// The router, which is no node, sends to a pod by VXLAN: nothing comes of it, unless
-/// `externalNodesList` names it.
-fn require_strangers_dropped(cluster: &Cluster) -> Result<(), Error> {
-    let (node, pod) = (cluster.node("node-1")?, pod_on(cluster, "node-1")?);
-    let (addr, own) = (pod.addr()?.to_string(), node.addr()?.to_string());
-    let text = node.run(&["ip", "-json", "link", "show", "vxlan.calico"])?;
-    let link: serde_json::Value = serde_json::from_str(&text).map_err(Error::wrong)?;
-    let mac = link.pointer("/0/address").and_then(serde_json::Value::as_str);
-    let mac = mac.ok_or_else(|| Error::wrong(format!("no MAC address: {text}")))?;
-    let make = ["link", "add", "stranger", "type", "vxlan", "id", "4096", "dstport", "4789"];
-    ip(&[&make[..], &["remote", &own, "nolearning"]].concat())?;
-    ip(&["link", "set", "stranger", "up"])?;
-    ip(&["route", "add", &addr, "dev", "stranger", "src", "192.0.2.1"])?;
-    ip(&["neighbour", "add", &addr, "lladdr", mac, "dev", "stranger", "nud", "permanent"])?;
-    let ping =
-        || lab::process::output(Command::new("ping").args(["-n", "-c", "1", "-W", "1", &addr]));
-    if ping().is_ok() {
-        return Err(Error::wrong("a stranger's packets came through a tunnel"));
-    }
-    let object = "/apis/crd.projectcalico.org/v1/felixconfigurations/default";
-    let patch = json!({"spec": {"externalNodesList": ["192.0.2.1", "198.18.0.0/16"]}});
-    cluster.api.send(Request::merge(object, &patch))?.success()?;
-    eventually("an external node to be let in", WITHIN, || ping().map(drop))?;
-    ip(&["link", "delete", "stranger"]).map(drop)
-}
-
 /// `calicoctl check` says that the fabric drops large packets, and how large ones come through.
 fn require_narrow_paths_told(cluster: &Cluster) -> Result<(), Error> {
     let node = cluster.node("node-1")?;
@@ -363,7 +355,7 @@ fn require_narrow_paths_told(cluster: &Cluster) -> Result<(), Error> {
 }
 
 /// Gives a node another address in its subnet, and starts its daemon again.
-fn readdress(cluster: &Cluster, name: &str) -> Result<(), Error> {
+fn readdress(cluster: &mut Cluster, name: &str) -> Result<(), Error> {
     let node = cluster.node(name)?;
     let old = node.addr()?.to_string();
     let new = old.replace(".10", ".77");
@@ -372,7 +364,11 @@ fn readdress(cluster: &Cluster, name: &str) -> Result<(), Error> {
     node.run(&["ip", "address", "add", &format!("{new}/24"), "dev", "eth0"])?;
     let gateway = old.replace(".10", ".1");
     node.run(&["ip", "route", "replace", "default", "via", &gateway])?;
-    cluster.start_daemon_with(node, &WITHOUT_BGP)
+    let addrs = vec![new.parse().map_err(Error::wrong)?];
+    for node in cluster.nodes.iter_mut().filter(|node| node.name == name) {
+        node.addrs.clone_from(&addrs);
+    }
+    cluster.start_daemon_with(cluster.node(name)?, &WITHOUT_BGP)
 }
 
 /// The node's VXLAN device leads to so many others.

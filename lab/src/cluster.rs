@@ -147,6 +147,14 @@ impl Cluster {
         let name = format!("node-{number}");
         let mut node = Node::start(&name, &dir.join("nodes").join(&name))?;
         fabric::connect(self.plan.fabric, &mut node, number)?;
+        self.register(&node)?;
+        self.install_plugins(&node)?;
+        Ok(node)
+    }
+
+    /// Makes a node's object, as its kubelet does.
+    fn register(&self, node: &Node) -> Result<(), Error> {
+        let name = node.name.as_str();
         self.api.create::<core::Node>(json!({"metadata": {
             "name": name,
             "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
@@ -154,9 +162,23 @@ impl Cluster {
         let addrs = node.addrs.iter().map(|addr| json!({"type": "InternalIP", "address": addr}));
         let addrs: Vec<_> = addrs.chain([json!({"type": "Hostname", "address": name})]).collect();
         let patch = json!({"status": {"addresses": addrs}});
-        self.api.patch_status::<core::Node>(None, &name, &patch)?;
-        self.install_plugins(&node)?;
-        Ok(node)
+        self.api.patch_status::<core::Node>(None, name, &patch).map(drop)
+    }
+
+    /// Gives a node, whose daemon has ended and whose object is gone, another name: its kernel, its
+    /// disk and its addresses are what they were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if there is none, or with the step that failed.
+    pub fn rename_node(&mut self, from: &str, to: &str) -> Result<(), Error> {
+        let node = self.nodes.iter_mut().find(|node| node.name == from);
+        let node = node.ok_or_else(|| Error::wrong(format!("there is no {from} in the lab")))?;
+        to.clone_into(&mut node.name);
+        let node = self.node(to)?;
+        node.run(&["hostname", to])?;
+        self.register(node)?;
+        self.install_plugins(node)
     }
 
     /// Starts a node again that has ended, counted from one: what was in /run and in its kernel is

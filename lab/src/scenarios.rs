@@ -60,12 +60,16 @@ mod policy_status;
 mod policy_strangers;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
+#[path = "../scenarios/renamed_node.rs"]
+mod renamed_node;
 #[path = "../scenarios/takeover.rs"]
 mod takeover;
 #[path = "../scenarios/tenants.rs"]
 mod tenants;
 #[path = "../scenarios/tunnel_services.rs"]
 mod tunnel_services;
+#[path = "../scenarios/tunnel_strangers.rs"]
+mod tunnel_strangers;
 #[path = "../scenarios/tunnels.rs"]
 mod tunnels;
 #[path = "../scenarios/wireguard.rs"]
