@@ -74,6 +74,8 @@ pub(crate) fn share_a_range(dir: &Path, control_plane: Kind) -> Result<(), Error
         is_apart(&cluster, from, to)?;
     }
 
+    policy_tells_tenants_apart(&cluster)?;
+
     if std::env::var(IN_FULL).is_err() {
         return Ok(());
     }
@@ -91,6 +93,39 @@ pub(crate) fn share_a_range(dir: &Path, control_plane: Kind) -> Result<(), Error
 
     survive_restarts(&cluster)?;
     leave_nothing(&mut cluster, &before)
+}
+
+/// Both have the same policy, which lets one tenant in: its pods, not the other's who have the very same
+/// addresses; and then the other way round.
+fn policy_tells_tenants_apart(cluster: &Cluster) -> Result<(), Error> {
+    let policy = |tenant: &str| {
+        json!({
+            "apiVersion": "crd.projectcalico.org/v1", "kind": "GlobalNetworkPolicy",
+            "metadata": {"name": "default.one-tenant"},
+            "spec": {
+                "tier": "default",
+                "selector": "projectcalico.org/namespace in {'red', 'blue'}",
+                "types": ["Ingress"],
+                "ingress": [{
+                    "action": "Allow",
+                    "source": {"selector": format!("projectcalico.org/namespace == '{tenant}'")},
+                }],
+            },
+        })
+    };
+    cluster.api.create_any(&policy("red"))?;
+    // Each is once the guest, and once in each direction: there are seconds in each packet.
+    for (welcome, other, from, to) in [("red", "blue", 1, 2), ("blue", "red", 2, 1)] {
+        eprintln!("policy lets {welcome} in, and not {other}");
+        cluster.api.patch_any(&policy(welcome), &policy(welcome))?;
+        let [stranger, its_own] = [from, to].map(|number| format!("{other}-{number}"));
+        eventually(&format!("{stranger} to be denied"), WITHIN, || {
+            is_apart(cluster, &stranger, &its_own)
+        })?;
+        let [guest, host] = [from, to].map(|number| format!("{welcome}-{number}"));
+        eventually(&format!("{guest} to be let in"), WITHIN, || reaches(cluster, &guest, &host))?;
+    }
+    cluster.api.delete_any(&policy("red"))
 }
 
 /// Makes the tenants' pools and namespaces, and waits until nodes have their devices.
