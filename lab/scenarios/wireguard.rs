@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use lab::Error;
@@ -9,6 +10,7 @@ use lab::capture::Capture;
 use lab::cluster::{Cluster, Fabric, Families, Plan, RunningPod, eventually};
 use lab::control_plane::Kind;
 use lab::node::Node;
+use lab::process::output;
 use lab::reachability::Matrix;
 use lab::rest::Request;
 use lab::routes;
@@ -16,17 +18,16 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::faults::flows;
+use super::tunnel_services;
 
 /// How long nodes may take to hear of a change and to act.
 const WITHIN: Duration = Duration::from_secs(60);
 /// How often pods are deleted and made again, and daemons killed; `WIREGUARD_DELETIONS` and
 /// `WIREGUARD_RESTARTS` ask for more, on a machine that emulates fast enough.
-const DELETIONS: usize = 3;
+const DELETIONS: usize = 4;
 const RESTARTS: usize = 1;
 /// Packets of pods that are not encrypted: nobody else has these addresses.
 const CLEAR: &str = "net 10.244.0.0/16 or net fd00:10:244::/48";
-/// What carries them, when they are.
-const ENCRYPTED: &str = "udp and (port 51820 or port 51821)";
 
 /// In strict mode nothing of pods is seen on the fabric while pods are deleted, daemons killed, and
 /// keys changed under traffic; nothing is lost by it.
@@ -39,7 +40,8 @@ pub(crate) fn strict(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     encrypt(&cluster)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
     let clear = Capture::start(dir, "clear", CLEAR)?;
-    let encrypted = Capture::start(dir, "encrypted", ENCRYPTED)?;
+    count_encrypted(&cluster)?;
+    tunnel_services::lead_through(&cluster, "node-2", "wireguard.cali")?;
     let flows = flows(&cluster, "node-1", "node-2")?;
     for (from, to) in &flows {
         cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
@@ -57,13 +59,11 @@ pub(crate) fn strict(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     }
     change_all_keys(&cluster, &flows)?;
     Matrix::probe(&cluster, WITHIN)?.require_full()?;
-    // Of what is encrypted a part is enough: a slow machine takes long to write all of it down.
-    let written = encrypted.seen()?.packets.len();
-    drop(encrypted);
+    let encrypted = encrypted()?;
     let clear = clear.end()?.packets;
-    eprintln!("{} packets in clear, {written} encrypted", clear.len());
-    if written < 1_000 {
-        return Err(Error::wrong(format!("only {written} packets were encrypted")));
+    eprintln!("{} packets in clear, {encrypted} encrypted", clear.len());
+    if encrypted < 1_000 {
+        return Err(Error::wrong(format!("only {encrypted} packets were encrypted")));
     }
     if let Some(first) = clear.first() {
         return Err(Error::wrong(format!("{} packets in clear: {first}", clear.len())));
@@ -114,25 +114,54 @@ fn encrypt(cluster: &Cluster) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deletes pods while others talk to them, and makes new ones: each packet is for an address that
-/// is just going, gone, or somebody else's.
+/// Has the kernel count what comes out of nodes encrypted: writing all of it down as a capture does
+/// would be most of a slow machine's work.
+fn count_encrypted(cluster: &Cluster) -> Result<(), Error> {
+    let chains = (1..=cluster.nodes.len()).map(|number| {
+        format!(
+            "chain cable-{number} {{ type filter hook ingress device port-{number} priority 0;\n\
+             udp dport {{ 51820, 51821 }} counter name encrypted\n}}\n"
+        )
+    });
+    let chains: String = chains.collect();
+    let rules = format!("table netdev fabric {{\ncounter encrypted {{ }}\n{chains}}}\n");
+    output(Command::new("nft").arg(&rules)).map(drop)
+}
+
+/// Returns how many packets that were.
+fn encrypted() -> Result<u64, Error> {
+    let list = ["--json", "list", "counter", "netdev", "fabric", "encrypted"];
+    let text = output(Command::new("nft").args(list))?;
+    let found: Value = serde_json::from_str(&text).map_err(Error::wrong)?;
+    let entries = found.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let packets = entries.filter_map(|entry| entry.pointer("/counter/packets")?.as_u64()).last();
+    packets.ok_or_else(|| Error::wrong(format!("no counter: {text}")))
+}
+
+/// Deletes pods while others talk to them, and makes new ones, two at a time, one on each node:
+/// each packet is for an address that is just going, gone, or somebody else's.
 fn delete_under_fire(cluster: &mut Cluster, times: usize) -> Result<(), Error> {
-    for time in 0..times {
-        let shooter = pod_on(cluster, "node-1")?;
-        cluster.add_pods(&format!("target-{time}"), 2)?;
-        let is_target = |pod: &&RunningPod| {
-            pod.node == "node-2" && pod.pod.name.starts_with(&format!("target-{time}"))
-        };
-        let target = cluster.pods.iter().find(is_target).cloned();
-        let target = target.ok_or_else(|| Error::wrong("no target on node-2"))?;
-        let addrs: Vec<IpAddr> = target.addrs().to_vec();
-        for addr in &addrs {
-            cluster.node("node-1")?.start_knocking(&shooter.pod.container, *addr)?;
+    let shooters = [pod_on(cluster, "node-1")?, pod_on(cluster, "node-2")?];
+    for round in 0..times.div_ceil(2) {
+        cluster.add_pods("target", 2)?;
+        let targets = cluster.pods.iter().filter(|pod| pod.pod.name.starts_with("target-"));
+        let shots: Vec<(&RunningPod, IpAddr)> = targets
+            .flat_map(|target| {
+                let far = shooters.iter().filter(|shooter| shooter.node != target.node);
+                far.flat_map(|far| target.addrs().iter().map(move |addr| (far, *addr)))
+            })
+            .collect();
+        for (shooter, addr) in &shots {
+            cluster.node(&shooter.node)?.start_knocking(&shooter.pod.container, *addr)?;
         }
         cluster.remove_pods(|pod| pod.pod.name.starts_with("target-"))?;
-        for addr in &addrs {
-            let knocks = cluster.node("node-1")?.stop_knocking(&shooter.pod.container, *addr)?;
-            eprintln!("deletion {time}: {knocks:?}");
+        for (shooter, addr) in &shots {
+            let node = cluster.node(&shooter.node)?;
+            let knocks = node.stop_knocking(&shooter.pod.container, *addr)?;
+            eprintln!("round {round}: {addr}: {knocks:?}");
+            if knocks.sent == 0 {
+                return Err(Error::wrong(format!("nobody shot at {addr}")));
+            }
         }
     }
     Ok(())
