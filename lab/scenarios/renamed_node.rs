@@ -18,11 +18,11 @@ use super::tunnels::WITHOUT_BGP;
 
 /// How long nodes and the controller may take.
 const WITHIN: Duration = Duration::from_secs(60);
-/// Long enough for a packet that comes at all. The node's lost pods still ask, and wait for as long.
+/// Long enough for a packet that comes at all. The node's lost pods ask, too, and wait so long.
 const SOON: Duration = Duration::from_secs(2);
 
-/// A node is renamed without a reboot, its pods lost without a DEL: its address, its tunnel's device and
-/// what is on its disk are the old ones.
+/// A node is renamed without a reboot, its pods lost without a DEL: its address, its tunnel's
+/// device and what is on its disk are the old ones.
 pub(super) fn is_followed(
     cluster: &mut Cluster,
     dir: &Path,

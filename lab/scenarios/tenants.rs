@@ -95,8 +95,8 @@ pub(crate) fn share_a_range(dir: &Path, control_plane: Kind) -> Result<(), Error
     leave_nothing(&mut cluster, &before)
 }
 
-/// Both have the same policy, which lets one tenant in: its pods, not the other's who have the very same
-/// addresses; and then the other way round.
+/// Both have the same policy, which lets one tenant in: its pods, not the other's who have the very
+/// same addresses; and then the other way round.
 fn policy_tells_tenants_apart(cluster: &Cluster) -> Result<(), Error> {
     let policy = |tenant: &str| {
         json!({

@@ -96,8 +96,8 @@ pub(crate) fn vxlan(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
 
-/// A service whose pod is on `far` is reached from node-1 through a tunnel, by a pod, and by the node
-/// itself, which has the address of its own end, `device`, there.
+/// A service whose pod is on `far` is reached from node-1 through a tunnel, by a pod, and by the
+/// node itself, which has the address of its own end, `device`, there.
 pub(super) fn lead_through(cluster: &Cluster, far: &str, device: &str) -> Result<(), Error> {
     let (first, near, far) =
         (cluster.node("node-1")?, pod_on(cluster, "node-1")?, pod_on(cluster, far)?);

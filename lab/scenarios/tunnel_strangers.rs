@@ -1,5 +1,5 @@
-//! Who is no node of the cluster gets nothing through a tunnel, whatever hosts' own policy says; and
-//! nodes get everything through theirs.
+//! Who is no node of the cluster gets nothing through a tunnel, whatever hosts' own policy says;
+//! and nodes get everything through theirs.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Where calico-node shows its metrics, which no failsafe port is.
 const METRICS: u16 = 9091;
 
-/// The router, which is no node, sends to a pod by VXLAN: nothing comes of it, be hosts without policy,
-/// closed or open, unless `externalNodesList` names it; and closed hosts' pods talk on.
+/// The router, which is no node, sends to a pod by VXLAN: nothing comes of it, be hosts without
+/// policy, closed or open, unless `externalNodesList` names it; and closed hosts' pods talk on.
 pub(super) fn are_dropped(cluster: &Cluster) -> Result<(), Error> {
     let flows = flows(cluster, "node-1", "node-2")?;
     for (from, to) in &flows {

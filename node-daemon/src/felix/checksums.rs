@@ -101,8 +101,8 @@ pub(crate) async fn run(start: Start) -> Result<(), Error> {
     }
 }
 
-/// Waits until there is a tunnel, by what the kernel tells: where there is none, as in most clusters,
-/// nothing is looked at.
+/// Waits until there is a tunnel, by what the kernel tells: where there is none, as in most
+/// clusters, nothing is looked at.
 async fn until_there_is_one(netlink: &Netlink) -> Result<(), Error> {
     // First this, or one that comes meanwhile is missed.
     let mut monitor = Monitor::open(&[Topic::Links])?;
