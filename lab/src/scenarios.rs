@@ -58,6 +58,8 @@ mod policy_spoofing;
 mod policy_status;
 #[path = "../scenarios/policy_strangers.rs"]
 mod policy_strangers;
+#[path = "../scenarios/priorities.rs"]
+mod priorities;
 #[path = "../scenarios/reachable.rs"]
 mod reachable;
 #[path = "../scenarios/renamed_node.rs"]
@@ -124,6 +126,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("services-are-reached-through-the-rack", peers::rack, EMBEDDED),
     ("bgp-troubles-are-told", bgp_troubles::are_told, BOTH),
     ("workloads-peer-with-their-node", peers::workload, EMBEDDED),
+    ("route-metrics-change-live", priorities::change_live, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("vxlan-changes-modes-under-packets", tunnels::vxlan_modes, EMBEDDED),
     ("vxlan-needs-no-bgp", tunnels::vxlan_without_bgp, EMBEDDED),

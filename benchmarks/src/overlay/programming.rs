@@ -173,7 +173,7 @@ fn routes(device: &IfName, far: &Far) -> Vec<Change> {
     let target = RouteTarget::Tunnel(device.clone(), far.tunnel.into());
     let route = Route { target, protocol: RouteProtocol(80) };
     let blocks = far.blocks().filter_map(|(addr, len)| Cidr::containing(addr.into(), len).ok());
-    blocks.map(|block| Change::Upsert(block, route.clone())).collect()
+    blocks.map(|block| Change::Upsert(block.into(), route.clone())).collect()
 }
 
 /// Writes the same as files that bridge(8) and ip(8) read.

@@ -7,12 +7,9 @@ use model::bgp_filter::{FilterOperation, FilterRule, PrefixMatch, PrefixOperator
 use model::net::{Asn, Cidr};
 use model::peer::Community;
 
-use crate::rib::DEFAULT_LOCAL_PREF;
+use crate::rib::{DEFAULT_LOCAL_PREF, METRIC_BASE, metric_of};
 use crate::ways::{self, Ways};
 use crate::wire::{AsPath, Attributes};
-
-/// The LOCAL_PREF that stands for the kernel metric 0; Calico subtracts metrics from it.
-const METRIC_BASE: u32 = 2_147_483_647;
 
 /// Returns the LOCAL_PREF of our own routes: what Calico makes of the metric of a normal route.
 pub(crate) const fn local_pref_of(priority: u32) -> u32 {
@@ -84,7 +81,7 @@ fn matches_prefix(wanted: &PrefixMatch, cidr: &Cidr) -> bool {
 
 /// Returns the kernel metric that a path's LOCAL_PREF stands for.
 fn priority_of(attributes: &Attributes) -> u32 {
-    METRIC_BASE.saturating_sub(attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
+    metric_of(attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
 }
 
 fn has_community(attributes: &Attributes, community: Community) -> bool {

@@ -27,8 +27,30 @@ use crate::wire::BgpIdentifier;
 /// The LOCAL_PREF of a path that carries none (BIRD's `default bgp_local_pref`).
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// The gateways of one route, shared by all routes that have the same; none if it is unreachable.
-pub type Gateways = Arc<BTreeSet<IpAddr>>;
+/// The LOCAL_PREF that stands for the kernel metric 0; Calico subtracts metrics from it.
+pub const METRIC_BASE: u32 = 2_147_483_647;
+
+/// Returns the kernel metric that a LOCAL_PREF stands for; none stands for a better one than 1, for
+/// the kernel takes 0 for "unsaid".
+#[must_use]
+pub const fn metric_of(local_pref: u32) -> u32 {
+    match METRIC_BASE.saturating_sub(local_pref) {
+        0 => 1,
+        metric => metric,
+    }
+}
+
+/// How one route leaves this node, shared by all routes that leave alike.
+pub type Gateways = Arc<GatewaySet>;
+
+/// Gateways that are used together, and how much they are preferred.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GatewaySet {
+    /// Where packets may go; none if the destination is unreachable.
+    pub addrs: BTreeSet<IpAddr>,
+    /// The metric of the kernel's route, by the LOCAL_PREF of the paths.
+    pub metric: u32,
+}
 
 /// A peer's number in the tables, at least 1; it stays the same while the peer is configured.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -2,7 +2,7 @@
 //!
 //! The table behaves as the kernel does where callers can tell: routes need their link,
 //! gateways must be within reach, a link takes its routes with it, and one
-//! destination has one route. `tests/route_table.rs` holds it to that.
+//! destination has one route of each metric. `tests/route_table.rs` holds it to that.
 
 mod tunnels;
 
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::desired::{Route, RouteProtocol, RouteTarget};
+use model::desired::{Route, RouteKey, RouteProtocol, RouteTarget};
 use model::net::{Cidr, Family, IfName, InterfaceAddr};
 use nix::errno::Errno;
 
@@ -29,7 +29,7 @@ pub struct Routes {
 #[derive(Debug, Default)]
 struct State {
     links: BTreeMap<IfName, BTreeSet<Cidr>>,
-    routes: BTreeMap<Cidr, Route>,
+    routes: BTreeMap<RouteKey, Route>,
     refused: BTreeMap<Cidr, Errno>,
     applied: Vec<Change>,
 }
@@ -87,12 +87,12 @@ impl Routes {
 }
 
 impl RouteTable for Routes {
-    async fn list(&self) -> Result<BTreeMap<Cidr, Route>, Error> {
+    async fn list(&self) -> Result<BTreeMap<RouteKey, Route>, Error> {
         let is_seen =
             |route: &Route| self.protocols.is_empty() || self.protocols.contains(&route.protocol);
         let state = self.state();
         let seen = state.routes.iter().filter(|(_, route)| is_seen(route));
-        Ok(seen.map(|(dst, route)| (*dst, route.clone())).collect())
+        Ok(seen.map(|(key, route)| (*key, route.clone())).collect())
     }
 
     async fn apply(&self, changes: &[Change]) -> Result<Vec<Result<(), Error>>, Error> {
@@ -104,17 +104,17 @@ impl RouteTable for Routes {
 
 impl State {
     fn apply(&mut self, change: &Change) -> Result<(), Error> {
-        let refused = self.refused.get(&change.dst()).copied();
+        let refused = self.refused.get(&change.key().dst).copied();
         match change {
-            Change::Upsert(dst, route) => {
-                self.check(route, *dst)?;
+            Change::Upsert(key, route) => {
+                self.check(route, *key)?;
                 refuse(refused, "write", change)?;
-                self.routes.insert(*dst, route.clone());
+                self.routes.insert(*key, route.clone());
             }
-            Change::Delete(dst, route) => {
+            Change::Delete(key, route) => {
                 refuse(refused, "delete", change)?;
-                if self.routes.get(dst).is_some_and(|found| found.protocol == route.protocol) {
-                    self.routes.remove(dst);
+                if self.routes.get(key).is_some_and(|found| found.protocol == route.protocol) {
+                    self.routes.remove(key);
                 }
             }
         }
@@ -122,7 +122,8 @@ impl State {
     }
 
     /// Refuses what the kernel would.
-    fn check(&self, route: &Route, dst: Cidr) -> Result<(), Error> {
+    fn check(&self, route: &Route, key: RouteKey) -> Result<(), Error> {
+        let dst = key.dst;
         match &route.target {
             RouteTarget::Blackhole => Ok(()),
             RouteTarget::Link(if_name) | RouteTarget::Tunnel(if_name, _)
@@ -146,7 +147,7 @@ impl State {
                     Family::V6 => Errno::EHOSTUNREACH,
                 };
                 let is_lost = !gateways.iter().all(|addr| is_reachable(&self.links, *addr));
-                let change = Change::Upsert(dst, route.clone());
+                let change = Change::Upsert(key, route.clone());
                 refuse(is_lost.then_some(errno), "write", &change)
             }
         }

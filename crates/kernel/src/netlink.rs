@@ -17,10 +17,7 @@ pub use addr::{AddrScope, LinkAddr};
 pub use error::{Error, Refusal};
 pub use link::{Link, VethSpec, VxlanLink};
 pub use neigh::{Forward, Neighbour, NeighbourChange};
-pub use route::{
-    DEFAULT_METRIC_V6, MAIN_TABLE, NextHop, RouteChange, RouteEntry, RouteFilter, Target,
-    default_metric,
-};
+pub use route::{MAIN_TABLE, NextHop, RouteChange, RouteEntry, RouteFilter, Target};
 pub use rule::{MarkMatch, Rule};
 pub use shape::{RateLimit, ifb_name};
 

@@ -1,4 +1,4 @@
-//! One route table as a map from destination to [`model::desired::Route`].
+//! One route table as a map from destination and metric to [`model::desired::Route`].
 //!
 //! [`KernelRoutes`] is the kernel's own, [`crate::fake::Routes`] a working one in
 //! memory; both pass the tests in `tests/route_table.rs`.
@@ -7,17 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 
-use model::desired::{Route, RouteTarget};
-use model::net::{Cidr, IfIndex, IfName};
+use model::desired::{Route, RouteKey, RouteTarget};
+use model::net::{IfIndex, IfName};
 
-use crate::netlink::{
-    Error, Link, Netlink, NextHop, RouteChange, RouteEntry, RouteFilter, Target, default_metric,
-};
+use crate::netlink::{Error, Link, Netlink, NextHop, RouteChange, RouteEntry, RouteFilter, Target};
 
 /// A table of routes, seen through a filter.
 pub trait RouteTable {
     /// Lists the routes that pass the filter.
-    fn list(&self) -> impl Future<Output = Result<BTreeMap<Cidr, Route>, Error>> + Send;
+    fn list(&self) -> impl Future<Output = Result<BTreeMap<RouteKey, Route>, Error>> + Send;
 
     /// Makes changes in their order; returns what came of each.
     ///
@@ -31,16 +29,14 @@ pub trait RouteTable {
 /// A change of one route.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// Write the route in place of any other to that destination.
-    Upsert(Cidr, Route),
-    /// Delete the route to that destination if it has the same protocol; it may be
-    /// gone already.
-    Delete(Cidr, Route),
+    /// Write the route in place of any other with that destination and metric.
+    Upsert(RouteKey, Route),
+    /// Delete the route with that destination and metric if it has the same protocol; it may be
+    /// gone already. Of metric zero, IPv4's default, the kernel takes whichever is best.
+    Delete(RouteKey, Route),
 }
 
 /// A table of the kernel's, in the namespace of a [`Netlink`].
-///
-/// Only routes with their family's default metric are seen and written.
 #[derive(Clone, Debug)]
 pub struct KernelRoutes {
     netlink: Netlink,
@@ -73,7 +69,7 @@ impl KernelRoutes {
 
     fn entry(
         &self,
-        (dst, route): (&Cidr, &Route),
+        (key, route): (&RouteKey, &Route),
         indexes: &BTreeMap<IfName, IfIndex>,
     ) -> Result<RouteEntry, Error> {
         let target = match &route.target {
@@ -87,13 +83,13 @@ impl KernelRoutes {
                 Target::Via(vec![NextHop { is_on_link: true, ..hop }])
             }
         };
-        Ok(self.entry_to(*dst, target, route))
+        Ok(self.entry_to(*key, target, route))
     }
 
-    fn entry_to(&self, dst: Cidr, target: Target, route: &Route) -> RouteEntry {
-        let mut entry = RouteEntry::new(dst, target, route.protocol);
-        entry.table = self.filter.table;
-        entry
+    fn entry_to(&self, key: RouteKey, target: Target, route: &Route) -> RouteEntry {
+        let RouteKey { dst, metric } = key;
+        let (table, protocol) = (self.filter.table, route.protocol);
+        RouteEntry { dst, target, protocol, table, metric }
     }
 
     fn change(
@@ -102,10 +98,10 @@ impl KernelRoutes {
         indexes: &BTreeMap<IfName, IfIndex>,
     ) -> Result<RouteChange, Error> {
         match change {
-            Change::Upsert(dst, route) => {
-                Ok(RouteChange::Upsert(self.entry((dst, route), indexes)?))
+            Change::Upsert(key, route) => {
+                Ok(RouteChange::Upsert(self.entry((key, route), indexes)?))
             }
-            Change::Delete(dst, route) => {
+            Change::Delete(key, route) => {
                 // A deletion names no interface, which may be gone.
                 let target = match &route.target {
                     RouteTarget::Blackhole => Target::Blackhole,
@@ -113,14 +109,14 @@ impl KernelRoutes {
                         Target::Via(Vec::new())
                     }
                 };
-                Ok(RouteChange::Delete(self.entry_to(*dst, target, route)))
+                Ok(RouteChange::Delete(self.entry_to(*key, target, route)))
             }
         }
     }
 }
 
 impl RouteTable for KernelRoutes {
-    async fn list(&self) -> Result<BTreeMap<Cidr, Route>, Error> {
+    async fn list(&self) -> Result<BTreeMap<RouteKey, Route>, Error> {
         let entries = self.netlink.routes(&self.filter).await?;
         let names: BTreeMap<IfIndex, IfName> = if entries.iter().any(RouteEntry::needs_link) {
             self.netlink.links().await?.into_iter().map(|link| (link.index, link.name)).collect()
@@ -129,12 +125,9 @@ impl RouteTable for KernelRoutes {
         };
         let mut routes = BTreeMap::new();
         for entry in entries {
-            if entry.metric != default_metric(entry.dst.family()) {
-                continue;
-            }
             let Some(route) = described(&entry, &names) else { continue };
             // Of several the kernel uses the first.
-            routes.entry(entry.dst).or_insert(route);
+            routes.entry(entry.key()).or_insert(route);
         }
         Ok(routes)
     }
@@ -163,11 +156,11 @@ impl RouteTable for KernelRoutes {
 }
 
 impl Change {
-    /// Returns the destination.
+    /// Returns the destination and the metric.
     #[must_use]
-    pub const fn dst(&self) -> Cidr {
+    pub const fn key(&self) -> RouteKey {
         match self {
-            Self::Upsert(dst, _) | Self::Delete(dst, _) => *dst,
+            Self::Upsert(key, _) | Self::Delete(key, _) => *key,
         }
     }
 
@@ -185,7 +178,7 @@ impl Change {
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Upsert(dst, route) | Self::Delete(dst, route) => write!(f, "{dst} {route}"),
+            Self::Upsert(key, route) | Self::Delete(key, route) => write!(f, "{key} {route}"),
         }
     }
 }

@@ -25,8 +25,55 @@ pub use wireguard::{WireguardDevice, WireguardPeer, WireguardRoute};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use crate::net::IfName;
+use crate::net::{Cidr, Family, IfName};
+
+/// What the kernel tells routes of a table apart by.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RouteKey {
+    /// The destination.
+    pub dst: Cidr,
+    /// The metric: of several routes to one destination that with the lowest is used.
+    pub metric: u32,
+}
+
+impl RouteKey {
+    /// The metric that IPv6 routes get when none is given; IPv4 routes get zero.
+    pub const DEFAULT_METRIC_V6: u32 = 1024;
+
+    /// Returns the metric that the kernel gives to routes of `family` that name none.
+    #[must_use]
+    pub const fn default_metric(family: Family) -> u32 {
+        match family {
+            Family::V4 => 0,
+            Family::V6 => Self::DEFAULT_METRIC_V6,
+        }
+    }
+
+    /// Returns whichever keys there may be of routes to `dst`.
+    #[must_use]
+    pub const fn all_to(dst: Cidr) -> RangeInclusive<Self> {
+        Self { dst, metric: u32::MIN }..=Self { dst, metric: u32::MAX }
+    }
+}
+
+impl From<Cidr> for RouteKey {
+    /// Makes the key of a route that names no metric.
+    fn from(dst: Cidr) -> Self {
+        Self { dst, metric: Self::default_metric(dst.family()) }
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.dst)?;
+        if self.metric != Self::default_metric(self.dst.family()) {
+            write!(f, " metric {}", self.metric)?;
+        }
+        Ok(())
+    }
+}
 
 /// A route, apart from its destination.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -80,12 +80,18 @@ mod tests {
     use std::collections::BTreeSet;
     use std::net::IpAddr;
 
+    use ::bgp::rib::GatewaySet;
+
     use super::*;
+
+    fn by(gateway: IpAddr) -> Gateways {
+        GatewaySet { addrs: BTreeSet::from([gateway]), metric: 1024 }.into()
+    }
 
     #[test]
     fn what_is_told_again_and_again_does_not_pile_up() {
         let mut pending = Pending::default();
-        let gateway = |last: u8| Gateways::from(BTreeSet::from([IpAddr::from([192, 0, 2, last])]));
+        let gateway = |last: u8| by(IpAddr::from([192, 0, 2, last]));
         let cidr = |last: u8| Cidr::host([10, 0, 0, last].into());
         for round in 0..100 {
             pending.add_routes((0..200).rev().map(|last| (cidr(last), gateway(round))).collect());
@@ -102,8 +108,8 @@ mod tests {
         let mut pending = Pending::default();
         pending.add_converged();
         pending.add_routes(vec![(cidr, Gateways::default())]);
-        pending.add_routes(vec![(cidr, BTreeSet::from([gateway]).into())]);
-        let routes = Event::RoutesChanged(vec![(cidr, BTreeSet::from([gateway]).into())]);
+        pending.add_routes(vec![(cidr, by(gateway))]);
+        let routes = Event::RoutesChanged(vec![(cidr, by(gateway))]);
         assert_eq!(pending.take(), Some(routes));
         assert_eq!(pending.take(), Some(Event::Converged));
         assert_eq!(pending.take(), None);

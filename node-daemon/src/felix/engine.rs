@@ -5,13 +5,15 @@
 //! comparison. Nothing comes out before every kind of object is in sync: a
 //! half-known cluster would tear down routes that are right.
 //!
-//! Three rules decide which routes may go:
+//! Four rules decide which routes may go:
 //!
 //! * A learned route of an earlier life stays until BGP has converged, since
 //!   the peers are only now telling us of it again.
 //! * A route on a workload's interface whose workload we do not know stays for
 //!   [`ADD_GRACE`]: the CNI plugin makes the route before the pod's address is
 //!   in the datastore.
+//! * A route of another metric than it should have stays until one of the right metric is there, for
+//!   to the kernel these are two routes.
 //! * Everything else that is ours and not wanted goes at once.
 
 mod peering;
@@ -28,9 +30,10 @@ use calc::next_hop::UnderlayTable;
 use calc::tunnels::ETHERNET;
 use calc::{Affected, Change, Cluster, Desired, Problem};
 use model::bgp_filter::BgpFilter;
-use model::desired::{Route, RouteTarget, TunnelDevice};
+use model::desired::{Route, RouteKey, RouteTarget, TunnelDevice};
 use model::id::NodeName;
 use model::net::{Cidr, IfName};
+use model::peer::RoutePriority;
 use model::time::Timestamp;
 use reconcile::{Backoff, Table};
 
@@ -52,7 +55,11 @@ pub(crate) struct Engine {
     cluster: Cluster,
     unsynced: BTreeSet<Kind>,
     refresh_interval: Duration,
-    routes: Table<Cidr, Route>,
+    routes: Table<RouteKey, Route>,
+    /// The metric of what BGP does not teach us.
+    priority: RoutePriority,
+    /// When routes may go because others have come.
+    successors_at: Option<Timestamp>,
     underlay: UnderlayTable,
     ways: BTreeMap<Cidr, IfName>,
     /// What the speaker was told of them.
@@ -75,7 +82,7 @@ pub(crate) struct Engine {
     /// Have all other nodes' claims on blocks been seen since they were asked for?
     are_blocks_synced: bool,
     /// Since when workloads' routes are there without a workload.
-    unknown_since: BTreeMap<Cidr, Timestamp>,
+    unknown_since: BTreeMap<RouteKey, Timestamp>,
 }
 
 impl Engine {
@@ -86,6 +93,8 @@ impl Engine {
             unsynced: Kind::ROUTES.into(),
             refresh_interval,
             routes: Table::new(Backoff::KERNEL),
+            priority: RoutePriority::NORMAL,
+            successors_at: None,
             underlay: UnderlayTable::default(),
             ways: BTreeMap::new(),
             told_ways: BTreeMap::new(),
@@ -142,6 +151,7 @@ impl Engine {
         if !self.unsynced.is_empty() {
             return Vec::new();
         }
+        self.successors_at = None;
         let mut effects = self.demand();
         if self.calculated.is_none() && !self.is_demand_met() {
             return effects;
@@ -184,7 +194,7 @@ impl Engine {
             self.tunnels.next_deadline(),
             self.peering.next_deadline(),
         ];
-        tables.into_iter().chain([grace]).flatten().min()
+        tables.into_iter().chain([grace, self.successors_at]).flatten().min()
     }
 
     /// Is every kind of object in sync?
@@ -218,6 +228,7 @@ impl Engine {
     }
 
     fn settings(&mut self, new: RouteSettings) {
+        self.priority = new.priority;
         if self.wireguard.places(new.wireguard_places) || self.cluster.wireguard != new.wireguard {
             self.cluster.wireguard = new.wireguard;
             self.affected.overlay = true;
@@ -280,11 +291,11 @@ impl Engine {
     }
 
     fn learn(&mut self, changes: Vec<(Cidr, Gateways)>) {
-        for (dst, next_hops) in changes {
-            if next_hops.is_empty() {
+        for (dst, gateways) in changes {
+            if gateways.addrs.is_empty() {
                 self.learned.remove(&dst);
             } else {
-                self.learned.insert(dst, next_hops);
+                self.learned.insert(dst, gateways);
             }
         }
     }
@@ -311,7 +322,11 @@ impl Engine {
         let mut is_lost = false;
         for (change, result) in results {
             if result.is_ok() {
+                let key = *change.key();
                 self.routes.succeeded(change);
+                if self.are_others_to(key) {
+                    self.successors_at = Some(now);
+                }
             } else {
                 self.routes.failed(*change.key(), now);
                 is_lost = true;
@@ -320,6 +335,12 @@ impl Engine {
         if is_lost {
             self.routes.lose();
         }
+    }
+
+    /// Are there routes to the same destination with another metric?
+    fn are_others_to(&self, key: RouteKey) -> bool {
+        let all = self.routes.actual().map(|actual| actual.range(RouteKey::all_to(key.dst)));
+        all.into_iter().flatten().any(|(other, _)| *other != key)
     }
 
     /// Calculates anew if the datastore changed, and returns what that changes for BGP.
@@ -395,17 +416,13 @@ impl Engine {
     /// Returns the routes that should be there.
     ///
     /// A workload's route waits for its interface. A learned route never
-    /// replaces one of our own to the same destination, and one whose next
-    /// hops are all unreachable is left out until one of them is.
-    fn desired_routes(&self) -> BTreeMap<Cidr, Route> {
+    /// replaces one of our own to the same destination, but for a workload that moves
+    /// away; and one whose next hops are all unreachable is left out until one of them is.
+    fn desired_routes(&self) -> BTreeMap<RouteKey, Route> {
         let desired = self.calculated.as_ref().map(|(desired, _)| desired);
         let is_refused = |dst: &Cidr| {
             desired.is_some_and(|desired| desired.not_learned.iter().any(|range| range.covers(dst)))
         };
-        let learned = self.learned.iter().filter(|(dst, _)| !is_refused(dst));
-        let learned = learned.filter_map(|(dst, next_hops)| {
-            Some((*dst, self.tunnels.learned(dst, next_hops, |hops| self.gateways(hops))?))
-        });
         let is_ready = |route: &Route| match &route.target {
             RouteTarget::Link(if_name) => self.workload_links.contains(if_name),
             RouteTarget::Blackhole | RouteTarget::Via(_) | RouteTarget::Tunnel(..) => true,
@@ -418,8 +435,33 @@ impl Engine {
         let own = desired.into_iter().flat_map(|desired| &desired.routes);
         let own = own.filter(|(_, route)| is_ready(route));
         let of_vrfs = self.vrfs.main_routes().filter(|(_, route)| is_ready(route));
-        let known = others.chain(of_vrfs).chain(own).map(|(dst, route)| (*dst, route.clone()));
+        let known: BTreeMap<&Cidr, &Route> = others.chain(of_vrfs).chain(own).collect();
+        let learned = self.learned.iter().filter(|(dst, _)| !is_refused(dst));
+        let learned = learned.filter_map(|(dst, to)| {
+            let key = RouteKey { dst: *dst, metric: to.metric };
+            if known.get(dst).is_some_and(|route| !self.moves_away(key, route)) {
+                return None;
+            }
+            Some((key, self.tunnels.learned(dst, &to.addrs, |hops| self.gateways(hops))?))
+        });
+        let known = known.iter().map(|(dst, route)| (self.own_key(**dst), (*route).clone()));
         learned.chain(known).collect()
+    }
+
+    /// Returns the key of a route that BGP does not teach us.
+    fn own_key(&self, dst: Cidr) -> RouteKey {
+        RouteKey { dst, metric: self.priority.of(dst.family()) }
+    }
+
+    /// Says a learned route that a workload of ours moves to another node? It is preferred to
+    /// ordinary routes then (the elevated priority of Calico), and to the workload's own here.
+    fn moves_away(&self, learned: RouteKey, own: &Route) -> bool {
+        let RouteKey { dst, metric } = learned;
+        let ordinary = self.cluster.bgp.normal_priority.of(dst.family());
+        let is_preferred = metric < ordinary && metric < self.own_key(dst).metric;
+        let is_workloads =
+            matches!(&own.target, RouteTarget::Link(name) if self.workload_links.contains(name));
+        is_preferred && is_workloads && dst == Cidr::host(dst.addr())
     }
 
     /// Returns the gateways of `next_hops`; those that we route ourselves lead where our route does,
@@ -446,32 +488,37 @@ impl Engine {
     /// Returns `desired` with those routes besides that are there and may not go yet.
     fn with_kept(
         &mut self,
-        desired: BTreeMap<Cidr, Route>,
+        desired: BTreeMap<RouteKey, Route>,
         now: Timestamp,
-    ) -> BTreeMap<Cidr, Route> {
-        let actual = self.routes.actual().into_iter().flatten();
-        let unwanted: BTreeMap<Cidr, Route> = actual
-            .filter(|(dst, _)| !desired.contains_key(*dst))
-            .map(|(dst, route)| (*dst, route.clone()))
-            .collect();
-        let is_unknown = |dst: &Cidr| {
-            let is_workloads = |route: &Route| matches!(&route.target, RouteTarget::Link(name) if !TunnelDevice::is_ours(name));
-            unwanted.get(dst).is_some_and(is_workloads)
+    ) -> BTreeMap<RouteKey, Route> {
+        let none = BTreeMap::new();
+        let actual = self.routes.actual().unwrap_or(&none);
+        let unwanted = actual.iter().filter(|(key, _)| !desired.contains_key(*key));
+        let (replaced, unwanted): (Vec<_>, Vec<_>) = unwanted
+            .map(|(key, route)| (*key, route.clone()))
+            .partition(|(key, _)| successor(&desired, *key).is_some());
+        let has_not_come = |key: RouteKey| {
+            successor(&desired, key).is_some_and(|(new, route)| actual.get(new) != Some(route))
         };
-        self.unknown_since.retain(|dst, _| is_unknown(dst));
-        for dst in unwanted.keys().filter(|dst| is_unknown(dst)) {
-            self.unknown_since.entry(*dst).or_insert(now);
+        let replaced = replaced.into_iter().filter(|(key, _)| has_not_come(*key));
+        let mut kept: Vec<(RouteKey, Route)> = replaced.collect();
+        let is_workloads = |route: &Route| matches!(&route.target, RouteTarget::Link(name) if !TunnelDevice::is_ours(name));
+        let unknown = unwanted.iter().filter(|(_, route)| is_workloads(route));
+        let unknown: BTreeSet<RouteKey> = unknown.map(|(key, _)| *key).collect();
+        self.unknown_since.retain(|key, _| unknown.contains(key));
+        for key in unknown {
+            self.unknown_since.entry(key).or_insert(now);
         }
-        let kept = unwanted.into_iter().filter(|(dst, route)| !self.may_go(*dst, route, now));
+        kept.extend(unwanted.into_iter().filter(|(key, route)| !self.may_go(*key, route, now)));
         desired.into_iter().chain(kept).collect()
     }
 
-    /// May this unwanted route of ours go now?
-    fn may_go(&self, dst: Cidr, route: &Route, now: Timestamp) -> bool {
+    /// May this route of ours go now, to a destination that no route is wanted to?
+    fn may_go(&self, key: RouteKey, route: &Route, now: Timestamp) -> bool {
         match route.target {
             RouteTarget::Link(ref name) if TunnelDevice::is_ours(name) => true,
             RouteTarget::Link(_) => {
-                self.unknown_since.get(&dst).is_some_and(|since| since.until(now) >= ADD_GRACE)
+                self.unknown_since.get(&key).is_some_and(|since| since.until(now) >= ADD_GRACE)
             }
             RouteTarget::Via(_) => self.has_bgp_converged,
             // Peers announce what is reached by IP in IP, too.
@@ -481,6 +528,11 @@ impl Engine {
             RouteTarget::Blackhole => true,
         }
     }
+}
+
+/// Returns what is to be used instead of an unwanted route: that of the lowest metric.
+fn successor(desired: &BTreeMap<RouteKey, Route>, key: RouteKey) -> Option<(&RouteKey, &Route)> {
+    desired.range(RouteKey::all_to(key.dst)).next()
 }
 
 /// Deletes come first, and what is to be a gateway before what leads there.

@@ -9,11 +9,12 @@ use calc::next_hop::UnderlayTable;
 use calc::{Change, Problem, TunnelSettings, WireguardSettings};
 use kernel::tunnels;
 use model::desired::{
-    Advertisements, BgpSession, Route, RouteProtocol, TunnelAddrDemand, TunnelDevice, TunnelEntry,
-    TunnelEntryKey,
+    Advertisements, BgpSession, Route, RouteKey, RouteProtocol, TunnelAddrDemand, TunnelDevice,
+    TunnelEntry, TunnelEntryKey,
 };
 use model::net::{Cidr, Family, IfName, Mtu};
 use model::node::{TunnelAddrs, TunnelKind};
+use model::peer::RoutePriority;
 use model::policy::PolicyKind;
 
 use super::{vrf, wireguard};
@@ -50,6 +51,8 @@ pub(crate) enum Event {
 pub(crate) struct RouteSettings {
     /// The protocol number of local workloads' routes.
     pub(crate) device_route_protocol: RouteProtocol,
+    /// The metric of routes that BGP does not teach us.
+    pub(crate) priority: RoutePriority,
     /// May workloads have floating addresses?
     pub(crate) has_floating: bool,
     /// The routing tables that no VRF may have.
@@ -208,7 +211,7 @@ impl Kind {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct KernelState {
     /// Routes that are ours by their protocol number and interface (ADR 3).
-    pub(crate) routes: BTreeMap<Cidr, Route>,
+    pub(crate) routes: BTreeMap<RouteKey, Route>,
     /// Everybody else's routes, by which next hops are reached.
     pub(crate) underlay: UnderlayTable,
     /// The interfaces that those lead out of, and those that link-local neighbours are on.
@@ -282,7 +285,7 @@ pub(crate) struct TunnelNeeds {
 }
 
 /// A change of one of the kernel's routes.
-pub(crate) type RouteChange = reconcile::Change<Cidr, Route>;
+pub(crate) type RouteChange = reconcile::Change<RouteKey, Route>;
 
 /// What came of a change: nothing more to say, or what the kernel said.
 pub(crate) type Applied = (RouteChange, Result<(), String>);

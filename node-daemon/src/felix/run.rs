@@ -227,10 +227,10 @@ impl Felix {
         let results = table::apply(&self.netlink, changes).await;
         let failed = results.iter().filter(|(_, result)| result.is_err()).count();
         for (change, result) in &results {
-            let dst = change.key();
+            let route = change.key();
             match result {
-                Ok(()) => tracing::debug!(%dst, "route changed"),
-                Err(error) => tracing::warn!(%dst, %error, "route not changed, will be retried"),
+                Ok(()) => tracing::debug!(%route, "route changed"),
+                Err(error) => tracing::warn!(%route, %error, "route not changed, will be retried"),
             }
         }
         progress.applies = progress.applies.saturating_add(1);

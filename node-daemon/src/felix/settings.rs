@@ -8,6 +8,7 @@ use config::{FelixConfig, Sources};
 use datastore::ObjectKey;
 use model::desired::RouteProtocol;
 use model::id::NodeName;
+use model::peer::RoutePriority;
 use serde_json::Value;
 
 use super::border::Heard;
@@ -89,6 +90,7 @@ pub(crate) fn workload_prefixes(settings: &FelixConfig) -> Vec<String> {
 pub(crate) fn routes(settings: &FelixConfig) -> RouteSettings {
     RouteSettings {
         device_route_protocol: device_protocol(settings),
+        priority: priority(settings),
         table_ranges: settings
             .routes
             .table_ranges
@@ -106,4 +108,11 @@ pub(crate) fn routes(settings: &FelixConfig) -> RouteSettings {
 pub(crate) fn device_protocol(settings: &FelixConfig) -> RouteProtocol {
     let number = u8::try_from(settings.routes.device_protocol.get());
     number.map_or(RouteProtocol::BOOT, RouteProtocol)
+}
+
+fn priority(settings: &FelixConfig) -> RoutePriority {
+    RoutePriority {
+        v4: settings.routes.ipv4_normal_priority.get(),
+        v6: settings.routes.ipv6_normal_priority.get(),
+    }
 }

@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use calc::next_hop::{Underlay, UnderlayTable};
 use config::value::Pattern;
-use kernel::netlink::{
-    Error, Link, LinkAddr, NextHop, RouteEntry, RouteFilter, Target, default_metric,
-};
+use kernel::netlink::{Error, Link, LinkAddr, NextHop, RouteEntry, RouteFilter, Target};
 use kernel::route_table::{Change, KernelRoutes, RouteTable as _};
 use kernel::tunnels::{self, KernelTunnels, Tunnels as _};
 use kernel::{Netlink, sysctl};
@@ -146,8 +144,8 @@ pub(crate) async fn apply(netlink: &Netlink, changes: Vec<RouteChange>) -> Vec<A
         .iter()
         .cloned()
         .map(|change| match change {
-            RouteChange::Upsert(dst, route) => Change::Upsert(dst, route),
-            RouteChange::Delete(dst, route) => Change::Delete(dst, route),
+            RouteChange::Upsert(key, route) => Change::Upsert(key, route),
+            RouteChange::Delete(key, route) => Change::Delete(key, route),
         })
         .collect();
     match table.apply(&requests).await {
@@ -201,7 +199,7 @@ fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> 
     let mut ways: BTreeMap<Cidr, (u32, IfName)> = links.ranges().collect();
     for entry in routes {
         if let Some(route) = own_route(&entry, links, ownership) {
-            own.insert(entry.dst, route);
+            own.insert(entry.key(), route);
             continue;
         }
         if let Some(name) = way_of(&entry, links) {
@@ -225,11 +223,8 @@ fn sorted_out(routes: Vec<RouteEntry>, links: &Links, ownership: &Ownership) -> 
     }
 }
 
-/// Returns the route in the engine's terms if it is ours; we write no metric but the default.
+/// Returns the route in the engine's terms if it is ours, whatever its metric.
 fn own_route(entry: &RouteEntry, links: &Links, ownership: &Ownership) -> Option<Route> {
-    if entry.metric != default_metric(entry.dst.family()) {
-        return None;
-    }
     let target = match &entry.target {
         Target::Link(index) => {
             let name = links.by_index.get(index)?;

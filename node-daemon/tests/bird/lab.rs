@@ -412,11 +412,11 @@ fn record(view: &mut View, event: Event) {
     match event {
         Event::RoutesChanged(routes) => {
             for (cidr, gateways) in routes {
-                if gateways.is_empty() {
+                if gateways.addrs.is_empty() {
                     view.routes.remove(&cidr);
                     view.withdrawn.push(cidr);
                 } else {
-                    view.routes.insert(cidr, (*gateways).clone());
+                    view.routes.insert(cidr, gateways.addrs.clone());
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::{Gateways, Seed};
+use super::{GatewaySet, Gateways, Seed};
 use crate::wire::Attributes;
 
 /// A way to a destination.
@@ -33,10 +33,12 @@ impl Path {
 #[derive(Debug, Default)]
 pub struct Interner {
     paths: HashTable<Arc<Path>>,
-    gateways: BTreeMap<IpAddr, Gateways>,
+    gateways: BTreeMap<(IpAddr, u32), Gateways>,
+    no_gateways: Gateways,
     seed: Seed,
     last_serial: u64,
     clean_at: usize,
+    clean_gateways_at: usize,
 }
 
 impl Interner {
@@ -71,13 +73,23 @@ impl Interner {
         path
     }
 
-    /// Returns the one copy of the set that holds only `addr`.
-    pub fn gateway(&mut self, addr: IpAddr) -> Gateways {
-        if self.gateways.len() >= Self::SMALL {
-            self.gateways.retain(|_, set| Arc::strong_count(set) > 1);
+    /// Returns the one copy of the set that holds only `addr`, with this metric.
+    pub fn gateway(&mut self, addr: IpAddr, metric: u32) -> Gateways {
+        if let Some(known) = self.gateways.get(&(addr, metric)) {
+            return Arc::clone(known);
         }
-        let set = self.gateways.entry(addr).or_insert_with(|| Arc::new(BTreeSet::from([addr])));
-        Arc::clone(set)
+        if self.gateways.len() >= self.clean_gateways_at.max(Self::SMALL) {
+            self.gateways.retain(|_, set| Arc::strong_count(set) > 1);
+            self.clean_gateways_at = self.gateways.len().saturating_mul(2);
+        }
+        let set = Arc::new(GatewaySet { addrs: BTreeSet::from([addr]), metric });
+        self.gateways.insert((addr, metric), Arc::clone(&set));
+        set
+    }
+
+    /// Returns the one copy of the empty set.
+    pub fn no_gateways(&self) -> Gateways {
+        Arc::clone(&self.no_gateways)
     }
 
     fn rehash(path: &Arc<Path>) -> u64 {
@@ -120,6 +132,19 @@ mod tests {
         let other = interner.intern(addr, attributes(2));
         assert_ne!(one.serial, other.serial);
         assert_eq!(interner.len(), 2);
+    }
+
+    #[test]
+    fn equal_gateways_are_stored_once_and_go_when_unused() {
+        let (mut interner, addr) = (Interner::default(), IpAddr::from([192, 0, 2, 1]));
+        let one = interner.gateway(addr, 1024);
+        assert!(Arc::ptr_eq(&one, &interner.gateway(addr, 1024)));
+        assert_ne!(one, interner.gateway(addr, 512));
+        for metric in 2000..100_000 {
+            interner.gateway(addr, metric);
+        }
+        assert!(interner.gateways.len() <= Interner::SMALL);
+        assert!(Arc::ptr_eq(&one, &interner.gateway(addr, 1024)));
     }
 
     #[test]

@@ -8,7 +8,10 @@ use hashbrown::HashTable;
 use model::net::{Cidr, Family};
 
 use super::best_path::select;
-use super::{Candidate, Candidates, Gateways, Interner, Path, PeerIndex, Seed};
+use super::{
+    Candidate, Candidates, DEFAULT_LOCAL_PREF, GatewaySet, Gateways, Interner, Path, PeerIndex,
+    Seed, metric_of,
+};
 
 /// A destination's number; it is given to another one only when nobody holds it any more.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -239,11 +242,13 @@ impl Table {
         let mut gateways = None;
         if let [only] = destination.candidates.as_slice() {
             // Mostly so: nothing is to be compared, and no set to be made.
-            gateways = Some(interner.gateway(only.path.next_hop));
+            gateways = Some(interner.gateway(only.path.next_hop, metric(only)));
         } else if let Some(selection) = select(destination.candidates.as_slice()) {
+            let best = destination.candidates.as_slice().get(selection.best);
+            let metric = best.map_or(u32::MAX, metric);
             gateways = Some(match selection.only_gateway() {
-                Some(addr) => interner.gateway(addr),
-                None => Arc::new(selection.gateways),
+                Some(addr) => interner.gateway(addr, metric),
+                None => Arc::new(GatewaySet { addrs: selection.gateways, metric }),
             });
             destination.candidates.put_first(selection.best);
         }
@@ -255,7 +260,7 @@ impl Table {
             return None;
         }
         destination.gateways.clone_from(&gateways);
-        Some((destination.cidr, gateways.unwrap_or_default()))
+        Some((destination.cidr, gateways.unwrap_or_else(|| interner.no_gateways())))
     }
 
     /// Notes that a stream has told of a destination or is about to.
@@ -319,4 +324,9 @@ impl Table {
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
+}
+
+/// Returns the kernel metric of a path.
+fn metric(candidate: &Candidate) -> u32 {
+    metric_of(candidate.path.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
 }

@@ -97,6 +97,6 @@ impl Speaker {
     /// Returns the routes that the kernel should hold: gateways by destination.
     pub fn routes(&self) -> impl Iterator<Item = (&Cidr, &BTreeSet<IpAddr>)> {
         let known = self.table.reachable().map(|(_, destination)| destination);
-        known.filter_map(|each| Some((each.cidr(), &**each.gateways()?)))
+        known.filter_map(|each| Some((each.cidr(), &each.gateways()?.addrs)))
     }
 }

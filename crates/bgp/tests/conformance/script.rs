@@ -382,7 +382,7 @@ fn update(words: &[&str], add_path: Families) -> Vec<u8> {
 }
 
 fn route_line((cidr, gateways): &(Cidr, Gateways)) -> String {
-    let gateways: Vec<String> = gateways.iter().map(ToString::to_string).collect();
+    let gateways: Vec<String> = gateways.addrs.iter().map(ToString::to_string).collect();
     if gateways.is_empty() {
         format!("route -{cidr}")
     } else {

@@ -449,11 +449,11 @@ impl Network {
             Output::Close { connection } => self.close((node, connection)),
             Output::RoutesChanged(routes) => {
                 for (cidr, gateways) in routes {
-                    if gateways.is_empty() {
+                    if gateways.addrs.is_empty() {
                         assert!(!self.are_withdrawals_forbidden, "node {node} lost {cidr}");
                         self.nodes[node].kernel.remove(&cidr);
                     } else {
-                        self.nodes[node].kernel.insert(cidr, (*gateways).clone());
+                        self.nodes[node].kernel.insert(cidr, gateways.addrs.clone());
                     }
                 }
             }

@@ -64,12 +64,12 @@ group! {
         /// Which routes to other nodes are programmed without BGP's help.
         program_cluster_routes: ProgramClusterRoutes = ProgramClusterRoutes::EnabledIpipOnly,
             Felix("programClusterRoutes"), Accepted;
-        /// The metric of ordinary IPv4 routes.
+        /// The metric of IPv4 routes to local workloads, blocks and tunnels.
         ipv4_normal_priority: Number<1, 2_147_483_646> = Number::clamped(1024),
-            Felix("ipv4NormalRoutePriority"), Accepted;
-        /// The metric of ordinary IPv6 routes.
+            Felix("ipv4NormalRoutePriority"), Used;
+        /// The same for IPv6.
         ipv6_normal_priority: Number<1, 2_147_483_646> = Number::clamped(1024),
-            Felix("ipv6NormalRoutePriority"), Accepted;
+            Felix("ipv6NormalRoutePriority"), Used;
         /// The metric of IPv4 routes that win during a live migration.
         ipv4_elevated_priority: Number<1, 2_147_483_646> = Number::clamped(512),
             Felix("ipv4ElevatedRoutePriority"), Accepted;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use model::desired::RouteProtocol;
+use model::desired::{RouteKey, RouteProtocol};
 use model::net::{Cidr, Family, IfIndex, zone};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -22,9 +22,6 @@ pub(crate) use message::of_route_message;
 
 /// The table that is looked up when no rule says otherwise.
 pub const MAIN_TABLE: u32 = 254;
-
-/// The metric that IPv6 routes get when none is given; IPv4 routes get zero.
-pub const DEFAULT_METRIC_V6: u32 = 1024;
 
 /// A route, by the kernel's numbers.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -106,7 +103,14 @@ impl RouteEntry {
     /// Makes a route for the main table, with its family's default metric.
     #[must_use]
     pub fn new(dst: Cidr, target: Target, protocol: RouteProtocol) -> Self {
-        Self { dst, target, protocol, table: MAIN_TABLE, metric: default_metric(dst.family()) }
+        let RouteKey { dst, metric } = dst.into();
+        Self { dst, target, protocol, table: MAIN_TABLE, metric }
+    }
+
+    /// Returns what the kernel tells it apart by from the others of its table.
+    #[must_use]
+    pub const fn key(&self) -> RouteKey {
+        RouteKey { dst: self.dst, metric: self.metric }
     }
 
     /// Does it lead out of a link that it names: straight, or to a gateway that only the route
@@ -158,15 +162,6 @@ impl NextHop {
     #[must_use]
     pub const fn on(link: IfIndex, gateway: IpAddr) -> Self {
         Self { gateway, link: Some(link), is_on_link: false }
-    }
-}
-
-/// Returns the metric that the kernel gives to routes of `family` that name none.
-#[must_use]
-pub const fn default_metric(family: Family) -> u32 {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => DEFAULT_METRIC_V6,
     }
 }
 
@@ -303,7 +298,7 @@ impl fmt::Display for RouteEntry {
         if self.table != MAIN_TABLE {
             write!(f, " table {}", self.table)?;
         }
-        if self.metric != default_metric(self.dst.family()) {
+        if self.metric != RouteKey::default_metric(self.dst.family()) {
             write!(f, " metric {}", self.metric)?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use kernel::netlink::RouteFilter;
 use kernel::route_table::{Change, KernelRoutes};
 use kernel::{RouteTable, fake};
-use model::desired::{Route, RouteProtocol, RouteTarget};
-use model::net::{Cidr, IfName, zone};
+use model::desired::{Route, RouteKey, RouteProtocol, RouteTarget};
+use model::net::{IfName, zone};
 
 use crate::sandbox::{Sandbox, addr, cidr, if_name};
 
@@ -62,10 +62,15 @@ impl World for fake::Routes {
     }
 }
 
-/// Reads `10.1.0.0/26 via 10.0.0.2 10.0.0.3 proto 80`, as [`Change`] writes it.
-fn route(text: &str) -> (Cidr, Route) {
+/// Reads `10.1.0.0/26 metric 7 via 10.0.0.2 10.0.0.3 proto 80`, as [`Change`] writes it.
+fn route(text: &str) -> (RouteKey, Route) {
     let (text, protocol) = text.split_once(" proto ").unwrap();
     let (dst, target) = text.split_once(' ').unwrap();
+    let mut key = RouteKey::from(cidr(dst));
+    let mut target = target;
+    if let Some((metric, rest)) = target.strip_prefix("metric ").and_then(|t| t.split_once(' ')) {
+        (key.metric, target) = (metric.parse().unwrap(), rest);
+    }
     let target = match target.split_once(' ') {
         None => RouteTarget::Blackhole,
         Some(("dev", name)) => RouteTarget::Link(if_name(name)),
@@ -77,18 +82,18 @@ fn route(text: &str) -> (Cidr, Route) {
             RouteTarget::Via(gateways.split(' ').map(|addr| addr.parse().unwrap()).collect())
         }
     };
-    (cidr(dst), Route { target, protocol: RouteProtocol(protocol.parse().unwrap()) })
+    (key, Route { target, protocol: RouteProtocol(protocol.parse().unwrap()) })
 }
 
-fn routes(texts: &[&str]) -> BTreeMap<Cidr, Route> {
+fn routes(texts: &[&str]) -> BTreeMap<RouteKey, Route> {
     texts.iter().map(|text| route(text)).collect()
 }
 
 /// Applies `+ route` and `- route` and says what came of each.
 async fn apply(table: &impl RouteTable, changes: &[&str]) -> Vec<String> {
     let change = |text: &&str| {
-        let (dst, route) = route(&text[2..]);
-        if text.starts_with('+') { Change::Upsert(dst, route) } else { Change::Delete(dst, route) }
+        let (key, route) = route(&text[2..]);
+        if text.starts_with('+') { Change::Upsert(key, route) } else { Change::Delete(key, route) }
     };
     let changes: Vec<Change> = changes.iter().map(change).collect();
     let outcomes = table.apply(&changes).await.unwrap();
@@ -164,6 +169,26 @@ async fn a_destination_has_one_route<W: World>() {
     }
 }
 
+/// So one can be written before the other goes.
+async fn routes_of_other_metrics_stand_beside<W: World>() {
+    let world = W::new().await;
+    let table = world.table(&OURS);
+    for (dst, gateway) in [("10.65.0.0/26", "10.0.0.2"), ("fd01::/122", "fd00::2")] {
+        let of = |metric: &str| format!("{dst} {metric}via {gateway} proto 80");
+        let [plain, better, worse] = [of(""), of("metric 512 "), of("metric 2000 ")];
+        for route in [&plain, &better, &worse] {
+            assert_eq!(apply(&table, &[&format!("+ {route}")]).await, ["done"]);
+        }
+        assert_eq!(table.list().await.unwrap(), routes(&[&plain, &better, &worse]));
+        apply(&table, &[&format!("- {plain}")]).await;
+        assert_eq!(table.list().await.unwrap(), routes(&[&better, &worse]));
+        apply(&table, &[&format!("- {worse}")]).await;
+        assert_eq!(table.list().await.unwrap(), routes(&[&better]));
+        apply(&table, &[&format!("- {better}")]).await;
+        assert_eq!(table.list().await.unwrap(), routes(&[]));
+    }
+}
+
 async fn foreign_routes_are_neither_seen_nor_deleted<W: World>() {
     let world = W::new().await;
     let (ours, foreign) = (world.table(&OURS), world.table(&[FOREIGN]));
@@ -231,6 +256,7 @@ macro_rules! contract {
 contract! {
     lists_what_was_written
     a_destination_has_one_route
+    routes_of_other_metrics_stand_beside
     foreign_routes_are_neither_seen_nor_deleted
     a_refused_change_does_not_stop_the_others
     a_link_takes_its_routes_along

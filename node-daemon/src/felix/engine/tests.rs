@@ -1,11 +1,13 @@
 //! What the engine does, told as events and the effects that follow.
 
 mod peering;
+mod priorities;
 mod tunnels;
 mod vrf;
 
 use std::sync::Arc;
 
+use ::bgp::rib::GatewaySet;
 use calc::next_hop::{Underlay, UnderlayTable};
 use model::block::{Affinity, AffinityState, Owner};
 use model::desired::RouteProtocol;
@@ -65,7 +67,9 @@ fn pod(name: &str, addr: &str) -> Event {
     Event::Store(Change::Endpoint(pod, Some(Arc::new(endpoint))))
 }
 
-fn route(text: &str) -> (Cidr, Route) {
+/// Reads a route; its metric is the ordinary one if it names none.
+fn route(text: &str) -> (RouteKey, Route) {
+    let (text, metric) = text.split_once(" metric ").unwrap_or((text, "1024"));
     let (dst, target) = text.split_once(' ').unwrap();
     let (target, protocol) = match target.split_once(' ') {
         None => (RouteTarget::Blackhole, RouteProtocol::CALICO),
@@ -75,7 +79,8 @@ fn route(text: &str) -> (Cidr, Route) {
             (RouteTarget::Via(gateways), RouteProtocol::CALICO)
         }
     };
-    (dst.parse().unwrap(), Route { target, protocol })
+    let key = RouteKey { dst: dst.parse().unwrap(), metric: metric.parse().unwrap() };
+    (key, Route { target, protocol })
 }
 
 /// A kernel with the fabric 10.0.0.0/24, these of our routes and these workload interfaces.
@@ -89,8 +94,38 @@ fn kernel(routes: &[&str], links: &[&str]) -> Event {
 }
 
 fn learned(dst: &str, next_hops: &[&str]) -> Event {
-    let next_hops: BTreeSet<_> = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
-    Event::Learned(vec![(dst.parse().unwrap(), next_hops.into())])
+    learned_at(dst, next_hops, 1024)
+}
+
+fn learned_at(dst: &str, next_hops: &[&str], metric: u32) -> Event {
+    let addrs: BTreeSet<_> = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
+    Event::Learned(vec![(dst.parse().unwrap(), GatewaySet { addrs, metric }.into())])
+}
+
+/// Says a change; the ordinary metric is not worth a word.
+fn words(change: &RouteChange) -> String {
+    let (sign, key, route) = match change {
+        RouteChange::Delete(key, route) => ("-", key, route),
+        RouteChange::Upsert(key, route) => ("+", key, route),
+    };
+    let metric = match key.metric {
+        1024 => String::new(),
+        metric => format!(" metric {metric}"),
+    };
+    format!("{sign} {} {route}{metric}", key.dst)
+}
+
+fn settings(priority: RoutePriority) -> RouteSettings {
+    let (wireguard, wireguard_places) = Default::default();
+    RouteSettings {
+        device_route_protocol: RouteProtocol::BOOT,
+        priority,
+        has_floating: false,
+        table_ranges: Vec::new(),
+        tunnels: calc::TunnelSettings::default(),
+        wireguard,
+        wireguard_places,
+    }
 }
 
 fn synced() -> Vec<Event> {
@@ -114,18 +149,15 @@ fn changes(engine: &mut Engine, now: Timestamp) -> Vec<String> {
 
 /// The route changes of a flush in words; `result` comes of all of them.
 fn changes_that(engine: &mut Engine, now: Timestamp, result: &Result<(), String>) -> Vec<String> {
-    let mut words = Vec::new();
+    let mut said = Vec::new();
     for effect in engine.flush(now) {
         if let Effect::Routes(changes) = effect {
-            words.extend(changes.iter().map(|change| match change {
-                RouteChange::Delete(dst, route) => format!("- {dst} {route}"),
-                RouteChange::Upsert(dst, route) => format!("+ {dst} {route}"),
-            }));
+            said.extend(changes.iter().map(words));
             let results = changes.into_iter().map(|change| (change, result.clone()));
             engine.handle(Event::Applied(results.collect()), now);
         }
     }
-    words
+    said
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::kernel::Errno;
-use ::kernel::netlink::{self, Link, Netlink, RouteEntry, RouteFilter, Target, default_metric};
+use ::kernel::netlink::{self, Link, Netlink, RouteEntry, RouteFilter, Target};
 use ::kernel::route_table::{self, Change, KernelRoutes, RouteTable as _};
 use ::kernel::sysctl;
 use ::kernel::tunnels::{KernelTunnels, Tunnels as _};
-use model::desired::{Route, RouteProtocol, RouteTarget};
+use model::desired::{Route, RouteKey, RouteProtocol, RouteTarget};
 use model::net::{Cidr, Family, IfIndex, IfName};
 
 use super::plan::{Actual, Step, Table, is_ours, is_tunnel};
@@ -94,7 +94,7 @@ impl Kernel {
         let is_workloads = matches!(&route.target, RouteTarget::Link(name) if name.as_str().starts_with(&self.prefix));
         let is_ours = route.protocol == RouteProtocol::CALICO
             || (is_workloads && route.protocol == wanted.device_route_protocol);
-        (is_ours && entry.metric == default_metric(entry.dst.family())).then_some(route)
+        (is_ours && entry.key() == RouteKey::from(entry.dst)).then_some(route)
     }
 
     /// Makes one change.

@@ -236,8 +236,10 @@ fn removal(link: &Link, actual: &Actual) -> Vec<Step> {
     if let Some((number, table)) =
         link.vrf_table.and_then(|number| actual.tables.get_key_value(&number))
     {
-        let deletes =
-            table.routes.iter().map(|(dst, route)| RouteChange::Delete(*dst, route.clone()));
+        let deletes = table
+            .routes
+            .iter()
+            .map(|(dst, route)| RouteChange::Delete((*dst).into(), route.clone()));
         let deletes: Vec<_> = deletes.collect();
         steps.extend((!deletes.is_empty()).then_some(Step::Routes(*number, deletes)));
         steps.extend(table.guarded.iter().map(|family| Step::Unguard(*number, *family)));
@@ -283,9 +285,9 @@ fn routes(
     let gone = there
         .iter()
         .filter(|(dst, _)| is_unwanted(dst) && (!unknown.contains(*dst) || expired.contains(*dst)));
-    let deletes = gone.map(|(dst, route)| RouteChange::Delete(*dst, route.clone()));
+    let deletes = gone.map(|(dst, route)| RouteChange::Delete((*dst).into(), route.clone()));
     let new = desired.iter().filter(|(dst, route)| there.get(**dst) != Some(**route));
-    let upserts = new.map(|(dst, route)| RouteChange::Upsert(**dst, (*route).clone()));
+    let upserts = new.map(|(dst, route)| RouteChange::Upsert((**dst).into(), (*route).clone()));
     deletes.chain(upserts).collect()
 }
 

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ::kernel::netlink::{Link, MarkMatch, RouteChange, RouteEntry, Rule, Target, default_metric};
+use ::kernel::netlink::{Link, MarkMatch, RouteChange, RouteEntry, Rule, Target};
 use ::kernel::wireguard::{Device, PeerChange, PeerSpec, changes};
-use model::desired::{RouteProtocol, WireguardDevice, WireguardRoute};
+use model::desired::{RouteKey, RouteProtocol, WireguardDevice, WireguardRoute};
 use model::net::{Cidr, Family, IfIndex, InterfaceAddr, Mtu};
 use model::wireguard::PublicKey;
 
@@ -146,7 +146,7 @@ fn routes(device: &WireguardDevice, actual: &Actual, link: IfIndex) -> Vec<Route
         },
         protocol: RouteProtocol::CALICO,
         table: device.table,
-        metric: default_metric(dst.family()),
+        metric: RouteKey::from(*dst).metric,
     };
     let wanted = device.routes.iter().map(entry);
     let upserts = wanted.filter(|route| actual.routes.get(&route.dst) != Some(route));

@@ -37,7 +37,7 @@ fn block_of(owner: &str, cidr: &str) -> Event {
 #[derive(Default)]
 struct Simulated {
     tunnels: State,
-    routes: BTreeMap<Cidr, Route>,
+    routes: BTreeMap<RouteKey, Route>,
     /// What cannot be made.
     refused: Option<IfName>,
     said: Vec<String>,
@@ -87,14 +87,13 @@ impl Simulated {
             }
             Effect::Routes(changes) => {
                 for change in &changes {
+                    self.said.push(words(change));
                     match change {
-                        RouteChange::Upsert(dst, route) => {
-                            self.said.push(format!("+ {dst} {route}"));
-                            self.routes.insert(*dst, route.clone());
+                        RouteChange::Upsert(key, route) => {
+                            self.routes.insert(*key, route.clone());
                         }
-                        RouteChange::Delete(dst, route) => {
-                            self.said.push(format!("- {dst} {route}"));
-                            self.routes.remove(dst);
+                        RouteChange::Delete(key, _) => {
+                            self.routes.remove(key);
                         }
                     }
                 }
@@ -186,7 +185,7 @@ fn bgp_leads_to_a_node_until_it_has_a_tunnel_address() {
     let plain = "10.244.1.0/26 via 10.0.0.2 proto 80";
     let (mut engine, mut kernel) = started(Encapsulation::None, None);
     let words = |kernel: &Simulated| -> Vec<String> {
-        kernel.routes.iter().map(|(dst, route)| format!("{dst} {route}")).collect()
+        kernel.routes.iter().map(|(key, route)| format!("{} {route}", key.dst)).collect()
     };
     kernel.settle(&mut engine, NOW);
     assert_eq!(words(&kernel), [plain]);
@@ -227,16 +226,7 @@ fn a_device_that_changes_its_network_gets_its_entries_again() {
     let (mut engine, mut kernel) = started(VXLAN, Some("10.244.1.0"));
     kernel.settle(&mut engine, NOW);
     let tunnels = calc::TunnelSettings { vni: 4097, ..calc::TunnelSettings::default() };
-    let device_route_protocol = RouteProtocol::BOOT;
-    let (wireguard, wireguard_places) = Default::default();
-    let settings = RouteSettings {
-        device_route_protocol,
-        has_floating: false,
-        table_ranges: Vec::new(),
-        tunnels,
-        wireguard,
-        wireguard_places,
-    };
+    let settings = RouteSettings { tunnels, ..settings(RoutePriority::NORMAL) };
     engine.handle(Event::Settings(Box::new(settings)), NOW);
     // The kernel makes it anew, without entries and routes.
     let Some(Effect::Devices(changes)) = engine.flush(NOW).into_iter().next() else { panic!() };

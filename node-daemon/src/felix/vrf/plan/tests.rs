@@ -155,10 +155,10 @@ fn apply(actual: &mut Actual, step: &Step) {
             let routes = &mut actual.tables.entry(*table).or_default().routes;
             for change in changes {
                 match change {
-                    Change::Upsert(dst, route) => {
-                        routes.insert(*dst, route.clone());
+                    Change::Upsert(key, route) => {
+                        routes.insert(key.dst, route.clone());
                     }
-                    Change::Delete(dst, _) => assert!(routes.remove(dst).is_some()),
+                    Change::Delete(key, _) => assert!(routes.remove(&key.dst).is_some()),
                 }
             }
         }
