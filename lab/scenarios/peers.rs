@@ -1,6 +1,7 @@
 //! Routers of others: BIRD 2 as a peer of one node, and between nodes in different subnets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use lab::routes;
 use serde_json::json;
 
 use super::connections::SETTINGS;
+use super::unnumbered::set_asn;
 
 /// How long sessions and routes may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -25,12 +27,13 @@ const ROUTER_ASN: u32 = 65001;
 /// The cluster's AS number, Calico's default.
 const CLUSTER_ASN: u32 = 64512;
 
-/// Where pods peer with their node.
-const PEERING_ADDR: &str = "169.254.200.1";
+/// Where pods peer with their node, and what the pod announces there, of each family.
+const SIDES: [Side; 2] = [
+    Side { family: "-4", peering: "169.254.200.1", announced: "10.99.0.1", len: 32 },
+    Side { family: "-6", peering: "fd00:169:254::1", announced: "fd00:99::1", len: 128 },
+];
 /// An address of somebody else's on the same interface.
 const STRANGE_ADDR: &str = "169.254.200.9/32";
-/// What the pod announces.
-const ANNOUNCED: &str = "10.99.0.1";
 /// Where the pod's router is asked.
 const SOCKET: &str = "/run/router.socket";
 
@@ -73,11 +76,7 @@ pub(crate) fn routed_fabric(dir: &Path, control_plane: Kind) -> Result<(), Error
     }))?;
     let mut neighbours = Vec::new();
     for (node, asn) in cluster.nodes.iter().zip(65011_u32..) {
-        let annotations = [("projectcalico.org/ASNumber".to_owned(), asn.to_string())];
-        let object = cluster.api.get::<core::Node>(&node.name)?;
-        let mut object = object.ok_or_else(|| Error::wrong("a node has gone"))?;
-        object.metadata.annotations.get_or_insert_default().extend(annotations);
-        cluster.api.update(&object)?;
+        set_asn(&cluster, node, asn)?;
         let addr = node.addr()?;
         neighbours.push(Neighbour { addr, asn });
         // The router's address in each subnet ends in .1.
@@ -97,10 +96,21 @@ pub(crate) fn routed_fabric(dir: &Path, control_plane: Kind) -> Result<(), Error
     Matrix::probe(&cluster, WITHIN)?.require_full()
 }
 
-/// A pod with a router in it peers with its node at an address that is there for that alone, and
+/// What is of one family.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    /// The option of ip(8).
+    family: &'static str,
+    peering: &'static str,
+    announced: &'static str,
+    /// How long the prefix of one address is.
+    len: u8,
+}
+
+/// A pod with a router in it peers with its node at addresses that are there for that alone, and
 /// what it announces is reached through it.
 pub(crate) fn workload(dir: &Path, control_plane: Kind) -> Result<(), Error> {
-    let plan = Plan { control_plane, nodes: 1, families: Families::V4, fabric: Fabric::Bridge };
+    let plan = Plan { control_plane, nodes: 1, families: Families::Dual, fabric: Fabric::Bridge };
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     let peer = want_workloads(&cluster)?;
     cluster.add_pod(&NewPod {
@@ -117,45 +127,58 @@ pub(crate) fn workload(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let interface = interface.ok_or_else(|| Error::wrong("the pod has no interface"))?.to_string();
     let interface = interface.as_str();
     node.run(&["ip", "address", "add", STRANGE_ADDR, "dev", interface])?;
-    let addrs = || node.run(&["ip", "-4", "-oneline", "address", "show", "dev", interface]);
-    let has = |addr: &str| Ok::<_, Error>(addrs()?.contains(&format!(" {addr}/32 scope link ")));
-    eventually("the address to peer with", WITHIN, || require(has(PEERING_ADDR)?, &addrs()?))?;
-    let addr = pod.addr()?;
+    let addrs = || node.run(&["ip", "-oneline", "address", "show", "dev", interface]);
+    let has = |side: &Side| {
+        Ok::<_, Error>(addrs()?.contains(&format!(" {}/{} scope ", side.peering, side.len)))
+    };
+    for side in &SIDES {
+        eventually("the address to peer with", WITHIN, || require(has(side)?, &addrs()?))?;
+    }
     start_router(dir, node, pod)?;
     let learned = ["birdc", "-s", SOCKET, "show", "route", "where", "source", "=", "RTS_BGP"];
-    eventually("the pod to learn the block", WITHIN, || {
+    eventually("the pod to learn the blocks", WITHIN, || {
         let text = node.run(&learned)?;
         let blocks = routes::blocks(&cluster)?;
-        let is_there = !blocks.is_empty() && blocks.keys().all(|block| text.contains(block));
+        let is_there = blocks.len() == SIDES.len() && blocks.keys().all(|one| text.contains(one));
         require(is_there, &text)
     })?;
-    let way = format!("via {addr} dev {interface} ");
-    let route = || node.run(&["ip", "route", "show", ANNOUNCED]);
-    eventually("the node to learn what the pod announces", WITHIN, || {
-        let text = route()?;
-        require(text.contains(&way), &text)
-    })?;
+    let route = |side: &Side| node.run(&["ip", side.family, "route", "show", side.announced]);
+    for (side, addr) in SIDES.iter().zip(pod.addrs()) {
+        let way = format!("via {addr} dev {interface} ");
+        eventually("the node to learn what the pod announces", WITHIN, || {
+            let text = route(side)?;
+            require(text.contains(&way), &text)
+        })?;
+    }
     // Announcing an address does not let a pod send from it: that is for administrators to say.
-    let ping = || node.run(&["ping", "-c", "1", "-W", "1", ANNOUNCED]);
-    require(ping().is_err(), "a pod has sent from an address that it only announces")?;
+    let ping = |side: &Side| node.run(&["ping", "-c", "1", "-W", "1", side.announced]);
+    for side in &SIDES {
+        let has_answered = ping(side).is_ok();
+        require(!has_answered, "a pod has sent from an address that it only announces")?;
+    }
     let_send(&cluster, pod)?;
-    eventually("the node to reach what the pod announces", WITHIN, || ping().map(drop))?;
+    for side in &SIDES {
+        eventually("the node to reach what the pod announces", WITHIN, || ping(side).map(drop))?;
+    }
     cluster.api.delete(&peer)?;
-    eventually("the address to go", WITHIN, || require(!has(PEERING_ADDR)?, &addrs()?))?;
-    eventually("its route to go", WITHIN, || {
-        let text = route()?;
-        require(text.is_empty(), &text)
-    })?;
+    for side in &SIDES {
+        eventually("the address to go", WITHIN, || require(!has(side)?, &addrs()?))?;
+        eventually("its route to go", WITHIN, || {
+            let text = route(side)?;
+            require(text.is_empty(), &text)
+        })?;
+    }
     require(addrs()?.contains(STRANGE_ADDR), "somebody else's address has gone, too")
 }
 
 /// Has routers in pods peer with their node; returns the object that says so.
 fn want_workloads(cluster: &Cluster) -> Result<api::BgpPeer, Error> {
+    let [v4, v6] = SIDES;
     cluster.api.create::<api::BgpConfiguration>(json!({
         "apiVersion": "crd.projectcalico.org/v1",
         "kind": "BGPConfiguration",
         "metadata": {"name": "default"},
-        "spec": {"localWorkloadPeeringIPV4": PEERING_ADDR},
+        "spec": {"localWorkloadPeeringIPV4": v4.peering, "localWorkloadPeeringIPV6": v6.peering},
     }))?;
     cluster.api.create::<api::BgpPeer>(json!({
         "apiVersion": "crd.projectcalico.org/v1",
@@ -165,24 +188,32 @@ fn want_workloads(cluster: &Cluster) -> Result<api::BgpPeer, Error> {
     }))
 }
 
-/// Starts BIRD in a pod, which then has what it announces as an address.
+/// Starts BIRD in a pod, which then has what it announces as addresses.
 fn start_router(dir: &Path, node: &Node, pod: &RunningPod) -> Result<(), Error> {
     let config = dir.join("router.conf");
-    let addr = pod.addr()?;
-    let text = format!(
-        "router id {addr};\nprotocol device {{}}\n\
-         protocol static {{ ipv4; route {ANNOUNCED}/32 blackhole; }}\n\
-         protocol bgp node {{ local {addr} as {ROUTER_ASN}; neighbor {PEERING_ADDR} as {CLUSTER_ASN}; \
-         multihop; connect retry time 1; connect delay time 1; error wait time 1, 2; \
-         ipv4 {{ import all; export where source = RTS_STATIC; }}; }}\n"
-    );
+    let mut text = format!("router id {};\nprotocol device {{}}\n", pod.addr()?);
+    for (Side { family, peering, announced, len }, addr) in SIDES.iter().zip(pod.addrs()) {
+        let channel = family.replace('-', "ipv");
+        write!(
+            text,
+            "protocol static {{ {channel}; route {announced}/{len} blackhole; }}\n\
+             protocol bgp node_{channel} {{ local {addr} as {ROUTER_ASN}; \
+             neighbor {peering} as {CLUSTER_ASN}; \
+             multihop; connect retry time 1; connect delay time 1; error wait time 1, 2; \
+             {channel} {{ import all; export where source = RTS_STATIC; }}; }}\n"
+        )
+        .map_err(Error::wrong)?;
+    }
     std::fs::write(&config, text).map_err(Error::file(&config))?;
     let config = config.display().to_string();
     let within = ["ip", "netns", "exec", pod.pod.container.as_str()];
     let bird = [&within[..], &["bird", "-f", "-c", &config, "-s", SOCKET]].concat();
     node.start_program("router", &bird, &BTreeMap::new())?;
-    let loopback = [&within[..], &["ip", "address", "add", ANNOUNCED, "dev", "lo"]].concat();
-    node.run(&loopback).map(drop)
+    for side in &SIDES {
+        let add = ["ip", side.family, "address", "add", side.announced, "dev", "lo"];
+        node.run(&[&within[..], &add].concat())?;
+    }
+    Ok(())
 }
 
 /// Lets a pod send from what it announces.
@@ -191,7 +222,8 @@ fn let_send(cluster: &Cluster, pod: &RunningPod) -> Result<(), Error> {
     cluster.api.send(Request::merge(SETTINGS, &settings))?.success()?;
     let object = cluster.api.get_in::<core::Pod>(NAMESPACE, &pod.pod.name)?;
     let mut object = object.ok_or_else(|| Error::wrong("the pod has gone"))?;
-    let allowed = json!([format!("{ANNOUNCED}/32")]).to_string();
+    let allowed = SIDES.map(|side| format!("{}/{}", side.announced, side.len));
+    let allowed = json!(allowed).to_string();
     let annotation = (api::annotations::ALLOWED_SOURCE_PREFIXES.to_owned(), allowed);
     object.metadata.annotations.get_or_insert_default().extend([annotation]);
     cluster.api.update(&object).map(drop)

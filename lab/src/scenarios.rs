@@ -74,6 +74,8 @@ mod tunnel_services;
 mod tunnel_strangers;
 #[path = "../scenarios/tunnels.rs"]
 mod tunnels;
+#[path = "../scenarios/unnumbered.rs"]
+mod unnumbered;
 #[path = "../scenarios/wireguard.rs"]
 mod wireguard;
 
@@ -127,6 +129,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("bgp-troubles-are-told", bgp_troubles::are_told, BOTH),
     ("workloads-peer-with-their-node", peers::workload, EMBEDDED),
     ("route-metrics-change-live", priorities::change_live, EMBEDDED),
+    ("unnumbered-peers-are-routers", unnumbered::through_frr, EMBEDDED),
     ("routed-fabric-with-a-router", peers::routed_fabric, EMBEDDED),
     ("vxlan-changes-modes-under-packets", tunnels::vxlan_modes, EMBEDDED),
     ("vxlan-needs-no-bgp", tunnels::vxlan_without_bgp, EMBEDDED),
