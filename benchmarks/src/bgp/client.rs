@@ -25,9 +25,24 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects from `addr` and waits for the session.
+    /// Connects from `addr` and waits for the session; a reflector that has just been started may
+    /// refuse it for a while, before or after it has taken the connection.
     pub(super) async fn connect(addr: Ipv4Addr, to: Ipv4Addr, asn: u32) -> Result<Self, Error> {
-        let stream = dial(addr, to).await?;
+        let (pause, times) = RETRY;
+        let mut last = None;
+        for _ in 0..times {
+            match Self::try_connect(addr, to, asn).await {
+                Ok(client) => return Ok(client),
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let last = last.map_or_else(String::new, |error| error.to_string());
+        Err(Error::wrong(format!("{addr} has no session with the reflector: {last}")))
+    }
+
+    async fn try_connect(addr: Ipv4Addr, to: Ipv4Addr, asn: u32) -> Result<Self, Error> {
+        let stream = dial(addr, to).await.map_err(Error::wrong)?;
         let mut client = Self { stream, addr, buffer: Vec::new(), asn };
         client.send(&client.open().encode()).await?;
         client.send(&wire::encode_keepalive()).await?;
@@ -104,17 +119,8 @@ impl Client {
     }
 }
 
-async fn dial(from: Ipv4Addr, to: Ipv4Addr) -> Result<TcpStream, Error> {
-    let (pause, times) = RETRY;
-    let mut last = None;
-    for _ in 0..times {
-        let socket = TcpSocket::new_v4().map_err(Error::wrong)?;
-        socket.bind(SocketAddr::new(from.into(), 0)).map_err(Error::wrong)?;
-        match socket.connect(SocketAddr::new(to.into(), 179)).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-        tokio::time::sleep(pause).await;
-    }
-    Err(Error::wrong(format!("{from} cannot connect to the reflector: {last:?}")))
+async fn dial(from: Ipv4Addr, to: Ipv4Addr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from.into(), 0))?;
+    socket.connect(SocketAddr::new(to.into(), 179)).await
 }

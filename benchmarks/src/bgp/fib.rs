@@ -74,13 +74,14 @@ async fn node(bin: &Path) -> Result<(World, Daemon), Error> {
         "spec": {"nodeToNodeMeshEnabled": false, "asNumber": ASN},
     }))?;
     client.create(&configuration).await?;
+    let daemon = Daemon::start(&world, bin).await?;
+    // A node none of whose peers is up is not ready, and the injector is to come.
     let peer: BgpPeer = object(json!({
         "apiVersion": api::API_VERSION, "kind": "BGPPeer", "metadata": {"name": "injector"},
         "spec": {"peerIP": INJECTOR.addr.to_string(), "asNumber": INJECTOR_ASN,
                  "sourceAddress": "None"},
     }))?;
     client.create(&peer).await?;
-    let daemon = Daemon::start(&world, bin).await?;
     Ok((world, daemon))
 }
 

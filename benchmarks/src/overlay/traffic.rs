@@ -83,19 +83,23 @@ fn with_server(from: &End<'_>, to: &End<'_>, seconds: u32) -> Result<Carried, Er
     let small = run(&["--udp", "--bandwidth", "0", "--length", SMALL])?;
     let arrived = number(&small, "/end/sum/packets")? - number(&small, "/end/sum/lost_packets")?;
     let packets = arrived / number(&small, "/end/sum/seconds")?;
-    let count = seconds.saturating_mul(3_000).to_string();
-    let ping = ["ping", "-n", "-q", "-f", "-c", &count, &to.addr];
+    // The next request goes out when the last one's answer has come.
+    let ping = ["ping", "-n", "-q", "-f", "-w", &time, &to.addr];
     let said = from.node.run(&words(&inside(from, &ping)))?;
     let round_trips = round_trips(&said)
         .ok_or_else(|| Error::wrong(format!("ping does not tell its times: {said}")))?;
     Ok(Carried { one_stream, eight_streams, packets, round_trips })
 }
 
-/// Returns how many round trips a second holds, from ping's `rtt min/avg/max/mdev` in ms.
+/// Returns how many round trips a second holds, from what ping says of all: its times of single
+/// ones are whole microseconds, of which a round trip has five to ten.
 fn round_trips(said: &str) -> Option<f64> {
-    let times = said.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "))?;
-    let mean: f64 = times.split('/').nth(1)?.parse().ok()?;
-    (mean > 0.0).then(|| 1000.0 / mean)
+    let all = said.lines().find(|line| line.contains(" packets transmitted, "))?;
+    let mut parts = all.split(", ");
+    let answers: f64 = parts.find_map(|part| part.strip_suffix(" received"))?.parse().ok()?;
+    let time = parts.find_map(|part| part.strip_prefix("time ")?.strip_suffix("ms"))?;
+    let time: f64 = time.parse().ok()?;
+    (time > 0.0).then(|| answers * 1000.0 / time)
 }
 
 fn number(text: &str, at: &str) -> Result<f64, Error> {
@@ -119,11 +123,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mean_of_ping_becomes_round_trips_a_second() {
-        let said =
-            "3 packets transmitted\nrtt min/avg/max/mdev = 0.010/0.020/0.055/0.001 ms, ipg\n";
-        assert_eq!(round_trips(said), Some(50_000.0));
-        assert_eq!(round_trips("rtt min/avg/max/mdev = 0.0/0.0/0.0/0.0 ms"), None);
+    fn answers_and_time_become_round_trips_a_second() {
+        let of = |answers: &str, time: &str| {
+            let all = format!("20001 packets transmitted, {answers} received, 0% packet loss");
+            round_trips(&format!("--- ping statistics ---\n{all}, time {time}ms\nrtt min/avg"))
+        };
+        assert_eq!(of("20000", "500"), Some(40_000.0));
+        assert_eq!(of("0", "2000"), Some(0.0));
+        assert_eq!(of("1", "0"), None);
         assert_eq!(round_trips("nothing"), None);
     }
 
