@@ -6,10 +6,11 @@ use std::time::Duration;
 use cni::config::{Bandwidth, Rate};
 use cni::{Error, ErrorCode};
 use kernel::netlink::{
-    Link, Neighbour, NextHop, RateLimit, RouteEntry, RouteFilter, Target, VethSpec, ifb_name,
+    Link, MAIN_TABLE, Neighbour, NextHop, RateLimit, RouteEntry, RouteFilter, Target, VethSpec,
+    ifb_name,
 };
 use kernel::{Netlink, Netns, sysctl};
-use model::desired::{Need, RouteProtocol, Setting};
+use model::desired::{Need, RouteKey, RouteProtocol, Setting};
 use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
 use model::vrf::VrfName;
 
@@ -422,8 +423,13 @@ fn are_peers(host: &Link, container: &Link) -> bool {
 }
 
 fn host_route(addr: IpAddr, plan: &Plan, link: &Link) -> RouteEntry {
-    let route = RouteEntry::new(Cidr::host(addr), Target::Link(link.index), RouteProtocol::BOOT);
-    RouteEntry { table: plan.table, ..route }
+    let route = RouteEntry::to_workload(addr, link.index);
+    if plan.table == MAIN_TABLE {
+        return route;
+    }
+    // In VRFs' tables routes have the kernel's metric.
+    let metric = RouteKey::default_metric(route.dst.family());
+    RouteEntry { table: plan.table, metric, ..route }
 }
 
 fn set_all(settings: &[Setting]) -> Result<(), Error> {

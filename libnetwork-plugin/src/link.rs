@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use kernel::netlink::{RouteEntry, RouteFilter, Target, VethSpec};
 use kernel::{Netlink, Netns, sysctl};
-use model::desired::{RouteProtocol, Setting};
+use model::desired::Setting;
 use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
 
 use crate::endpoint::PairNames;
@@ -60,12 +60,11 @@ async fn finish(netlink: &Netlink, names: &PairNames, addrs: &[IpAddr]) -> Resul
         tracing::warn!(%error, "going on without it");
     }
     for addr in addrs {
-        let dst = Cidr::host(*addr);
-        let route = RouteEntry::new(dst, Target::Link(host.index), RouteProtocol::BOOT);
+        let route = RouteEntry::to_workload(*addr, host.index);
         match netlink.add_route(&route).await {
             Ok(()) => {}
             Err(error) if error.is_exists() => {
-                require_ours(netlink, dst, &route.target, &names.host).await?;
+                require_ours(netlink, route.dst, &route.target, &names.host).await?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use model::desired::{RouteKey, RouteProtocol};
 use model::net::{Cidr, Family, IfIndex, zone};
+use model::peer::RoutePriority;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
@@ -105,6 +106,15 @@ impl RouteEntry {
     pub fn new(dst: Cidr, target: Target, protocol: RouteProtocol) -> Self {
         let RouteKey { dst, metric } = dst.into();
         Self { dst, target, protocol, table: MAIN_TABLE, metric }
+    }
+
+    /// Makes the host's route to a workload, as plugins write it: with the metric that calico-node
+    /// gives it if nobody says otherwise, so that it needs no other one afterwards.
+    #[must_use]
+    pub fn to_workload(addr: IpAddr, link: IfIndex) -> Self {
+        let (dst, target) = (Cidr::host(addr), Target::Link(link));
+        let metric = RoutePriority::NORMAL.of(dst.family());
+        Self { metric, ..Self::new(dst, target, RouteProtocol::BOOT) }
     }
 
     /// Returns what the kernel tells it apart by from the others of its table.
