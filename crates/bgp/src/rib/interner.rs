@@ -88,6 +88,7 @@ impl Interner {
     }
 
     /// Returns the one copy of the empty set.
+    #[must_use]
     pub fn no_gateways(&self) -> Gateways {
         Arc::clone(&self.no_gateways)
     }

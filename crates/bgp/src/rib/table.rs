@@ -181,9 +181,19 @@ impl Table {
     /// Takes out what `peer` says about `cidr` under `received_id`.
     pub fn remove(&mut self, cidr: &Cidr, peer: PeerIndex, received_id: u32) {
         let Some(id) = self.find(cidr) else { return };
-        let Some(destination) = self.get_mut(id) else { return };
+        let Some(destination) = self.slots.get_mut(id.as_usize()).and_then(Option::as_mut) else {
+            return;
+        };
         let count = destination.candidates.remove(peer, received_id);
-        self.removed(id, peer, count);
+        if count == 0 {
+            return;
+        }
+        // In place, and not by `mark`: peers withdraw by the hundred thousand.
+        if !destination.is_dirty {
+            destination.is_dirty = true;
+            self.dirty.push(id);
+        }
+        self.count_removed(peer, cidr.family(), count);
     }
 
     fn removed(&mut self, id: DestId, peer: PeerIndex, count: usize) {
@@ -191,13 +201,17 @@ impl Table {
             return;
         }
         let Some(family) = self.get(id).map(|each| each.cidr().family()) else { return };
+        self.count_removed(peer, family, count);
+        self.mark(id);
+    }
+
+    fn count_removed(&mut self, peer: PeerIndex, family: Family, count: usize) {
         if let Some(received) = self.received.get_mut(&(peer, family)) {
             *received = received.saturating_sub(count);
             if *received == 0 {
                 self.received.remove(&(peer, family));
             }
         }
-        self.mark(id);
     }
 
     /// Takes out all that `peer` said of `family` before `epoch`.

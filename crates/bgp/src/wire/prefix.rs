@@ -69,10 +69,18 @@ impl Notation {
         let bits = nlri.prefix.prefix_len();
         let len = usize::from(bits.div_ceil(8));
         out.push(bits);
-        match nlri.prefix.addr() {
-            IpAddr::V4(addr) => out.extend_from_slice(addr.octets().get(..len).unwrap_or(&[])),
-            IpAddr::V6(addr) => out.extend_from_slice(addr.octets().get(..len).unwrap_or(&[])),
-        }
+        // All of it and back again: copies of a fixed length need no call.
+        let unused = match nlri.prefix.addr() {
+            IpAddr::V4(addr) => {
+                out.extend_from_slice(&addr.octets());
+                4_usize.saturating_sub(len)
+            }
+            IpAddr::V6(addr) => {
+                out.extend_from_slice(&addr.octets());
+                16_usize.saturating_sub(len)
+            }
+        };
+        out.truncate(out.len().saturating_sub(unused));
     }
 }
 
@@ -88,6 +96,10 @@ fn decode(reader: &mut Reader<'_>, family: Family) -> Option<Cidr> {
 }
 
 fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    // Mostly all of them count, and a copy of a fixed length needs no call.
+    if let Ok(octets) = <[u8; N]>::try_from(bytes) {
+        return Some(octets);
+    }
     let mut octets = [0; N];
     octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(octets)
