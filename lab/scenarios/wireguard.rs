@@ -133,8 +133,8 @@ fn encrypted() -> Result<u64, Error> {
     let list = ["--json", "list", "counter", "netdev", "fabric", "encrypted"];
     let text = output(Command::new("nft").args(list))?;
     let found: Value = serde_json::from_str(&text).map_err(Error::wrong)?;
-    let entries = found.get("nftables").and_then(Value::as_array).into_iter().flatten();
-    let packets = entries.filter_map(|entry| entry.pointer("/counter/packets")?.as_u64()).last();
+    let mut entries = found.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let packets = entries.find_map(|entry| entry.pointer("/counter/packets")?.as_u64());
     packets.ok_or_else(|| Error::wrong(format!("no counter: {text}")))
 }
 
