@@ -117,7 +117,8 @@ fn an_absent_nodename_file_says_who_must_act() {
     assert_eq!(
         answer.message(),
         "the node name file /nonexistent/nodename cannot be read: check that the calico/node \
-         container is running and has mounted /var/lib/calico/ | No such file or directory (os error 2)"
+         container is running and has mounted /var/lib/calico/ | No such file or directory (os error 2); \
+         code 115"
     );
 }
 

@@ -85,6 +85,9 @@ fn every_mistake_has_its_code_and_remedy() {
         assert!(text.starts_with(message), "{context}");
         // A remedy follows a colon or a semicolon, in the message or in its details.
         let details = answer["details"].as_str().unwrap_or_default();
+        let (details, told) = details.rsplit_once("code ").unwrap();
+        assert!(told.parse::<u32>().is_ok(), "{context}");
+        let details = details.trim_end_matches("; ");
         assert!(format!("{text}{details}").contains([':', ';']), "{context}");
     }
 }

@@ -237,13 +237,14 @@ fn plugin(facts: &Facts, found: &mut Vec<Finding>) {
 }
 
 /// What a cause is called, and what it is about; the message says more.
-const CAUSES: [(ErrorCode, &str, About); 18] = [
+const CAUSES: [(ErrorCode, &str, About); 19] = [
     (ErrorCode::Kubeconfig, "kubeconfig-unreadable", About::Kubeconfig),
     (ErrorCode::Credentials, "credentials-refused", About::Kubeconfig),
     (ErrorCode::Forbidden, "not-permitted", About::This("ClusterRole calico-cni-plugin")),
     (ErrorCode::UnknownKind, "definitions-missing", About::This("CustomResourceDefinitions")),
     (ErrorCode::Unreachable, "api-server-unreachable", About::This("API server")),
     (ErrorCode::Certificate, "certificate-time", About::This("API server")),
+    (ErrorCode::Authority, "authority-unknown", About::Kubeconfig),
     (ErrorCode::NotSetUp, "cluster-not-set-up", About::This("ClusterInformation default")),
     (ErrorCode::Locked, "datastore-locked", About::This("ClusterInformation default")),
     (ErrorCode::NodeNotSetUp, "node-not-set-up", About::This("Node")),

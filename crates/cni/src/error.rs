@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::version::{UnsupportedVersion, Version};
 
@@ -43,6 +43,7 @@ use crate::version::{UnsupportedVersion, Version};
 /// | 119 | this node may not take the addresses that are free | relax the IPAMConfig, or add a pool |
 /// | 120 | the pod is not in the datastore | nothing, if it was deleted |
 /// | 121 | a certificate is not valid at this time | compare the clocks, renew it |
+/// | 122 | the API server's certificate is by an authority that we do not know | correct the kubeconfig |
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ErrorCode {
     /// 1.
@@ -111,12 +112,14 @@ pub enum ErrorCode {
     UnknownPod,
     /// 121.
     Certificate,
+    /// 122.
+    Authority,
     /// A number that another plugin chose.
     Other(u32),
 }
 
 impl ErrorCode {
-    const NAMED: [Self; 33] = [
+    const NAMED: [Self; 34] = [
         Self::IncompatibleVersion,
         Self::UnsupportedField,
         Self::UnknownContainer,
@@ -150,6 +153,7 @@ impl ErrorCode {
         Self::NotThisNode,
         Self::UnknownPod,
         Self::Certificate,
+        Self::Authority,
     ];
 
     /// Returns the number.
@@ -189,6 +193,7 @@ impl ErrorCode {
             Self::NotThisNode => 119,
             Self::UnknownPod => 120,
             Self::Certificate => 121,
+            Self::Authority => 122,
             Self::Other(number) => number,
         }
     }
@@ -235,10 +240,9 @@ impl Error {
         };
         let is_cause =
             !matches!(self.code, ErrorCode::NotAvailable | ErrorCode::NotAvailableLimited);
-        let cause = is_cause.then(|| format!("code {}", self.code.number()));
-        let told = [trouble, Some(self.details), cause];
-        let told: Vec<_> = told.into_iter().flatten().filter(|text| !text.is_empty()).collect();
-        Self { code, message: self.message, details: told.join("; ") }
+        let cause = is_cause.then_some(self.code);
+        let details = joined([trouble.unwrap_or_default(), self.details], cause);
+        Self { code, message: self.message, details }
     }
 
     /// Returns the code of what STATUS found, if this is what it said.
@@ -250,16 +254,19 @@ impl Error {
 
     /// Returns what goes to standard output; `version` is that of the configuration,
     /// or [`Version::NEWEST`] if none could be read.
+    ///
+    /// The details end with the code, as `code 112`, or with that of the cause: runtimes keep
+    /// the number to themselves, and people read the pod's events.
     #[must_use]
     pub fn to_json(&self, version: Version) -> Value {
-        let mut object = Map::new();
-        object.insert("cniVersion".into(), json!(version.as_str()));
-        object.insert("code".into(), json!(self.code.number()));
-        object.insert("msg".into(), json!(self.message));
-        if !self.details.is_empty() {
-            object.insert("details".into(), json!(self.details));
-        }
-        Value::Object(object)
+        let code = self.cause().is_none().then_some(self.code);
+        let details = joined([self.details.clone()], code);
+        json!({
+            "cniVersion": version.as_str(),
+            "code": self.code.number(),
+            "msg": self.message,
+            "details": details,
+        })
     }
 
     /// Reads what a failed plugin printed, if it is an error.
@@ -267,9 +274,28 @@ impl Error {
     pub fn from_json(stdout: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(stdout).ok()?;
         let code = u32::try_from(value.get("code")?.as_u64()?).ok()?;
-        let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Some(Self { code: code.into(), message: text("msg"), details: text("details") })
+        let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (message, details) = (text("msg").to_owned(), text("details"));
+        let code = ErrorCode::from(code);
+        let code_in_words = words(code);
+        let details = match details.strip_suffix(&code_in_words) {
+            Some("") => "",
+            Some(rest) => rest.strip_suffix("; ").unwrap_or(details),
+            None => details,
+        };
+        Some(Self { code, message, details: details.to_owned() })
     }
+}
+
+/// Returns how details tell a code.
+fn words(code: ErrorCode) -> String {
+    format!("code {}", code.number())
+}
+
+/// Returns details of these parts, and of a code at last.
+fn joined<const N: usize>(parts: [String; N], code: Option<ErrorCode>) -> String {
+    let parts = parts.into_iter().chain(code.map(words)).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 impl fmt::Display for Error {
@@ -321,8 +347,21 @@ mod tests {
     fn errors_round_trip() {
         let error = Error::new(ErrorCode::InvalidConfig, "wrong").with_details("why");
         let text = error.to_json(Version::V0_4_0).to_string();
-        assert_eq!(text, r#"{"cniVersion":"0.4.0","code":7,"details":"why","msg":"wrong"}"#);
-        assert_eq!(Error::from_json(text.as_bytes()), Some(error));
+        let expected = r#"{"cniVersion":"0.4.0","code":7,"details":"why; code 7","msg":"wrong"}"#;
+        assert_eq!(text, expected);
+        assert_eq!(Error::from_json(text.as_bytes()), Some(error.clone()));
+        let plain = Error::new(ErrorCode::Io, "x");
+        let told = plain.to_json(Version::NEWEST);
+        assert_eq!(told["details"], "code 5");
+        assert_eq!(Error::from_json(told.to_string().as_bytes()), Some(plain));
+        // STATUS tells the cause, and not what it says itself besides.
+        let status = error.unavailable(None);
+        let told = status.to_json(Version::NEWEST);
+        assert_eq!(
+            (told["code"].as_u64(), told["details"].as_str()),
+            (Some(50), Some("why; code 7"))
+        );
+        assert_eq!(Error::from_json(told.to_string().as_bytes()), Some(status));
         assert_eq!(Error::from_json(b"panic!"), None);
     }
 }

@@ -8,8 +8,11 @@ use crate::{Error, Inline, Source};
 /// What a certificate's problem is called by rustls, if it is one of time.
 const OF_TIME: [&str; 4] = ["Expired", "NotValidYet", "expired", "not valid yet"];
 
+/// What it is called if we do not know who has signed it.
+const OF_AUTHORITY: [&str; 2] = ["UnknownIssuer", "BadSignature"];
+
 /// Who must do what besides what the error says itself.
-const REMEDIES: [(ErrorCode, &str); 3] = [
+const REMEDIES: [(ErrorCode, &str); 4] = [
     (
         ErrorCode::Credentials,
         "calico-node renews the token in the file that `kubernetes.kubeconfig` names: check that \
@@ -20,6 +23,12 @@ const REMEDIES: [(ErrorCode, &str); 3] = [
         "compare this machine's clock with the API server's, then look at the validity of the \
          server's certificate",
     ),
+    (
+        ErrorCode::Authority,
+        "the kubeconfig names another authority than the one that has signed the API server's \
+         certificate: delete the kubeconfig and calico-node writes it anew, with the cluster's; \
+         if that does not help, see who answers at this address",
+    ),
     (ErrorCode::Forbidden, "apply the ClusterRole calico-cni-plugin of the manifest again"),
 ];
 
@@ -28,6 +37,7 @@ impl From<&Error> for ErrorCode {
     fn from(error: &Error) -> Self {
         match error {
             Error::Unreachable { problem, .. } if is_of_time(problem) => Self::Certificate,
+            Error::Unreachable { problem, .. } if is_of_authority(problem) => Self::Authority,
             Error::Unreachable { .. } => Self::Unreachable,
             Error::Unauthorized { .. } => Self::Credentials,
             Error::Forbidden { .. } => Self::Forbidden,
@@ -75,6 +85,11 @@ impl From<&Kubernetes> for Source {
     }
 }
 
+/// Whether nobody whom we know vouches for a certificate, or somebody else of the same name does.
+fn is_of_authority(problem: &str) -> bool {
+    problem.contains("certificate") && OF_AUTHORITY.iter().any(|word| problem.contains(word))
+}
+
 fn is_of_time(problem: &str) -> bool {
     problem.contains("certificate") && OF_TIME.iter().any(|word| problem.contains(word))
 }
@@ -107,9 +122,10 @@ mod tests {
             (unreachable("invalid peer certificate: certificate not valid yet: x"), {
                 ErrorCode::Certificate
             }),
-            (unreachable("invalid peer certificate: UnknownIssuer"), ErrorCode::Unreachable),
+            (unreachable("invalid peer certificate: UnknownIssuer"), ErrorCode::Authority),
+            (unreachable("invalid peer certificate: NotValidForName"), ErrorCode::Unreachable),
             (
-                Error::Unauthorized { target: target().into(), message: message() },
+                Error::Unauthorized { target: target().into(), message: message(), remedy: "" },
                 ErrorCode::Credentials,
             ),
             (

@@ -6,6 +6,13 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+/// What to do about credentials that stay what they are.
+const OF_KUBECONFIG: &str = "check the token or client certificate in the kubeconfig";
+/// What happens about a pod's own token: a kubelet does not hear that it is refused.
+const OF_TOKEN_FILE: &str = "the kubelet renews the token of a pod within an hour, and it is read \
+    again then; to have it now, as after a change of the cluster's signing key, delete the pod, \
+    whose successor gets a new one";
+
 /// The request that failed: verb, kind, object and server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
@@ -65,14 +72,14 @@ pub enum Error {
         message: String,
     },
     /// The credentials are missing, wrong or expired.
-    #[error(
-        "{target}: the server does not accept our credentials ({message}); check the token or client certificate in the kubeconfig"
-    )]
+    #[error("{target}: the server does not accept our credentials ({message}); {remedy}")]
     Unauthorized {
         /// The request.
         target: Box<Target>,
         /// The server's words.
         message: String,
+        /// Who gets others.
+        remedy: &'static str,
     },
     /// The credentials are right but lack a permission.
     #[error("{target}: not permitted ({message}); grant this verb in the ClusterRole of this user")]
@@ -227,6 +234,14 @@ impl Error {
         if let Self::Throttled { retry_after, .. } = self { *retry_after } else { None }
     }
 
+    /// Returns this as it is for a client whose token is in a file that somebody else renews.
+    pub(crate) fn of_token_file(self) -> Self {
+        if let Self::Unauthorized { target, message, .. } = self {
+            return Self::Unauthorized { target, message, remedy: OF_TOKEN_FILE };
+        }
+        self
+    }
+
     /// Reads the error answer `status`, with the HTTP status in its `code`.
     pub(crate) fn from_status(
         target: Target,
@@ -236,7 +251,7 @@ impl Error {
         let target = Box::new(target);
         let message = status.message.clone();
         match status.code {
-            401 => Self::Unauthorized { target, message },
+            401 => Self::Unauthorized { target, message, remedy: OF_KUBECONFIG },
             403 => Self::Forbidden { target, message },
             404 if status.reason == "NotFound" && status.details.is_some() => {
                 Self::NotFound { target, message }

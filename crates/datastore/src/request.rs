@@ -111,7 +111,8 @@ async fn attempt(
         Status::failure(&prose, "")
     });
     told.code = status.as_u16();
-    Err(Error::from_status(target.clone(), &told, retry_after))
+    let error = Error::from_status(target.clone(), &told, retry_after);
+    Err(if transport.may_renew_token() { error.of_token_file() } else { error })
 }
 
 fn retry_after(answer: &Response<Incoming>) -> Option<Duration> {

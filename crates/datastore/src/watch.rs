@@ -154,7 +154,7 @@ impl<T: Object> Watch<T> {
 
     fn error(&self, error: watcher::Error) -> Error {
         let target = self.target.clone();
-        match error {
+        let error = match error {
             watcher::Error::InitialListFailed(cause)
             | watcher::Error::WatchStartFailed(cause)
             | watcher::Error::WatchFailed(cause) => from_kube(target, cause),
@@ -164,7 +164,8 @@ impl<T: Object> Watch<T> {
                 code: 200,
                 message: "the answer holds no resourceVersion".to_owned(),
             },
-        }
+        };
+        if self.client.transport().may_renew_token() { error.of_token_file() } else { error }
     }
 }
 

@@ -140,10 +140,15 @@ async fn a_refused_token_is_read_again_from_its_file() {
     })
     .await;
     let path = server.kubeconfig(&format!("{{tokenFile: {}}}", token.path().display()));
-    let client = Client::connect(&Options::kubeconfig(path)).unwrap();
+    let client = Client::connect(&Options::kubeconfig(&path)).unwrap();
     std::fs::write(token.path(), "new\n").unwrap();
     client.get_in::<ConfigMap>("a", "b").await.unwrap();
     assert_eq!(server.asked().len(), 2);
+    // A kubelet does not hear that a token is refused.
+    std::fs::write(token.path(), "old").unwrap();
+    let client = Client::connect(&Options::kubeconfig(path)).unwrap();
+    let error = client.get_in::<ConfigMap>("a", "b").await.unwrap_err().to_string();
+    assert!(error.contains("the kubelet renews the token") && error.contains("delete the pod"));
 }
 
 #[tokio::test]
