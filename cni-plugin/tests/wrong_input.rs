@@ -15,6 +15,8 @@ use common::{Answer, Call};
 use serde_json::{Value, json};
 
 const CANARY: &str = "canary-9c41";
+/// The same in base64, as keys are in a kubeconfig.
+const CANARY_KEY: &str = "Y2FuYXJ5LTljNDE=";
 
 fn config() -> Value {
     json!({
@@ -138,32 +140,40 @@ fn secrets_are_told_to_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("cni.log");
     let kubeconfig = directory.path().join("kubeconfig");
-    std::fs::write(
-        &kubeconfig,
-        format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-             clusters: [{{name: c, cluster: {{server: \"https://127.0.0.1:1\"}}}}]\n\
-             users: [{{name: c, user: {{token: {CANARY}, password: {CANARY}}}}}]\n\
-             contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n"
-        ),
-    )
-    .unwrap();
-    for command in ["ADD", "DEL", "CHECK", "STATUS", "VERSION"] {
-        for level in ["debug", "trace"] {
-            let mut config = config();
-            config["log_level"] = json!(level);
-            config["log_file_path"] = json!(log);
-            config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
-            config["cniVersion"] = json!("1.1.0");
-            let mut call = Call::new(command, &config);
-            call.netns = "/nonexistent/netns".into();
-            call.extra.push(("RUST_LOG", "trace".into()));
-            let answer = call.run();
-            let said = format!("{} {}", answer.stdout, answer.stderr);
-            assert!(!said.contains(CANARY), "{command}: {said}");
+    let token = format!("{{token: {CANARY}, password: {CANARY}}}");
+    let key = format!("{{client-certificate-data: {CANARY_KEY}, client-key-data: {CANARY_KEY}}}");
+    for user in [token, key] {
+        std::fs::write(
+            &kubeconfig,
+            format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                 clusters: [{{name: c, cluster: {{server: \"https://127.0.0.1:1\"}}}}]\n\
+                 users: [{{name: c, user: {user}}}]\n\
+                 contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n"
+            ),
+        )
+        .unwrap();
+        for command in ["ADD", "DEL", "CHECK", "STATUS", "VERSION"] {
+            for level in ["debug", "trace"] {
+                let mut config = config();
+                config["log_level"] = json!(level);
+                config["log_file_path"] = json!(log);
+                config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
+                config["cniVersion"] = json!("1.1.0");
+                let mut call = Call::new(command, &config);
+                call.netns = "/nonexistent/netns".into();
+                call.extra.push(("RUST_LOG", "trace".into()));
+                let answer = call.run();
+                let said = format!("{} {}", answer.stdout, answer.stderr);
+                assert!(!is_told(&said), "{command}: {said}");
+            }
         }
     }
     let logged = std::fs::read_to_string(log).unwrap();
     assert!(logged.contains("call finished"), "{logged}");
-    assert!(!logged.contains(CANARY));
+    assert!(!is_told(&logged));
+}
+
+fn is_told(text: &str) -> bool {
+    text.contains(CANARY) || text.contains(CANARY_KEY)
 }

@@ -21,7 +21,7 @@ impl Server {
     fn start(directory: &Path) -> Self {
         let ready = directory.with_extension("ready");
         let child =
-            program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "debug"], directory)
+            program(&["serve", "--listen", "127.0.0.1:0", "--log-level", "trace"], directory)
                 .arg("--ready-file")
                 .arg(&ready)
                 .stderr(std::fs::File::create(directory.with_extension("log")).unwrap())
@@ -72,6 +72,13 @@ fn object<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> T {
     serde_json::from_value(json).unwrap()
 }
 
+/// Returns a token, or the first line of a private key in PEM (RFC 7468).
+fn secret_part(text: &str) -> String {
+    let part = text.lines().find(|line| !line.starts_with("-----")).unwrap();
+    assert!(part.len() >= 16, "{} characters are no secret", part.len());
+    part.to_owned()
+}
+
 #[tokio::test]
 async fn keeps_what_was_written_over_a_restart_and_tells_no_secret() {
     let root = tempfile::tempdir().unwrap();
@@ -89,10 +96,21 @@ async fn keeps_what_was_written_over_a_restart_and_tells_no_secret() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", entry.path().display());
     }
-    let token = std::fs::read_to_string(directory.join("admin.token")).unwrap();
     let log = std::fs::read_to_string(directory.with_extension("log")).unwrap();
     assert!(log.contains("ready"), "{log}");
-    assert!(!log.contains(&token) && !log.contains("hush-hush"), "{log}");
+    assert!(!log.contains("hush-hush"), "{log}");
+    for (own, also) in
+        [("admin.token", "admin.kubeconfig"), ("ca.key", ""), ("service-account.key", "")]
+    {
+        let secret = secret_part(&std::fs::read_to_string(directory.join(own)).unwrap());
+        assert!(!log.contains(&secret), "{own} is in the log");
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let is_told = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).contains(&secret);
+            let may_tell = path.ends_with(own) || (!also.is_empty() && path.ends_with(also));
+            assert_eq!(is_told, may_tell, "{own} and {}", path.display());
+        }
+    }
 
     let server = Server::start(&directory);
     let admin = client(&directory.join("admin.kubeconfig"));
@@ -153,6 +171,9 @@ async fn nobody_comes_in_without_a_token() {
         assert!(matches!(answer, Err(Error::Unauthorized { .. })), "{credential}: {answer:?}");
     }
     assert!(server.stop());
+    // What was refused here may open another door.
+    let log = std::fs::read_to_string(directory.with_extension("log")).unwrap();
+    assert!(!log.contains("0123456789abcdef"), "{log}");
 }
 
 #[tokio::test]
