@@ -11,9 +11,11 @@ use lab::Error;
 use lab::cluster::eventually;
 use lab::control_plane::Kind;
 use lab::kubernetes::{self, Kubernetes, POD_SUBNET, Plan};
-use lab::machine::ProxyMode;
+use lab::machine::{Machine, ProxyMode};
 use lab::rbac;
 use serde_json::json;
+
+use super::planted::{self, Fault};
 
 /// What the pods of this scenario are: servers on two machines, and somebody who asks.
 const WORKLOADS: &str = include_str!("kubelets.yaml");
@@ -51,45 +53,25 @@ kind: BGPPeer
 metadata: {name: nobody}
 spec: {peerIP: 192.0.2.99, asNumber: 64999, password: {secretKeyRef: {name: bgp, key: password}}}
 "#;
-/// What must be in no file, log or event.
-const CANARY: &[u8] = b"canary-of-a-password";
-
-/// Something that somebody breaks, and what a pod's events then say.
-struct Fault {
-    name: &'static str,
-    /// In the shell of the first machine.
-    plant: &'static str,
-    mend: &'static str,
-    words: &'static [&'static str],
-}
-
-/// Some causes of each kind; scenario `planted-faults-are-named` has all of them, with their codes.
-const FAULTS: &[Fault] = &[
-    Fault {
-        name: "late-without-node",
-        plant: "mv /var/lib/calico/nodename /run/nodename",
-        mend: "mv /run/nodename /var/lib/calico/nodename",
-        words: &["/var/lib/calico/nodename", "check that the calico/node"],
-    },
-    Fault {
-        name: "late-with-wrong-mtu",
-        plant: "cd /etc/cni/net.d; cp -p 10-calico.conflist /run/; \
-                sed -i 's/\"mtu\": 0/\"mtu\": \"big\"/' 10-calico.conflist",
-        mend: "mv /run/10-calico.conflist /etc/cni/net.d/",
-        words: &["`mtu` = \"big\"", "use a whole number"],
-    },
-    Fault {
-        name: "late-without-ipam",
-        plant: "mv /opt/cni/bin/calico-ipam /run/",
-        mend: "mv /run/calico-ipam /opt/cni/bin/",
-        words: &["calico-ipam", "/opt/cni/bin", "install it there"],
-    },
+/// What must be in no file, log or event: the password, and private keys of TLS, in PEM
+/// (RFC 7468) and as kubeconfigs have them, in base64.
+const CANARIES: [&str; 5] = [
+    "canary-of-a-password",
+    "PRIVATE KEY-----",
+    "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS",
+    "LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS",
+    "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVkt",
 ];
+
 /// What the roles grant, and what of it is not used here for a reason.
 const PERMISSIONS: &str = include_str!("../../testdata/lab/permissions.txt");
 /// How long anything may take on a busy machine.
 const WITHIN: Duration = Duration::from_secs(120);
 
+/// How long until a pod that cannot start says so.
+const TOLD_WITHIN: Duration = Duration::from_secs(40);
+/// What calico-node says of its own token when the API server refuses it.
+const OWN_TOKEN_REFUSED: &str = "the kubelet renews the token";
 /// The plugin's credentials on a machine.
 const CREDENTIALS: &str = "/etc/cni/net.d/calico-kubeconfig";
 /// How long a server may take to answer.
@@ -134,8 +116,7 @@ const STEPS: &[Step] = &[
     ("logs, exec and port-forward work", Life::kubectl),
     ("credentials come back by themselves", Life::credentials),
     ("a password of BGP is used", Life::password),
-    ("pods' events name what is wrong", Life::faults_are_told),
-    ("the daemon returns to a token that is no longer good", Life::absence),
+    ("without the daemon pods' events name what is wrong, until it is back", Life::absence),
     ("every variant is accepted", Life::variants),
 ];
 
@@ -145,7 +126,11 @@ impl Life {
             step(self).map_err(|error| Error::wrong(format!("{name}: {error}")))?;
             eprintln!("{name}");
         }
-        self.account_anew()?;
+        self.new_signing_key()?;
+        eprintln!(
+            "with another signing key pods and calico-node say that their tokens are refused"
+        );
+        // A kubelet that starts anew gets new tokens for its pods; else it does so within an hour.
         self.restarts()?;
         eprintln!("pods survive their kubelet and their container runtime");
         self.nftables()?;
@@ -154,7 +139,8 @@ impl Life {
         eprintln!("pods come back after a reboot");
         // A refused token is noticed within a minute, which has passed meanwhile.
         self.credentials_are_good(CREDENTIALS)?;
-        eprintln!("a token that the API server refuses is replaced");
+        self.late_is_ready("late-with-old-key")?;
+        eprintln!("tokens of the old signing key are replaced, and pods start again");
         self.no_address_is_lost()?;
         eprintln!("as many addresses are taken as there are pods");
         self.nobody_was_taken_for_dead()?;
@@ -163,7 +149,8 @@ impl Life {
         eprintln!("no secret is told");
         self.permissions()?;
         eprintln!("every permission is used, and none is missing");
-        self.a_permission_less()?;
+        // At last, since until here nobody was refused anything.
+        self.faults_are_told(Fault::is_of_permissions)?;
         eprintln!("without a permission pods do not start, and say why");
         Ok(())
     }
@@ -189,27 +176,46 @@ impl Life {
         self.kubectl_says("delete bgppeers.crd.projectcalico.org nobody").map(drop)
     }
 
-    /// Plants one fault after the other, each for a pod of its own.
-    fn faults_are_told(&self) -> Result<(), Error> {
-        for Fault { name, plant, mend, words } in FAULTS {
-            self.script_on_first(plant)?;
-            let told = self.late_says(name, words);
-            self.script_on_first(mend)?;
-            told?;
-            self.kubectl_says(&format!("delete pod {name} --namespace lab --wait=false"))?;
+    /// Plants one fault after the other, each for a pod of its own: what pods' events say has the
+    /// code and the words.
+    fn faults_are_told(&self, is_meant: fn(&Fault) -> bool) -> Result<(), Error> {
+        let node = &self.first()?.node;
+        planted::keep_files(node)?;
+        let mut wrong = Vec::new();
+        for (number, fault) in planted::FAULTS.iter().enumerate() {
+            let Some((code, words)) = fault.in_events().filter(|_| is_meant(fault)) else {
+                continue;
+            };
+            let name = format!("late-{number}");
+            fault.plant.act(node, &self.cluster.api)?;
+            let told = self.late_says(&name, code, words);
+            let pod = format!("delete pod {name} --namespace lab --wait=false");
+            self.kubectl_says(&pod)?;
+            fault.mend.act(node, &self.cluster.api)?;
+            if let Err(error) = told {
+                wrong.push(format!("{}: {error}", fault.what));
+            }
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(Error::wrong(wrong.join("\n"))) }
     }
 
-    /// Makes a pod on the first machine, whose events must have words.
-    fn late_says(&self, name: &str, words: &[&str]) -> Result<(), Error> {
+    /// Makes a pod on the first machine, whose events must have words, and the code as the
+    /// plugin's last words if it is one of ours.
+    fn late_says(&self, name: &str, code: u32, words: &[&str]) -> Result<(), Error> {
         self.cluster.api.apply(&LATE.replace("LATE", name))?;
-        eventually(&format!("{name} to say {words:?}"), WITHIN, || {
-            let said = self.kubectl_says(&format!(
-                "get events --namespace lab --field-selector involvedObject.name={name} -o jsonpath={{.items[*].message}}"
-            ))?;
-            let is_said = words.iter().all(|word| said.contains(word));
-            if is_said { Ok(()) } else { Err(Error::wrong(said)) }
+        let code = if code == 0 { String::new() } else { format!("; code {code}") };
+        eventually(&format!("{name} to say {words:?}{code}"), TOLD_WITHIN, || {
+            let events = self.cluster.api.list::<core::Event>()?;
+            let said: Vec<String> = events
+                .into_iter()
+                .filter(|event| event.involved_object.name.as_deref() == Some(name))
+                .filter(|event| event.reason.as_deref() == Some("FailedCreatePodSandBox"))
+                .filter_map(|event| event.message)
+                .collect();
+            let is_said = |said: &String| {
+                said.ends_with(&code) && words.iter().all(|word| said.contains(word))
+            };
+            if said.iter().any(is_said) { Ok(()) } else { Err(Error::wrong(format!("{said:#?}"))) }
         })
     }
 
@@ -233,11 +239,13 @@ impl Life {
             let pods = self.kubectl_says(pods)?;
             if pods.trim().is_empty() { Ok(()) } else { Err(Error::wrong(pods)) }
         })?;
+        self.faults_are_told(|fault| !fault.is_of_permissions())?;
         let spoil = format!("sed -i -E 's/(token: *\").*/\\1expired\"/' {CREDENTIALS}");
         self.script_on_first(&spoil)?;
         let told = self
             .late_says(
                 "late-without-daemon",
+                109,
                 &["does not accept our credentials", "renews the token"],
             )
             .and_then(|()| self.pods_are_reached());
@@ -291,17 +299,6 @@ impl Life {
         }
         let refused = names(&done.refused);
         Err(Error::wrong(format!("granted and not used: {never:#?}\nrefused: {refused:#?}")))
-    }
-
-    /// A verb is taken from the plugin: the pod says so, and starts when the verb is back.
-    fn a_permission_less(&self) -> Result<(), Error> {
-        let change = r#"[{"op":"test","path":"/rules/1/resources/0","value":"pods/status"},{"op":"remove","path":"/rules/1"}]"#;
-        let role = "patch clusterrole calico-cni-plugin --type=json --patch";
-        let words: Vec<&str> = role.split(' ').chain([change]).collect();
-        self.cluster.control_plane.kubectl(&words)?;
-        self.late_says("late-without-role", &["not permitted", "ClusterRole"])?;
-        self.cluster.apply(&kubernetes::installation())?;
-        self.late_is_ready("late-without-role")
     }
 
     fn kubectl_says(&self, line: &str) -> Result<String, Error> {
@@ -463,13 +460,17 @@ spec:
         Ok(())
     }
 
-    /// The plugin's account is made anew, which ends its tokens as a new signing key would.
-    fn account_anew(&self) -> Result<(), Error> {
-        for verb in ["delete", "create"] {
-            let account = "serviceaccount calico-cni-plugin --namespace kube-system";
-            self.kubectl_says(&format!("{verb} {account}"))?;
-        }
-        Ok(())
+    /// The API server has a new signing key: neither the plugin's token is taken any more nor
+    /// calico-node's own, and both say so.
+    fn new_signing_key(&mut self) -> Result<(), Error> {
+        self.cluster.control_plane.change_token_keys()?;
+        self.late_says("late-with-old-key", 109, &["does not accept our credentials"])?;
+        let log = "logs daemonset/calico-node --namespace kube-system --since=5m";
+        eventually("calico-node to say that its own token is refused", WITHIN, || {
+            let said = self.kubectl_says(log)?;
+            let is_said = said.contains(OWN_TOKEN_REFUSED);
+            if is_said { Ok(()) } else { Err(Error::wrong("nothing of it in its log")) }
+        })
     }
 
     fn credentials_are_good(&self, path: &str) -> Result<(), Error> {
@@ -493,11 +494,14 @@ spec:
     }
 
     fn run_on_first(&self, command: &[&str]) -> Result<String, Error> {
-        let machine = self.cluster.machines.first().ok_or_else(|| Error::wrong("no machine"))?;
-        machine.node.run(command)
+        self.first()?.node.run(command)
     }
 
-    /// Whoever restarts, the pods are the same as before, and were never started again.
+    fn first(&self) -> Result<&Machine, Error> {
+        self.cluster.machines.first().ok_or_else(|| Error::wrong("no machine"))
+    }
+
+    /// Whoever restarts, the pods that ran are the same as before, and were never started again.
     fn restarts(&self) -> Result<(), Error> {
         let before = self.pods_as_they_are()?;
         for machine in &self.cluster.machines {
@@ -515,7 +519,7 @@ spec:
     }
 
     fn pods_as_they_are(&self) -> Result<String, Error> {
-        self.kubectl_says("get pods --namespace lab --no-headers --output custom-columns=NAME:.metadata.name,UID:.metadata.uid,IP:.status.podIP,RESTARTS:.status.containerStatuses[*].restartCount")
+        self.kubectl_says("get pods --namespace lab --selector app --no-headers --output custom-columns=NAME:.metadata.name,UID:.metadata.uid,IP:.status.podIP,RESTARTS:.status.containerStatuses[*].restartCount")
     }
 
     fn nftables(&mut self) -> Result<(), Error> {
@@ -620,18 +624,16 @@ fn search(dir: &Path, told: &mut Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether there is a token, or the password that was given to BGP.
+/// Whether there is a token, or anything else that is secret here.
 fn holds_secret(bytes: &[u8]) -> bool {
-    holds_token(bytes) || bytes.windows(CANARY.len()).any(|window| window == CANARY)
+    let text = String::from_utf8_lossy(bytes);
+    holds_token(&text) || CANARIES.iter().any(|canary| text.contains(canary))
 }
 
 /// Whether there is a JSON Web Token: a header `{"alg":` in base64, then a dot and more of it
 /// (RFC 7519 §3).
-fn holds_token(bytes: &[u8]) -> bool {
-    const HEADER: &[u8] = b"eyJhbGciOi";
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
-    bytes.windows(HEADER.len()).enumerate().any(|(at, window)| {
-        let rest = || bytes.get(at..).unwrap_or_default().iter().skip_while(|byte| is_part(byte));
-        window == HEADER && rest().next() == Some(&b'.')
-    })
+fn holds_token(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let mut headers = text.split("eyJhbGciOi").skip(1);
+    headers.any(|rest| rest.trim_start_matches(is_part).starts_with('.'))
 }

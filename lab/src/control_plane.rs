@@ -300,6 +300,23 @@ impl ControlPlane {
         self.wait_ready()
     }
 
+    /// Starts the API server anew with another key for tokens of service accounts, and with no
+    /// other: whoever has a token must get a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] for the embedded datastore, else as [`ControlPlane::start_api_server`].
+    pub fn change_token_keys(&mut self) -> Result<(), Error> {
+        match &self.servers {
+            Servers::Embedded(_) => {
+                return Err(Error::wrong("the embedded datastore keeps no signing key"));
+            }
+            Servers::Kubernetes(servers) => servers.change_token_keys()?,
+        }
+        self.stop_api_server();
+        self.start_api_server()
+    }
+
     /// Lets the server forget what objects were like before: an older watch cannot be resumed.
     ///
     /// The embedded datastore keeps its history for a number of changes and cannot be told; it

@@ -12,7 +12,6 @@ use serde_json::json;
 
 use crate::api_access::Api;
 use crate::cluster::{Fabric, eventually, program_dir};
-use crate::control_plane::kubernetes::AUDIT_LOG;
 use crate::control_plane::{ControlPlane, Extent, Kind, Settings, root};
 use crate::machine::{Machine, ProxyMode, Site, name};
 use crate::{Error, fabric, images, rbac};
@@ -141,8 +140,7 @@ impl Kubernetes {
     ///
     /// [`Error::File`] if the audit log cannot be read.
     pub fn done(&self) -> Result<rbac::Done, Error> {
-        let path = self.control_plane.file(AUDIT_LOG);
-        std::fs::read_to_string(&path).map(|log| rbac::done(&log)).map_err(Error::file(&path))
+        rbac::done_in(&self.control_plane.file(""))
     }
 
     /// Returns where the API server is.

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::Error;
+use crate::control_plane::kubernetes::AUDIT_LOG;
 
 /// The namespace of our service accounts.
 const NAMESPACE: &str = "kube-system";
@@ -71,6 +73,16 @@ pub fn granted(manifest: &str) -> Result<BTreeSet<Permission>, Error> {
     Ok(granted)
 }
 
+/// Reads what was done from the audit log of the control plane in a directory.
+///
+/// # Errors
+///
+/// [`Error::File`] if it cannot be read.
+pub fn done_in(control_plane: &Path) -> Result<Done, Error> {
+    let path = control_plane.join(AUDIT_LOG);
+    std::fs::read_to_string(&path).map(|log| done(&log)).map_err(Error::file(&path))
+}
+
 /// Reads an audit log, a line of JSON for each request.
 #[must_use]
 pub fn done(log: &str) -> Done {
@@ -130,6 +142,12 @@ pub fn golden(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
         Some((name, reason)) => (name.trim(), Some(reason.trim())),
         None => (line, None),
     })
+}
+
+/// Returns the scenario that uses a permission, if its reason says so: `in NAME: why`.
+#[must_use]
+pub fn scenario(reason: &str) -> Option<&str> {
+    reason.strip_prefix("in ")?.split(':').next()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lab::Error;
 use lab::control_plane::Kind;
-use lab::patience;
+use lab::{patience, rbac};
 
 #[path = "../scenarios/addresses.rs"]
 mod addresses;
@@ -44,6 +44,10 @@ mod node_faults;
 mod objects;
 #[path = "../scenarios/peers.rs"]
 mod peers;
+#[path = "../scenarios/permissions.rs"]
+mod permissions;
+#[path = "../scenarios/planted.rs"]
+mod planted;
 #[path = "../scenarios/policy.rs"]
 mod policy;
 #[path = "../scenarios/policy_dhcp.rs"]
@@ -79,6 +83,8 @@ mod unnumbered;
 #[path = "../scenarios/wireguard.rs"]
 mod wireguard;
 
+/// What the roles grant, and where each permission is used.
+const PERMISSIONS: &str = include_str!("../../testdata/lab/permissions.txt");
 /// How long one scenario may take, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(600);
 /// The variable that says another number of seconds, for those that are told to do more.
@@ -111,6 +117,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("pods-talk-without-api-server", faults::api_server_stopped, BOTH),
     ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
     ("planted-faults-are-named", node_faults::are_named, BOTH),
+    ("permissions-are-needed", permissions::are_needed, KUBERNETES),
     ("calico-is-replaced-and-comes-back", takeover::of_calico, EMBEDDED),
     ("uninstall-leaves-the-node-as-found", takeover::uninstalled, EMBEDDED),
     ("lost-addresses-are-released", ipam::lost_addresses, BOTH),
@@ -198,7 +205,24 @@ pub(crate) fn names(kernel: Kernel) -> Vec<&'static str> {
 pub(crate) fn run_one(dir: &Path, name: &str, control_plane: Kind) -> Result<(), Error> {
     let found = ALL.iter().chain(SECOND).find(|(known, ..)| *known == name);
     let (_, run, _) = found.ok_or_else(|| unknown(name))?;
-    run(dir, control_plane)
+    run(dir, control_plane)?;
+    if control_plane == Kind::Kubernetes { require_used(dir, name) } else { Ok(()) }
+}
+
+/// Looks whether a scenario has used the permissions that are said to be used there
+/// (`testdata/lab/permissions.txt`), as the API server has seen it.
+fn require_used(dir: &Path, scenario: &str) -> Result<(), Error> {
+    let is_for = |reason: Option<&str>| reason.and_then(rbac::scenario) == Some(scenario);
+    let golden = rbac::golden(PERMISSIONS).filter(|(_, reason)| is_for(*reason));
+    let expected: Vec<&str> = golden.map(|(name, _)| name).collect();
+    if expected.is_empty() {
+        return Ok(());
+    }
+    let done = rbac::done_in(&dir.join("control-plane"))?;
+    let used: Vec<String> = done.permitted.iter().map(ToString::to_string).collect();
+    let is_used = |name: &&&str| used.iter().any(|used| used == **name);
+    let never: Vec<_> = expected.iter().filter(|name| !is_used(name)).collect();
+    if never.is_empty() { Ok(()) } else { Err(Error::wrong(format!("not used: {never:#?}"))) }
 }
 
 /// Runs scenarios, each in a new lab, `at_once` of them at any time; returns the exit code.
@@ -315,6 +339,16 @@ fn unknown(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn permissions_are_used_in_scenarios_that_see_the_real_server() {
+        for (permission, reason) in rbac::golden(PERMISSIONS) {
+            let Some(name) = reason.and_then(rbac::scenario) else { continue };
+            let found = ALL.iter().find(|(known, ..)| *known == name);
+            let is_seen = found.is_some_and(|(_, _, kinds)| kinds.contains(&Kind::Kubernetes));
+            assert!(is_seen, "{permission}: {name}");
+        }
+    }
 
     #[test]
     fn what_is_asked_for_goes_before_what_a_scenario_is_for() {

@@ -75,6 +75,8 @@ impl Servers {
             format!("--service-account-signing-key-file={}", path("sa.key")),
             format!("--service-cluster-ip-range={SERVICES}"),
             "--profiling=false".to_owned(),
+            format!("--audit-policy-file={}", path("audit-policy.json")),
+            format!("--audit-log-path={}", path(AUDIT_LOG)),
         ];
         flags.extend(match self.settings.extent {
             // Pods here have no kubelet to mount a service account's token for.
@@ -89,8 +91,6 @@ impl Servers {
                 format!("--kubelet-client-certificate={}", path("kubelet-client.crt")),
                 format!("--kubelet-client-key={}", path("kubelet-client.key")),
                 "--kubelet-preferred-address-types=InternalIP".to_owned(),
-                format!("--audit-policy-file={}", path("audit-policy.json")),
-                format!("--audit-log-path={}", path(AUDIT_LOG)),
             ],
         });
         self.api_server = Some(self.program("kube-apiserver", flags).start()?);
@@ -102,6 +102,12 @@ impl Servers {
         if let Some(process) = self.api_server.take() {
             process.end(Signal::SIGKILL);
         }
+    }
+
+    /// Writes a new key for tokens of service accounts: an API server that starts now takes none
+    /// that was signed before.
+    pub(super) fn change_token_keys(&self) -> Result<(), Error> {
+        pki::write_token_keys(&self.settings.dir)
     }
 
     /// Compacts etcd at its newest revision, through its JSON gateway.

@@ -32,17 +32,22 @@ pub(super) fn write(dir: &Path, addr: IpAddr) -> Result<(), Error> {
     params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.signed_by(&key, &authority).map_err(failed)?;
-    let tokens = KeyPair::generate().map_err(failed)?;
     let client_key = KeyPair::generate().map_err(failed)?;
     let client = client().signed_by(&client_key, &authority).map_err(failed)?;
     write_secret(dir, "kubelet-client.key", &client_key.serialize_pem())?;
     write_secret(dir, "kubelet-client.crt", &client.pem())?;
     write_secret(dir, "ca.crt", &authority.pem())?;
     write_secret(dir, "server.key", &key.serialize_pem())?;
-    write_secret(dir, "sa.key", &tokens.serialize_pem())?;
-    write_secret(dir, "sa.pub", &tokens.public_key_pem())?;
+    write_token_keys(dir)?;
     // Last, since it stands for all of them.
     write_secret(dir, "server.crt", &certificate.pem())
+}
+
+/// Writes `sa.{key,pub}`, by which tokens of service accounts are signed: anew, if they are there.
+pub(super) fn write_token_keys(dir: &Path) -> Result<(), Error> {
+    let tokens = KeyPair::generate().map_err(|error| Error::program("signing keys", error))?;
+    write_secret(dir, "sa.key", &tokens.serialize_pem())?;
+    write_secret(dir, "sa.pub", &tokens.public_key_pem())
 }
 
 /// Who the API server is towards kubelets; the names are kubeadm's.
