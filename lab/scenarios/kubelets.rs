@@ -190,8 +190,9 @@ impl Life {
             fault.plant.act(node, &self.cluster.api)?;
             let told = self.late_says(&name, code, words);
             let pod = format!("delete pod {name} --namespace lab --wait=false");
-            self.kubectl_says(&pod)?;
+            let deleted = self.kubectl_says(&pod);
             fault.mend.act(node, &self.cluster.api)?;
+            deleted?;
             if let Err(error) = told {
                 wrong.push(format!("{}: {error}", fault.what));
             }

@@ -34,7 +34,8 @@ pub(crate) fn change_live(dir: &Path, control_plane: Kind) -> Result<(), Error> 
     for (from, to) in &flows {
         cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
     }
-    let settings = json!({"spec": {"ipv4NormalRoutePriority": OWN}});
+    // Looked at all the time, so that what a look would undo is seen.
+    let settings = json!({"spec": {"ipv4NormalRoutePriority": OWN, "routeRefreshInterval": "1s"}});
     cluster.api.send(Request::merge(SETTINGS, &settings))?.success()?;
     require_metrics(&cluster, OWN, ORDINARY)?;
     let spec = json!({"ipv4NormalRoutePriority": TOLD});
@@ -47,7 +48,7 @@ pub(crate) fn change_live(dir: &Path, control_plane: Kind) -> Result<(), Error> 
     require_metrics(&cluster, OWN, TOLD)?;
     cluster.api.delete(&told)?;
     require_metrics(&cluster, OWN, ORDINARY)?;
-    // More than one resync of the kernel, on a busy machine too.
+    // More than one look at the kernel, on a busy machine too.
     std::thread::sleep(faults::OUTAGE.saturating_mul(2));
     for (from, to) in &flows {
         let ledger = cluster.node(&from.node)?.stop_flow(&from.pod.container, to.addr()?)?;

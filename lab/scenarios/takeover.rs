@@ -57,9 +57,13 @@ ip route add 198.51.100.0/24 dev lo proto bird
 const SHOW_STRANGER: &str = "iptables-nft -S STRANGER; iptables-nft -S FORWARD | grep STRANGER; \
      iptables-legacy -t nat -S POSTROUTING | grep 203.0.113.9; ip route show 198.51.100.0/24; \
      ipset list -name | grep strangers";
-/// Has BIRD own the routes between nodes; each is replaced as it is, so that no packet is lost.
+/// Has BIRD own the routes between nodes, with the kernel's metric, which goes before ours; each
+/// is there before ours goes, so that no packet is lost.
 const BIRD: &str = "
-ip route show proto 80 | while read -r route; do ip route replace $route proto bird; done
+ip route show proto 80 | while read -r route; do
+  ip route replace $(echo \"$route\" | sed 's/ metric [0-9]*//') proto bird
+  ip route del $route proto 80 2>/dev/null
+done
 ip route add blackhole 10.244.200.0/26 proto bird
 ";
 /// Felix's own tables of nftables go when it works by iptables.

@@ -55,7 +55,7 @@ pub(super) fn are_dropped(cluster: &Cluster) -> Result<(), Error> {
     cluster.api.delete_any(&open)?;
     eventually("hosts to be closed again", WITHIN, || require_hosts(cluster, Hosts::Closed))?;
     // Whoever may send through the tunnel is policy for pods' affair, not for hosts.
-    stranger.ping()?;
+    eventually("an external node to stay let in", WITHIN, || stranger.ping())?;
     drop(stranger);
     reopen(cluster)?;
     for (from, to) in &flows {

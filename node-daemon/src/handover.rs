@@ -18,6 +18,8 @@ use crate::felix::run::Status;
 
 /// How soon to try again what could not be removed.
 const RETRY: Duration = Duration::from_secs(30);
+/// How often is looked for routes of BIRD's that ours have come beside, while it has any.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// What must be so before anything of Calico's goes.
 pub(crate) struct InForce {
@@ -52,6 +54,20 @@ pub(crate) async fn run(client: Client, netlink: Netlink, in_force: InForce) {
         }
         tokio::time::sleep(RETRY).await;
     }
+    tidy_later(&netlink).await;
+}
+
+/// Removes what BIRD has left where a peer that was away tells us a route at last, until BIRD has
+/// none. A BIRD of the administrator's own has some forever.
+async fn tidy_later(netlink: &Netlink) {
+    // Nobody's claims: they say which routes are superfluous beside those that ours replace.
+    let nobodys = Claims::default();
+    while routes::are_left(netlink).await.unwrap_or(true) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if let Err(problem) = remove_routes(netlink, &nobodys).await {
+            tracing::warn!(%problem, "not everything that Calico has left could be removed");
+        }
+    }
 }
 
 /// Removes what is left; also after a failure as much as can be.
@@ -75,7 +91,11 @@ async fn tidy(client: &Client, netlink: &Netlink) -> Result<(), Vec<String>> {
 
 async fn tidy_routes(client: &Client, netlink: &Netlink) -> Result<(), String> {
     let claims = Box::pin(claims(client)).await?;
-    let stale = routes::look(netlink, &claims).await.map_err(|error| error.to_string())?;
+    remove_routes(netlink, &claims).await
+}
+
+async fn remove_routes(netlink: &Netlink, claims: &Claims) -> Result<(), String> {
+    let stale = routes::look(netlink, claims).await.map_err(|error| error.to_string())?;
     for route in stale {
         tracing::info!(%route, "removing what Calico's BIRD has left");
         netlink.delete_route(&route).await.map_err(|error| error.to_string())?;

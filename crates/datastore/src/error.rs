@@ -9,9 +9,9 @@ use kube::core::Status;
 /// What to do about credentials that stay what they are.
 const OF_KUBECONFIG: &str = "check the token or client certificate in the kubeconfig";
 /// What happens about a pod's own token: a kubelet does not hear that it is refused.
-const OF_TOKEN_FILE: &str = "the kubelet renews the token of a pod within an hour, and it is read \
-    again then; to have it now, as after a change of the cluster's signing key, delete the pod, \
-    whose successor gets a new one";
+const OF_TOKEN_FILE: &str = "it is read again when whoever writes the token's file has renewed it: \
+    the kubelet renews the token of a pod within an hour; to have it now, as after a change of the \
+    cluster's signing key, delete the pod, whose successor gets a new one";
 
 /// The request that failed: verb, kind, object and server.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -113,7 +113,13 @@ impl State {
             }
             Change::Delete(key, route) => {
                 refuse(refused, "delete", change)?;
-                if self.routes.get(key).is_some_and(|found| found.protocol == route.protocol) {
+                let is_it = |found: &Route| {
+                    let is_same_link = !matches!(route.target, RouteTarget::Link(_))
+                        || !matches!(found.target, RouteTarget::Link(_))
+                        || found.target == route.target;
+                    found.protocol == route.protocol && is_same_link
+                };
+                if self.routes.get(key).is_some_and(is_it) {
                     self.routes.remove(key);
                 }
             }

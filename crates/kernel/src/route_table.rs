@@ -31,8 +31,9 @@ pub trait RouteTable {
 pub enum Change {
     /// Write the route in place of any other with that destination and metric.
     Upsert(RouteKey, Route),
-    /// Delete the route with that destination and metric if it has the same protocol; it may be
-    /// gone already. Of metric zero, IPv4's default, the kernel takes whichever is best.
+    /// Delete the route with that destination and metric if it has the same protocol, and leads out
+    /// of the same link if it needs no gateway; it may be gone already. Of metric zero, IPv4's
+    /// default, the kernel takes whichever is best of those.
     Delete(RouteKey, Route),
 }
 
@@ -53,7 +54,7 @@ impl KernelRoutes {
         Self { netlink, filter }
     }
 
-    /// Returns the numbers of the interfaces that routes are to lead out of.
+    /// Returns the numbers of the interfaces that routes lead out of.
     async fn indexes(&self, changes: &[Change]) -> Result<BTreeMap<IfName, IfIndex>, Error> {
         let names: BTreeSet<&IfName> = changes.iter().filter_map(Change::if_name).collect();
         let mut found = BTreeMap::new();
@@ -102,12 +103,11 @@ impl KernelRoutes {
                 Ok(RouteChange::Upsert(self.entry((key, route), indexes)?))
             }
             Change::Delete(key, route) => {
-                // A deletion names no interface, which may be gone.
                 let target = match &route.target {
                     RouteTarget::Blackhole => Target::Blackhole,
-                    RouteTarget::Link(_) | RouteTarget::Via(_) | RouteTarget::Tunnel(..) => {
-                        Target::Via(Vec::new())
-                    }
+                    // The address may be that of another workload by now.
+                    RouteTarget::Link(name) => Target::Link(index_of(name, indexes)?),
+                    RouteTarget::Via(_) | RouteTarget::Tunnel(..) => Target::Via(Vec::new()),
                 };
                 Ok(RouteChange::Delete(self.entry_to(*key, target, route)))
             }
@@ -143,6 +143,10 @@ impl RouteTable for KernelRoutes {
                     places.push(place);
                     outcomes.push(Ok(()));
                 }
+                // An interface that is gone has taken its routes along.
+                Err(Error::NoSuchLink { .. }) if matches!(change, Change::Delete(..)) => {
+                    outcomes.push(Ok(()));
+                }
                 Err(error) => outcomes.push(Err(error)),
             }
         }
@@ -166,11 +170,10 @@ impl Change {
 
     fn if_name(&self) -> Option<&IfName> {
         match self {
-            Self::Upsert(_, route) => match &route.target {
-                RouteTarget::Link(if_name) | RouteTarget::Tunnel(if_name, _) => Some(if_name),
-                RouteTarget::Blackhole | RouteTarget::Via(_) => None,
-            },
-            Self::Delete(..) => None,
+            Self::Upsert(_, Route { target: RouteTarget::Tunnel(if_name, _), .. })
+            | Self::Upsert(_, Route { target: RouteTarget::Link(if_name), .. })
+            | Self::Delete(_, Route { target: RouteTarget::Link(if_name), .. }) => Some(if_name),
+            Self::Upsert(..) | Self::Delete(..) => None,
         }
     }
 }

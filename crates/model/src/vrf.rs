@@ -191,16 +191,18 @@ pub struct Vrfs {
 /// Finds the VRFs of a cluster's pools, whatever their order.
 ///
 /// * A pool that gives its VRF another number than that VRF's first pool does, and a VRF whose
-///   number an earlier one has, count as absent. The first is the oldest, and of those of the same
-///   second the first by name: so nobody puts what is in use out of effect by a new pool.
+///   number an earlier one has, count as absent.
 /// * Two VRFs exchange routes if each imports the other; for those without a VRF it is enough that
 ///   they are imported. What would bring overlapping ranges together has no effect.
+/// * Older pools go first, and of those of the same second the first by name: so a new one puts
+///   nothing out of effect that is in use, but for a pool without a VRF whose range overlaps that of a
+///   VRF which imports these.
 #[must_use]
 pub fn vrfs<'a>(pools: impl IntoIterator<Item = &'a IpPool>) -> Vrfs {
     let mut pools: Vec<&IpPool> = pools.into_iter().collect();
     pools.sort_by(|one, other| (one.created, &one.name).cmp(&(other.created, &other.name)));
     let mut found = Vrfs::default();
-    let mut imports: BTreeMap<&VrfName, BTreeMap<&Option<VrfName>, &str>> = BTreeMap::new();
+    let mut imports: Vec<Import<'_>> = Vec::new();
     let mut numbers: BTreeMap<VrfId, &VrfName> = BTreeMap::new();
     for pool in &pools {
         let Some(vrf) = &pool.vrf else { continue };
@@ -210,7 +212,7 @@ pub fn vrfs<'a>(pools: impl IntoIterator<Item = &'a IpPool>) -> Vrfs {
             partners: BTreeSet::new(),
             zone: vrf.id.number(),
         };
-        let holder = *numbers.entry(vrf.id).or_insert(&vrf.name);
+        let holder = numbers.get(&vrf.id).copied().unwrap_or(&vrf.name);
         let id = found.by_name.get(&vrf.name).map_or(vrf.id, |known| known.id);
         if holder != &vrf.name || id != vrf.id {
             let message = if id == vrf.id {
@@ -227,22 +229,33 @@ pub fn vrfs<'a>(pools: impl IntoIterator<Item = &'a IpPool>) -> Vrfs {
             found.problems.push((pool.name.clone(), message));
             continue;
         }
+        numbers.insert(vrf.id, &vrf.name);
         found.by_name.entry(vrf.name.clone()).or_insert_with(fresh).ranges.insert(pool.cidr);
-        let whence = vrf.imports.iter().map(|import| (import, pool.name.as_str()));
-        imports.entry(&vrf.name).or_default().extend(whence);
+        for whom in &vrf.imports {
+            let import = Import { vrf: &vrf.name, whom, pool: &pool.name };
+            // Of several pools of a VRF the oldest has said so.
+            if !imports.iter().any(|known| (known.vrf, known.whom) == (import.vrf, whom)) {
+                imports.push(import);
+            }
+        }
     }
     let plain = pools.iter().filter(|pool| pool.vrf.is_none()).map(|pool| pool.cidr).collect();
     found.join(&imports, plain);
     found
 }
 
+/// A VRF's wish for another one's routes.
+#[derive(Clone, Copy, Debug)]
+struct Import<'a> {
+    vrf: &'a VrfName,
+    whom: &'a Option<VrfName>,
+    /// The pool that says so.
+    pool: &'a str,
+}
+
 impl Vrfs {
-    /// Lets those exchange routes that want to and can.
-    fn join(
-        &mut self,
-        imports: &BTreeMap<&VrfName, BTreeMap<&Option<VrfName>, &str>>,
-        plain: BTreeSet<Cidr>,
-    ) {
+    /// Lets those exchange routes that want to and can; who has wanted it first goes first.
+    fn join(&mut self, imports: &[Import<'_>], plain: BTreeSet<Cidr>) {
         // Who is with whom: by the zone, the members and their ranges.
         let mut domains: BTreeMap<u16, (BTreeSet<Option<VrfName>>, BTreeSet<Cidr>)> =
             BTreeMap::new();
@@ -251,50 +264,48 @@ impl Vrfs {
             let members = BTreeSet::from([Some(name.clone())]);
             domains.insert(vrf.id.number(), (members, vrf.ranges.clone()));
         }
-        for (name, imported) in imports {
-            for (other, pool) in imported {
-                let mut refuse = |why: String| {
-                    let them = other.as_ref().map_or(VrfName::DEFAULT, VrfName::as_str);
-                    let message = format!("VRF {name} does not exchange routes with {them}: {why}");
-                    self.problems.push(((*pool).to_owned(), message));
-                };
-                let own = Some((*name).clone());
-                let is_mutual = match other {
-                    None => true,
-                    Some(other) => {
-                        imports.get(other).is_some_and(|theirs| theirs.contains_key(&own))
-                    }
-                };
-                if !is_mutual {
-                    refuse(format!("let a pool of it import {name}, too"));
+        for Import { vrf: name, whom: other, pool } in imports.iter().copied() {
+            let mut refuse = |why: String| {
+                let them = other.as_ref().map_or(VrfName::DEFAULT, VrfName::as_str);
+                let message = format!("VRF {name} does not exchange routes with {them}: {why}");
+                self.problems.push((pool.to_owned(), message));
+            };
+            let own = Some(name.clone());
+            let is_mutual = match other {
+                None => true,
+                Some(other) => {
+                    imports.iter().any(|their| (their.vrf, their.whom) == (other, &own))
+                }
+            };
+            if !is_mutual {
+                refuse(format!("let a pool of it import {name}, too"));
+                continue;
+            }
+            let zone_of = |member: &Option<VrfName>| {
+                domains
+                    .iter()
+                    .find(|(_, (members, _))| members.contains(member))
+                    .map(|(zone, _)| *zone)
+            };
+            let (Some(one), Some(two)) = (zone_of(&own), zone_of(other)) else { continue };
+            if one != two {
+                let overlap =
+                    domains.get(&one).zip(domains.get(&two)).and_then(|(one, two)| {
+                        one.1.iter().find_map(|a| {
+                            two.1.iter().find(|b| a.overlaps(b)).map(|b| (*a, *b))
+                        })
+                    });
+                if let Some((a, b)) = overlap {
+                    refuse(format!("{a} and {b} overlap; use ranges of their own"));
                     continue;
                 }
-                let zone_of = |member: &Option<VrfName>| {
-                    domains
-                        .iter()
-                        .find(|(_, (members, _))| members.contains(member))
-                        .map(|(zone, _)| *zone)
-                };
-                let (Some(one), Some(two)) = (zone_of(&own), zone_of(other)) else { continue };
-                if one != two {
-                    let overlap =
-                        domains.get(&one).zip(domains.get(&two)).and_then(|(one, two)| {
-                            one.1.iter().find_map(|a| {
-                                two.1.iter().find(|b| a.overlaps(b)).map(|b| (*a, *b))
-                            })
-                        });
-                    if let Some((a, b)) = overlap {
-                        refuse(format!("{a} and {b} overlap; use ranges of their own"));
-                        continue;
-                    }
-                    let (members, ranges) = domains.remove(&one.max(two)).unwrap_or_default();
-                    let joined = domains.entry(one.min(two)).or_default();
-                    joined.0.extend(members);
-                    joined.1.extend(ranges);
-                }
-                if let Some(vrf) = self.by_name.get_mut(*name) {
-                    vrf.partners.insert((*other).clone());
-                }
+                let (members, ranges) = domains.remove(&one.max(two)).unwrap_or_default();
+                let joined = domains.entry(one.min(two)).or_default();
+                joined.0.extend(members);
+                joined.1.extend(ranges);
+            }
+            if let Some(vrf) = self.by_name.get_mut(name) {
+                vrf.partners.insert(other.clone());
             }
         }
         for (zone, (members, _)) in domains {
@@ -399,6 +410,26 @@ mod tests {
                 &["a"],
             ),
             (
+                "a number that its pool could not have is still free",
+                &[
+                    aged(3, red("z", "5001")),
+                    aged(4, red("y", "5002")),
+                    aged(5, blue("x", "5002")),
+                ],
+                &["blue 5002 zone 5002 with []", "red 5001 zone 5001 with []"],
+                &["y"],
+            ),
+            (
+                "a new VRF that would be in the way of an old one's exchange",
+                &[
+                    aged(1, pool("plain", "10.9.0.0/16", None)),
+                    aged(3, pool("z", "10.0.0.0/16", Some(("red", "5001", &["default"])))),
+                    aged(5, pool("a", "10.0.0.0/24", Some(("aaa", "5002", &["default"])))),
+                ],
+                &["aaa 5002 zone 5002 with []", "red 5001 zone 0 with [default]"],
+                &["a"],
+            ),
+            (
                 "of one second the first by name",
                 &[aged(3, red("z", "5001")), aged(3, red("a", "5002"))],
                 &["red 5002 zone 5002 with []"],
@@ -445,8 +476,8 @@ mod tests {
                     pool("a", "10.0.0.0/16", Some(("red", "5001", &["blue"]))),
                     pool("b", "10.1.0.0/16", Some(("blue", "5002", &["red", "default"]))),
                 ],
-                &["blue 5002 zone 0 with [default]", "red 5001 zone 5001 with []"],
-                &["b", "a"],
+                &["blue 5002 zone 5001 with [red]", "red 5001 zone 5001 with [blue]"],
+                &["b"],
             ),
         ]);
     }

@@ -26,7 +26,8 @@ pub struct Claims {
 /// Returns the routes of BIRD that go. `routes` are those of both protocols.
 ///
 /// A BIRD of the administrator's own may have routes on the same machine: only what leads into a
-/// pool can be of Calico's.
+/// pool, or where ours lead, can be of Calico's. The latter must go wherever they lead: the kernel
+/// may prefer them by their metric, and nobody withdraws them any more.
 #[must_use]
 pub fn stale(routes: &[RouteEntry], claims: &Claims) -> Vec<RouteEntry> {
     let is_ours = |route: &&RouteEntry| route.protocol == RouteProtocol::CALICO;
@@ -34,9 +35,19 @@ pub fn stale(routes: &[RouteEntry], claims: &Claims) -> Vec<RouteEntry> {
     let is_stale = |route: &&RouteEntry| {
         let is_in_pool = claims.pools.iter().any(|pool| pool.covers(&route.dst));
         let is_claimed = claims.blocks.iter().any(|block| block.covers(&route.dst));
-        route.protocol == BIRD && is_in_pool && (ours.contains(&route.dst) || !is_claimed)
+        route.protocol == BIRD && (ours.contains(&route.dst) || (is_in_pool && !is_claimed))
     };
     routes.iter().filter(is_stale).cloned().collect()
+}
+
+/// Are there routes of BIRD at all?
+///
+/// # Errors
+///
+/// [`Error`] if the kernel cannot be asked.
+pub async fn are_left(netlink: &Netlink) -> Result<bool, Error> {
+    let routes = netlink.routes(&RouteFilter::of_protocols([BIRD])).await?;
+    Ok(!routes.is_empty())
 }
 
 /// Looks for such routes.
@@ -73,11 +84,18 @@ mod tests {
             route("10.244.2.5/32", 12),
             // Nobody claims it any more.
             route("10.244.3.0/26", 12),
+            // Outside of pools, from a router that both had as a peer.
+            route("0.0.0.0/0", 12),
+            route("0.0.0.0/0", 80),
             // The administrator's BIRD.
             route("192.0.2.0/24", 12),
             route("10.0.0.0/8", 12),
         ];
         let gone: Vec<_> = stale(&routes, &claims).iter().map(|route| route.dst).collect();
-        assert_eq!(gone, [cidr("10.244.1.0/26"), cidr("10.244.3.0/26")]);
+        assert_eq!(gone, ["10.244.1.0/26", "10.244.3.0/26", "0.0.0.0/0"].map(cidr));
+        // Of nobody's claims only what ours lead to is told.
+        let gone: Vec<_> =
+            stale(&routes, &Claims::default()).iter().map(|route| route.dst).collect();
+        assert_eq!(gone, ["10.244.1.0/26", "0.0.0.0/0"].map(cidr));
     }
 }

@@ -76,7 +76,8 @@ pub(crate) async fn run(start: Start) -> Result<(), Error> {
     let (mut schedule, mut told) = (Schedule::default(), BTreeSet::new());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let found = tunnels(&netlink).await.unwrap_or_default();
+        // Whoever cannot be asked now is asked again: that is not to say that there is no tunnel.
+        let Ok(found) = tunnels(&netlink).await else { continue };
         numbers.devices(&found);
         if found.is_empty() {
             until_there_is_one(&netlink).await?;
@@ -107,7 +108,7 @@ async fn until_there_is_one(netlink: &Netlink) -> Result<(), Error> {
     // First this, or one that comes meanwhile is missed.
     let mut monitor = Monitor::open(&[Topic::Links])?;
     let names = TunnelDevice::names();
-    while tunnels(netlink).await.unwrap_or_default().is_empty() {
+    while tunnels(netlink).await.is_ok_and(|found| found.is_empty()) {
         let is_about_one = |event: &monitor::Event| match event {
             monitor::Event::Link(link) => names.contains(&link.name),
             monitor::Event::Resync => true,

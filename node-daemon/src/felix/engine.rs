@@ -439,7 +439,14 @@ impl Engine {
         let learned = self.learned.iter().filter(|(dst, _)| !is_refused(dst));
         let learned = learned.filter_map(|(dst, to)| {
             let key = RouteKey { dst: *dst, metric: to.metric };
-            if known.get(dst).is_some_and(|route| !self.moves_away(key, route)) {
+            // Who moves is at another node: no pod here gets another one's packets by saying so.
+            let is_here = |hop: &IpAddr| {
+                let route = known.get(&Cidr::host(*hop));
+                route.is_some_and(|route| matches!(route.target, RouteTarget::Link(_)))
+            };
+            if let Some(route) = known.get(dst)
+                && (!self.moves_away(key, route) || to.addrs.iter().any(is_here))
+            {
                 return None;
             }
             Some((key, self.tunnels.learned(dst, &to.addrs, |hops| self.gateways(hops))?))

@@ -73,7 +73,8 @@ pub struct NextHop {
 pub enum RouteChange {
     /// Write the route in place of any with the same destination, table and metric.
     Upsert(RouteEntry),
-    /// Delete the route with the same destination, table, metric and protocol.
+    /// Delete the route with the same destination, table, metric and protocol, and out of the same
+    /// link if it needs no gateway.
     Delete(RouteEntry),
 }
 

@@ -189,6 +189,18 @@ async fn routes_of_other_metrics_stand_beside<W: World>() {
     }
 }
 
+/// A workload's address may be another one's by the time that its route is deleted.
+async fn a_route_out_of_another_link_stays<W: World>() {
+    let world = W::new().await;
+    let table = world.table(&OURS);
+    let new = "10.65.0.2/32 metric 1024 dev cali1 proto 3";
+    apply(&table, &[&format!("+ {new}")]).await;
+    for old in ["10.65.0.2/32 dev eth0 proto 3", "10.65.0.2/32 dev gone proto 3"] {
+        assert_eq!(apply(&table, &[&format!("- {old}")]).await, ["done"]);
+        assert_eq!(table.list().await.unwrap(), routes(&[new]));
+    }
+}
+
 async fn foreign_routes_are_neither_seen_nor_deleted<W: World>() {
     let world = W::new().await;
     let (ours, foreign) = (world.table(&OURS), world.table(&[FOREIGN]));
@@ -257,6 +269,7 @@ contract! {
     lists_what_was_written
     a_destination_has_one_route
     routes_of_other_metrics_stand_beside
+    a_route_out_of_another_link_stays
     foreign_routes_are_neither_seen_nor_deleted
     a_refused_change_does_not_stop_the_others
     a_link_takes_its_routes_along

@@ -72,6 +72,9 @@ pub(super) fn to_delete(route: &RouteEntry) -> RouteMessage {
     let mut message = about(route);
     // IPv4 takes "nowhere" for any scope.
     message.header.scope = RouteScope::NoWhere;
+    if let Target::Link(index) = route.target {
+        message.attributes.push(RouteAttribute::Oif(index.0));
+    }
     message.header.kind = match route.target {
         Target::Link(_) | Target::Via(_) => RouteType::Unicast,
         Target::Blackhole => RouteType::BlackHole,

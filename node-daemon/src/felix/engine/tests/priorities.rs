@@ -118,6 +118,8 @@ fn a_workload_that_moves_away_is_reached_where_it_is_told() {
     }
     engine.handle(learned_at("10.244.0.0/26", &["10.0.0.66"], 512), NOW);
     assert_eq!(settled(&mut engine), [[""; 0]; 0], "blocks do not move");
+    engine.handle(learned_at("10.244.0.5/32", &["10.244.0.5"], 512), NOW);
+    assert_eq!(settled(&mut engine), [[""; 0]; 0], "a pod here is not another node");
     engine.handle(learned_at("10.244.0.5/32", &["10.0.0.66"], 512), NOW);
     assert_eq!(settled(&mut engine), [["+ 10.244.0.5/32 via 10.0.0.66 proto 80 metric 512"]]);
     engine.handle(learned_at("10.244.0.5/32", &[], 0), NOW);
