@@ -169,11 +169,12 @@ impl Change {
     }
 
     fn if_name(&self) -> Option<&IfName> {
-        match self {
-            Self::Upsert(_, Route { target: RouteTarget::Tunnel(if_name, _), .. })
-            | Self::Upsert(_, Route { target: RouteTarget::Link(if_name), .. })
-            | Self::Delete(_, Route { target: RouteTarget::Link(if_name), .. }) => Some(if_name),
-            Self::Upsert(..) | Self::Delete(..) => None,
+        let (Self::Upsert(_, route) | Self::Delete(_, route)) = self;
+        match &route.target {
+            RouteTarget::Link(if_name) => Some(if_name),
+            // Those are deleted whatever they lead out of.
+            RouteTarget::Tunnel(if_name, _) if matches!(self, Self::Upsert(..)) => Some(if_name),
+            RouteTarget::Tunnel(..) | RouteTarget::Blackhole | RouteTarget::Via(_) => None,
         }
     }
 }

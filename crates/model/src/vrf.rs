@@ -273,9 +273,7 @@ impl Vrfs {
             let own = Some(name.clone());
             let is_mutual = match other {
                 None => true,
-                Some(other) => {
-                    imports.iter().any(|their| (their.vrf, their.whom) == (other, &own))
-                }
+                Some(other) => imports.iter().any(|their| (their.vrf, their.whom) == (other, &own)),
             };
             if !is_mutual {
                 refuse(format!("let a pool of it import {name}, too"));
@@ -289,12 +287,11 @@ impl Vrfs {
             };
             let (Some(one), Some(two)) = (zone_of(&own), zone_of(other)) else { continue };
             if one != two {
-                let overlap =
-                    domains.get(&one).zip(domains.get(&two)).and_then(|(one, two)| {
-                        one.1.iter().find_map(|a| {
-                            two.1.iter().find(|b| a.overlaps(b)).map(|b| (*a, *b))
-                        })
-                    });
+                let overlap = domains.get(&one).zip(domains.get(&two)).and_then(|(one, two)| {
+                    one.1
+                        .iter()
+                        .find_map(|a| two.1.iter().find(|b| a.overlaps(b)).map(|b| (*a, *b)))
+                });
                 if let Some((a, b)) = overlap {
                     refuse(format!("{a} and {b} overlap; use ranges of their own"));
                     continue;
@@ -411,11 +408,7 @@ mod tests {
             ),
             (
                 "a number that its pool could not have is still free",
-                &[
-                    aged(3, red("z", "5001")),
-                    aged(4, red("y", "5002")),
-                    aged(5, blue("x", "5002")),
-                ],
+                &[aged(3, red("z", "5001")), aged(4, red("y", "5002")), aged(5, blue("x", "5002"))],
                 &["blue 5002 zone 5002 with []", "red 5001 zone 5001 with []"],
                 &["y"],
             ),
