@@ -77,7 +77,15 @@ impl Run {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
         let name = Path::new(program).file_name().unwrap_or(program);
-        Self { command: Command::new(program), line: name.to_string_lossy().into_owned() }
+        let mut command = Command::new(program);
+        // Cargo tells us about our own package, and what it builds for us depends on what it is
+        // told: with that, it would all be built again for whoever calls it without.
+        let own = std::env::vars_os().map(|(name, _)| name);
+        let own = own.filter(|name| name.to_string_lossy().starts_with("CARGO_PKG_"));
+        for name in own.chain(["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"].map(OsString::from)) {
+            command.env_remove(name);
+        }
+        Self { command, line: name.to_string_lossy().into_owned() }
     }
 
     /// Adds an argument.
