@@ -221,14 +221,7 @@ impl Ends {
 
     /// Adds a host route, unless another interface has one to the same address.
     async fn add_host_route(&self, route: &RouteEntry, link: &Link) -> Result<(), Error> {
-        let Err(error) = self.host.add_route(route).await else { return Ok(()) };
-        if !error.is_exists() {
-            return Err(refused(&error));
-        }
-        let filter = RouteFilter { table: route.table, ..RouteFilter::of_protocols([]) };
-        let routes = self.host.routes(&filter).await.map_err(|error| refused(&error))?;
-        let mut same = routes.iter().filter(|found| found.dst == route.dst);
-        match same.find(|found| found.target != Target::Link(link.index)) {
+        match self.host.add_sole_route(route).await.map_err(|error| refused(&error))? {
             None => Ok(()),
             Some(other) => {
                 let message = format!(

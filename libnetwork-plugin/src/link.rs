@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use kernel::netlink::{RouteEntry, RouteFilter, Target, VethSpec};
+use kernel::netlink::{RouteEntry, VethSpec};
 use kernel::{Netlink, Netns, sysctl};
 use model::desired::Setting;
-use model::net::{Cidr, Family, IfName, MacAddr, Mtu};
+use model::net::{Family, MacAddr, Mtu};
 
 use crate::endpoint::PairNames;
 use crate::error::Error;
@@ -61,31 +61,15 @@ async fn finish(netlink: &Netlink, names: &PairNames, addrs: &[IpAddr]) -> Resul
     }
     for addr in addrs {
         let route = RouteEntry::to_workload(*addr, host.index);
-        match netlink.add_route(&route).await {
-            Ok(()) => {}
-            Err(error) if error.is_exists() => {
-                require_ours(netlink, route.dst, &route.target, &names.host).await?;
-            }
-            Err(error) => return Err(error.into()),
+        // Another interface that has the address must not lose it to us.
+        if let Some(other) = netlink.add_sole_route(&route).await? {
+            return Err(Error::wrong(format!(
+                "route {other} is in the way of {}'s address: its owner must remove it",
+                names.host
+            )));
         }
     }
     Ok(())
-}
-
-/// Another interface that has the address must not lose it to us.
-async fn require_ours(
-    netlink: &Netlink,
-    dst: Cidr,
-    target: &Target,
-    host: &IfName,
-) -> Result<(), Error> {
-    let routes = netlink.routes(&RouteFilter::of_protocols([])).await?;
-    match routes.iter().find(|route| route.dst == dst && route.target != *target) {
-        None => Ok(()),
-        Some(other) => Err(Error::wrong(format!(
-            "route {other} is in the way of {host}'s address: its owner must remove it"
-        ))),
-    }
 }
 
 #[cfg(test)]

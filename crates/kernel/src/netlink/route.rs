@@ -224,6 +224,44 @@ impl Netlink {
         self.request(request, "add", || format!("route {route}")).await.map(drop)
     }
 
+    /// Writes a route unless another one, by whatever metric, is used to the same destination or has
+    /// the same metric; returns the one that is in the way.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Netlink::upsert_route`].
+    pub async fn add_sole_route(&self, route: &RouteEntry) -> Result<Option<RouteEntry>, Error> {
+        let is_another =
+            |found: &RouteEntry| found.dst == route.dst && found.target != route.target;
+        let used = self.route_to(route.dst.addr()).await?;
+        if let Some(other) = used.filter(|found| found.table == route.table && is_another(found)) {
+            return Ok(Some(other));
+        }
+        match self.add_route(route).await {
+            Err(error) if error.is_exists() => {
+                let filter = RouteFilter { table: route.table, ..RouteFilter::of_protocols([]) };
+                Ok(self.routes(&filter).await?.into_iter().find(is_another))
+            }
+            outcome => outcome.map(|()| None),
+        }
+    }
+
+    /// Returns the route that a packet of this machine's to `addr` takes, unless there is none or
+    /// it drops the packet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the kernel cannot be asked.
+    pub async fn route_to(&self, addr: IpAddr) -> Result<Option<RouteEntry>, Error> {
+        let request = (RouteNetlinkMessage::GetRoute(message::lookup(addr)), 0);
+        match self.request(request, "look up", || format!("route to {addr}")).await {
+            Ok(found) => Ok(found.as_ref().and_then(of_message)),
+            // What it does with the packet is told as the reason.
+            Err(error) if error.errno().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes the route with the same destination, table, metric and protocol;
     /// returns whether it was there.
     ///

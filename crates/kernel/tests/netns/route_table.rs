@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernel::netlink::RouteFilter;
+use kernel::netlink::{RouteEntry, RouteFilter, Target};
 use kernel::route_table::{Change, KernelRoutes};
 use kernel::{RouteTable, fake};
 use model::desired::{Route, RouteKey, RouteProtocol, RouteTarget};
@@ -198,6 +198,37 @@ async fn a_route_out_of_another_link_stays<W: World>() {
     for old in ["10.65.0.2/32 dev eth0 proto 3", "10.65.0.2/32 dev gone proto 3"] {
         assert_eq!(apply(&table, &[&format!("- {old}")]).await, ["done"]);
         assert_eq!(table.list().await.unwrap(), routes(&[new]));
+    }
+}
+
+#[tokio::test]
+async fn a_sole_route_is_written_beside_none() {
+    let world = Real::new().await;
+    let netlink = &world.host.netlink;
+    let links = netlink.links().await.unwrap();
+    let index = |name| links.iter().find(|link| link.name == if_name(name)).unwrap().index;
+    for (to, other) in [("10.65.0.2", "10.65.0.0/24"), ("fd01::2", "fd01::/64")] {
+        let ours = RouteEntry::to_workload(to.parse().unwrap(), index("cali1"));
+        let theirs = |metric| {
+            let target = Target::Link(index("eth0"));
+            RouteEntry { metric, ..RouteEntry::new(ours.dst, target, RouteProtocol::BOOT) }
+        };
+        // What leads to more is in nobody's way.
+        let wider = RouteEntry::new(cidr(other), Target::Link(index("eth0")), RouteProtocol::BOOT);
+        netlink.add_route(&wider).await.unwrap();
+        for metric in [1, 1024, 2000] {
+            netlink.add_route(&theirs(metric)).await.unwrap();
+            let found = netlink.add_sole_route(&ours).await.unwrap();
+            assert_eq!(found, Some(theirs(metric)));
+            netlink.delete_route(&theirs(metric)).await.unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(
+                netlink.add_sole_route(&ours).await.unwrap(),
+                None,
+                "ours is not in its way"
+            );
+        }
     }
 }
 

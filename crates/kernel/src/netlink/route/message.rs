@@ -25,6 +25,21 @@ pub(super) fn question(family: Family, table: u32, protocol: RouteProtocol) -> R
     message
 }
 
+/// Returns the question which route a packet to `addr` takes, as the table has it.
+pub(super) fn lookup(addr: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let whole = Cidr::host(addr);
+    message.header.address_family = family_of(whole.family());
+    message.header.destination_prefix_length = whole.prefix_len();
+    // The strict check wants these empty.
+    message.header.protocol = 0.into();
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unspec;
+    message.header.flags = RouteFlags::FibMatch;
+    message.attributes.push(RouteAttribute::Destination(addr.into()));
+    message
+}
+
 /// Returns the message that writes `route`.
 pub(super) fn of_route(route: &RouteEntry) -> Result<RouteMessage, Error> {
     let mut message = about(route);
