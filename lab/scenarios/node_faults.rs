@@ -10,7 +10,7 @@ use lab::cluster::{Cluster, Fabric, Families, NAMESPACE, NewPod, Plan, eventuall
 use lab::control_plane::{Identity, Kind};
 use lab::protocol::Pod;
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::churn::require_no_address;
 use super::planted::{Deed, FAULTS, Fault, sh};
@@ -35,14 +35,7 @@ pub(crate) fn are_named(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     );
     sh(node, &script)?;
     node.start_program("holder", &["sh", "-c", HOLDER], &BTreeMap::new())?;
-    let pod = cluster.create_pod(&NewPod {
-        namespace: NAMESPACE.to_owned(),
-        name: "victim".to_owned(),
-        node: "node-1".to_owned(),
-        labels: BTreeMap::new(),
-        account: String::new(),
-        ports: json!([]),
-    })?;
+    let pod = cluster.create_pod(&NewPod::plain(NAMESPACE, "victim", "node-1"))?;
     well(&cluster, &pod)?;
     for fault in FAULTS {
         eprintln!("{}", fault.what);

@@ -1,7 +1,7 @@
 //! What the CNI plugin's permissions are for: each is taken away, and what needs it fails and says
 //! which one it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -72,14 +72,7 @@ pub(crate) fn are_needed(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     }
     let plan = Plan { control_plane, nodes: 1, families: Families::V4, fabric: Fabric::Bridge };
     let cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
-    let pod = cluster.create_pod(&NewPod {
-        namespace: NAMESPACE.to_owned(),
-        name: "victim".to_owned(),
-        node: "node-1".to_owned(),
-        labels: BTreeMap::new(),
-        account: String::new(),
-        ports: json!([]),
-    })?;
+    let pod = cluster.create_pod(&NewPod::plain(NAMESPACE, "victim", "node-1"))?;
     let mut wrong = Vec::new();
     for (name, deed) in NEEDS {
         let permission = granted.iter().find(|permission| name_of(permission) == *name);

@@ -143,12 +143,9 @@ fn start_late(
     [open, shut]: [IpAddr; 2],
 ) -> Result<RunningPod, Error> {
     let pod = cluster.create_pod(&NewPod {
-        namespace: "red".to_owned(),
-        name: name.to_owned(),
-        node: node.to_owned(),
         labels: [("app".to_owned(), "late".to_owned())].into(),
         account: "job".to_owned(),
-        ports: serde_json::json!([]),
+        ..NewPod::plain("red", name, node)
     })?;
     let (container, node) = (pod.container.clone(), cluster.node(node)?);
     node.prepare(&container)?;

@@ -78,14 +78,7 @@ pub(crate) fn keep(dir: &Path, control_plane: Kind) -> Result<(), Error> {
         cluster.api.patch_any(&policy(), &json!({"spec": {"ingress": rules}}))?;
         judge::require_packets(&cluster, if is_open { &open } else { &shut })?;
     }
-    cluster.add_pod(&NewPod {
-        namespace: "red".to_owned(),
-        name: "guest".to_owned(),
-        node: "node-1".to_owned(),
-        labels: BTreeMap::new(),
-        account: String::new(),
-        ports: json!([]),
-    })?;
+    cluster.add_pod(&NewPod::plain("red", "guest", "node-1"))?;
     cluster.remove_pods(|pod| pod.pod.name == "guest")?;
     let node = cluster.node("node-1")?;
     cluster.end_daemon(node, Signal::SIGKILL)?;

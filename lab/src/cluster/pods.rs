@@ -59,6 +59,21 @@ pub struct NewPod {
     pub ports: Value,
 }
 
+impl NewPod {
+    /// Makes a pod of which nothing is said but where it is.
+    #[must_use]
+    pub fn plain(namespace: &str, name: &str, node: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            node: node.to_owned(),
+            labels: BTreeMap::new(),
+            account: String::new(),
+            ports: json!([]),
+        }
+    }
+}
+
 impl Cluster {
     /// Makes one pod, as it is wanted.
     ///
@@ -156,14 +171,8 @@ impl Cluster {
 
 /// Returns what the pods of a lab are like that differ only by name.
 fn lab_pod(name: &str, node: &str) -> NewPod {
-    NewPod {
-        namespace: NAMESPACE.to_owned(),
-        name: name.to_owned(),
-        node: node.to_owned(),
-        labels: BTreeMap::from([("app".to_owned(), "lab".to_owned())]),
-        account: String::new(),
-        ports: json!([]),
-    }
+    let labels = BTreeMap::from([("app".to_owned(), "lab".to_owned())]);
+    NewPod { labels, ..NewPod::plain(NAMESPACE, name, node) }
 }
 
 /// Does something for each item, a few at a time; outcomes come in the order of the items.

@@ -32,15 +32,15 @@ pub fn run(inside: &mut Inside, kind: Kind, afterwards: Afterwards) -> Result<()
     say("a pool for each zone, and one of eight addresses for the namespace red");
     make_pools(&cluster)?;
     for (number, (node, _)) in ZONES.iter().enumerate() {
-        cluster.add_pod(&new_pod(NAMESPACE, &format!("web-{number}"), node))?;
+        cluster.add_pod(&NewPod::plain(NAMESPACE, &format!("web-{number}"), node))?;
     }
     for number in 1..=RED {
-        cluster.add_pod(&new_pod("red", &format!("red-{number}"), "node-1"))?;
+        cluster.add_pod(&NewPod::plain("red", &format!("red-{number}"), "node-1"))?;
     }
     print(&pods(&cluster));
     ctl(&cluster, &["show", "--show-blocks"])?;
     say("one pod more than the pool of red has addresses");
-    let one_more = new_pod("red", "red-9", "node-1");
+    let one_more = NewPod::plain("red", "red-9", "node-1");
     let pod = cluster.create_pod(&one_more)?;
     match cluster.attach_pod(pod.clone(), "node-1") {
         Err(error) => {
@@ -114,17 +114,6 @@ fn pool(name: &str, cidr: &str, (nodes, namespaces): (&str, &str)) -> Value {
             "allowedUses": ["Workload"],
         },
     })
-}
-
-fn new_pod(namespace: &str, name: &str, node: &str) -> NewPod {
-    NewPod {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        node: node.to_owned(),
-        labels: std::collections::BTreeMap::new(),
-        account: String::new(),
-        ports: json!([]),
-    }
 }
 
 fn pods(cluster: &Cluster) -> String {

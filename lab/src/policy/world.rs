@@ -79,14 +79,9 @@ pub fn up(dir: &Path, control_plane: Kind) -> Result<Cluster, Error> {
         } else {
             json!([])
         };
-        cluster.add_pod(&NewPod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            node: node.to_owned(),
-            labels: map(labels),
-            account: account.to_owned(),
-            ports,
-        })?;
+        let (labels, account) = (map(labels), account.to_owned());
+        let pod = NewPod::plain(namespace, name, node);
+        cluster.add_pod(&NewPod { labels, account, ports, ..pod })?;
     }
     for pod in &cluster.pods {
         cluster.node(&pod.node)?.serve(&pod.pod.container, &PORTS)?;
