@@ -165,14 +165,7 @@ fn configure(cluster: &Cluster, max_blocks: i64) -> Result<(), Error> {
 }
 
 fn pod(name: &str, node: &str) -> NewPod {
-    NewPod {
-        namespace: NAMESPACE.to_owned(),
-        name: name.to_owned(),
-        node: node.to_owned(),
-        labels: BTreeMap::new(),
-        account: String::new(),
-        ports: json!([]),
-    }
+    NewPod::plain(NAMESPACE, name, node)
 }
 
 /// Requires that a pod gets no address, and the runtime no permission to try, for this reason and

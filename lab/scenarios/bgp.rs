@@ -94,11 +94,7 @@ fn reflect(cluster: &Cluster) -> Result<(), Error> {
             })
         })?;
     }
-    cluster.api.create::<api::BgpConfiguration>(json!({
-        "apiVersion": GROUP, "kind": "BGPConfiguration", "metadata": {"name": "default"},
-        "spec": {"nodeToNodeMeshEnabled": false},
-    }))?;
-    Ok(())
+    super::unnumbered::leave_mesh(cluster)
 }
 
 /// Keeps all blocks from a node by an import filter, and gives them back.

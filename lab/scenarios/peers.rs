@@ -18,7 +18,7 @@ use lab::routes;
 use serde_json::json;
 
 use super::connections::SETTINGS;
-use super::unnumbered::set_asn;
+use super::unnumbered::{leave_mesh, set_asn};
 
 /// How long sessions and routes may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -68,12 +68,7 @@ pub(crate) fn bird_holds_the_blocks(dir: &Path, control_plane: Kind) -> Result<(
 pub(crate) fn routed_fabric(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let plan = Plan { control_plane, nodes: 3, families: Families::V4, fabric: Fabric::Routed };
     let mut cluster = Cluster::without_daemons(dir, plan, &mut |step| eprintln!("{step}"))?;
-    cluster.api.create::<api::BgpConfiguration>(json!({
-        "apiVersion": "crd.projectcalico.org/v1",
-        "kind": "BGPConfiguration",
-        "metadata": {"name": "default"},
-        "spec": {"nodeToNodeMeshEnabled": false},
-    }))?;
+    leave_mesh(&cluster)?;
     let mut neighbours = Vec::new();
     for (node, asn) in cluster.nodes.iter().zip(65011_u32..) {
         set_asn(&cluster, node, asn)?;
@@ -114,12 +109,8 @@ pub(crate) fn workload(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     let mut cluster = Cluster::up(dir, plan, &mut |step| eprintln!("{step}"))?;
     let peer = want_workloads(&cluster)?;
     cluster.add_pod(&NewPod {
-        namespace: NAMESPACE.to_owned(),
-        name: "router".to_owned(),
-        node: "node-1".to_owned(),
         labels: [("app".to_owned(), "router".to_owned())].into(),
-        account: String::new(),
-        ports: json!([]),
+        ..NewPod::plain(NAMESPACE, "router", "node-1")
     })?;
     let [pod] = cluster.pods.as_slice() else { return Err(Error::wrong("not one pod")) };
     let node = cluster.node("node-1")?;

@@ -158,14 +158,7 @@ fn found_tenants(cluster: &Cluster) -> Result<(), Error> {
 
 fn add_pods(cluster: &mut Cluster) -> Result<(), Error> {
     for (namespace, name, node, addr) in PODS {
-        let wanted = NewPod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            node: node.to_owned(),
-            labels: BTreeMap::new(),
-            account: String::new(),
-            ports: json!([]),
-        };
+        let wanted = NewPod::plain(namespace, name, node);
         let pod = cluster.create_pod(&wanted)?;
         if let Some(addr) = addr {
             let key = "cni.projectcalico.org/ipAddrs";

@@ -88,12 +88,7 @@ fn require_way(cluster: &Cluster) -> Result<(), Error> {
 
 /// Has the cluster peer with whoever is on the nodes' interface to the router, and with nobody else.
 fn want_peers(cluster: &Cluster) -> Result<(), Error> {
-    cluster.api.create::<api::BgpConfiguration>(json!({
-        "apiVersion": "crd.projectcalico.org/v1",
-        "kind": "BGPConfiguration",
-        "metadata": {"name": "default"},
-        "spec": {"nodeToNodeMeshEnabled": false},
-    }))?;
+    leave_mesh(cluster)?;
     cluster.api.create::<api::BgpPeer>(json!({
         "apiVersion": "crd.projectcalico.org/v1",
         "kind": "BGPPeer",
@@ -102,6 +97,17 @@ fn want_peers(cluster: &Cluster) -> Result<(), Error> {
             "bgp.projectcalico.org/bfd-interval": "300ms",
         }},
         "spec": {"asNumber": ROUTER_ASN},
+    }))?;
+    Ok(())
+}
+
+/// Ends the mesh: nodes have no peers but those that are named.
+pub(super) fn leave_mesh(cluster: &Cluster) -> Result<(), Error> {
+    cluster.api.create::<api::BgpConfiguration>(json!({
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "BGPConfiguration",
+        "metadata": {"name": "default"},
+        "spec": {"nodeToNodeMeshEnabled": false},
     }))?;
     Ok(())
 }
