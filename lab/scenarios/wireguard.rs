@@ -22,6 +22,8 @@ use super::tunnel_services;
 
 /// How long nodes may take to hear of a change and to act.
 const WITHIN: Duration = Duration::from_secs(60);
+/// How long pods talk on after the last node has changed its keys.
+const WITH_NEW_KEYS: Duration = Duration::from_secs(3);
 /// How often pods are deleted and made again, and daemons killed; `WIREGUARD_DELETIONS` and
 /// `WIREGUARD_RESTARTS` ask for more, on a machine that emulates fast enough.
 const DELETIONS: usize = 4;
@@ -167,7 +169,7 @@ fn delete_under_fire(cluster: &mut Cluster, times: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has all nodes change their keys while pods talk.
+/// Has all nodes change their keys while pods talk, and lets them talk on with the new ones.
 fn change_all_keys(cluster: &Cluster, flows: &[(RunningPod, RunningPod)]) -> Result<(), Error> {
     for (from, to) in flows {
         cluster.node(&from.node)?.start_flow(&from.pod.container, to.addr()?)?;
@@ -175,6 +177,8 @@ fn change_all_keys(cluster: &Cluster, flows: &[(RunningPod, RunningPod)]) -> Res
     for node in &cluster.nodes {
         change_keys(cluster, node)?;
     }
+    // A fast machine is done before a hundred packets are sent.
+    std::thread::sleep(WITH_NEW_KEYS);
     for (from, to) in flows {
         let ledger = cluster.node(&from.node)?.stop_flow(&from.pod.container, to.addr()?)?;
         eprintln!("keys change, {} -> {}: {ledger:?}", from.pod.name, to.pod.name);
