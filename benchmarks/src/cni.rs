@@ -5,6 +5,7 @@ mod measure;
 mod memory;
 pub(crate) mod plugin;
 mod report;
+pub(crate) mod served;
 mod start;
 mod trace;
 pub(crate) mod world;
@@ -17,6 +18,7 @@ use lab::Error;
 use lab::control_plane::Kind;
 
 use self::measure::{Load, Measured};
+use self::served::Served;
 use self::world::World;
 use crate::{isolation, load_average, step};
 
@@ -34,8 +36,8 @@ pub(crate) enum Extent {
 pub(crate) struct Findings {
     /// Which programs.
     pub(crate) bin: PathBuf,
-    /// How many of them ran at once, and what came of it, the plugin's first.
-    pub(crate) loads: Vec<(Load, Measured, Measured)>,
+    /// How many of them ran at once, and what came of it.
+    pub(crate) loads: Vec<(Load, Loads)>,
     /// Round trips of an ADD and of a DEL to the API server.
     pub(crate) requests: [Option<u64>; 2],
     /// From start to the first byte sent.
@@ -44,6 +46,17 @@ pub(crate) struct Findings {
     pub(crate) node_kib: Result<u64, String>,
     /// The machine's load average before and after.
     pub(crate) load_average: [String; 2],
+}
+
+/// What came of one load, by who has carried it.
+#[derive(Debug)]
+pub(crate) struct Loads {
+    /// The plugin alone.
+    pub(crate) alone: Measured,
+    /// The plugin, with calico-node's service.
+    pub(crate) served: Measured,
+    /// What is compared with.
+    pub(crate) floor: Measured,
 }
 
 impl Extent {
@@ -92,8 +105,12 @@ async fn measure_all(bin: PathBuf, extent: Extent) -> Result<Findings, Error> {
     let mut loads = Vec::new();
     for load in extent.loads() {
         step(&format!("{} pods, {} at once", load.count, load.at_once));
-        let plugin = measure::plugin(&world, &plugins, load).await?;
-        loads.push((load, plugin, measure::floor(&world, load).await?));
+        let alone = measure::plugin(&world, &plugins, load, None).await?;
+        let service = Served::start(&world)?;
+        let served = measure::plugin(&world, &plugins, load, Some(&service)).await?;
+        drop(service);
+        let floor = measure::floor(&world, load).await?;
+        loads.push((load, Loads { alone, served, floor }));
     }
     step("from start to first byte");
     let first_byte = start::first_byte(&world, &plugins, extent.starts()).await?;

@@ -111,6 +111,12 @@ enum Benchmark {
     /// Does what the benchmark `cni` compares with, once; it runs this itself.
     #[command(hide = true)]
     Floor,
+    /// Serves calls of the plugin as calico-node does; the benchmark `cni` runs this itself.
+    #[command(hide = true)]
+    Serve {
+        /// The plugin's credentials.
+        kubeconfig: PathBuf,
+    },
 }
 
 /// What is measured inside of a lab.
@@ -157,6 +163,7 @@ impl DatastoreArguments {
 fn main() -> ExitCode {
     let done = match Arguments::parse().benchmark {
         Benchmark::Floor => cni::floor::run().map(|()| ExitCode::SUCCESS),
+        Benchmark::Serve { kubeconfig } => cni::served::run(kubeconfig).map(|()| ExitCode::SUCCESS),
         Benchmark::Cni(_) | Benchmark::Policy(_) if !isolation::is_inside() => {
             isolation::run_inside(isolation::LIMIT)
         }

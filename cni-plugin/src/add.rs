@@ -17,6 +17,8 @@ use std::net::IpAddr;
 
 use cni::result::Interface;
 use cni::{Error, ErrorCode, Success};
+use cni_service::Facts;
+use cni_service::facts::Subject;
 use ipam_plugin::ahead::Ahead;
 use k8s_openapi::api::core::v1::Pod;
 use model::vrf::VrfName;
@@ -30,7 +32,7 @@ use crate::gates;
 use crate::plan::{self, Plan};
 use crate::ready::{self, Waited};
 use crate::site::Site;
-use crate::store::{Facts, Holding, Store, holding, vrf_of};
+use crate::store::{Holding, Store, holding, require_ready, vrf_of};
 use crate::vrf::VrfDevice;
 use crate::wire::{self, Ends, Found, Pair};
 use crate::wishes::{Wishes, needs_pod_cidrs};
@@ -42,7 +44,7 @@ use crate::wishes::{Wishes, needs_pod_cidrs};
 /// [`Error`] with everything undone.
 pub(crate) async fn run(call: &Call<'_>) -> Result<Success, Error> {
     let cleanup = Cleanup::default();
-    let outcome = match Add::begin(call) {
+    let outcome = match Add::begin(call).await {
         Ok(add) => {
             let outcome = tokio::select! {
                 biased;
@@ -78,7 +80,7 @@ struct Add<'a> {
 }
 
 impl<'a> Add<'a> {
-    fn begin(call: &'a Call<'a>) -> Result<Self, Error> {
+    async fn begin(call: &'a Call<'a>) -> Result<Self, Error> {
         let site = Site::read(call.config)?;
         let netns = call.netns.ok_or_else(|| {
             Error::new(
@@ -87,7 +89,7 @@ impl<'a> Add<'a> {
             )
         })?;
         let ends = Ends::open(netns)?;
-        let store = Store::connect(call.config, call.trace)?;
+        let store = Store::served(call.config, call.trace).await?;
         call.trace.end_phase("prepare");
         let (ahead, delegate_config, pod) = Default::default();
         Ok(Self { call, site, store, ends, ahead, delegate_config, pod })
@@ -98,12 +100,17 @@ impl<'a> Add<'a> {
         gates::wait(&call.config.readiness_gates).await?;
         let node = needs_pod_cidrs(call.config.raw().expose()).then_some(&self.site.node);
         let namespace = call.pod().map(|pod| pod.name.namespace.as_str());
-        let read = self.store.read(call.pod(), namespace, node);
+        let read = self.store.read(Subject {
+            pod: call.pod_name(),
+            namespace: namespace.map(str::to_owned),
+            node: node.map(ToString::to_string),
+            gets_addrs: call.ipam_type().is_some_and(|name| delegate::is_own(name, call.path)),
+        });
         let find = async { Ok(self.ends.find(&call.host_name, if_name).await) };
         // Whatever is wrong there, the reading above says it better: it must not wait for this.
         let (facts, found, ()) = tokio::try_join!(read, find, self.read_ahead())?;
         call.trace.end_phase("read");
-        facts.require_ready()?;
+        require_ready(&facts)?;
         let wishes = self.wishes(&facts)?;
         let config = wishes.delegate_config(
             call.config.raw().expose(),
@@ -151,9 +158,13 @@ impl<'a> Add<'a> {
         Ok(self.success(&plan, &pair, given))
     }
 
-    /// Reads what the delegate depends on, if this program is the delegate too.
+    /// Reads what the delegate depends on, if this program is the delegate too, and calico-node
+    /// does not do its work.
     async fn read_ahead(&self) -> Result<(), Error> {
-        let (call, client) = (self.call.delegate("ADD"), self.store.client());
+        if self.store.service().is_some() {
+            return Ok(());
+        }
+        let (call, client) = (self.call.delegate("ADD"), self.store.client()?);
         let name = self.call.ipam_type();
         let read = delegate::read_ahead(name, &call, self.call.config, client);
         self.ahead.set(Box::pin(read).await);
@@ -240,8 +251,7 @@ impl<'a> Add<'a> {
     }
 
     async fn tell_to_release(&self, name: &str, config: &Value) -> Result<(), Error> {
-        let client = Some(self.store.client());
-        delegate::tell(name, &self.call.delegate("DEL"), config, client).await
+        delegate::tell(name, &self.call.delegate("DEL"), config, Some(&self.store)).await
     }
 
     /// Gets addresses from the delegate, or from the pod's annotation without it.
@@ -260,7 +270,7 @@ impl<'a> Add<'a> {
         })?;
         cleanup.begin(Undo::Addresses);
         let call = self.call.delegate("ADD");
-        let help = Help { client: Some(self.store.client()), ahead: self.ahead.take() };
+        let help = Help { store: Some(&self.store), ahead: self.ahead.take() };
         let given = delegate::add(name, &call, config, self.call.config.version, help).await?;
         self.store.count();
         Ok((plan::addrs_of(&given), given))

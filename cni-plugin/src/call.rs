@@ -52,6 +52,11 @@ impl<'a> Call<'a> {
         self.attachment.args.pod.as_ref()
     }
 
+    /// Returns the pod's namespace and name, if the container is one.
+    pub(crate) fn pod_name(&self) -> Option<(String, String)> {
+        self.pod().map(|pod| (pod.name.namespace.clone(), pod.name.name.clone()))
+    }
+
     /// Returns the call of the IPAM plugin that goes with this one.
     pub(crate) fn delegate(&self, command: &'static str) -> delegate::Call<'_> {
         let args = self.attachment.args.to_string();

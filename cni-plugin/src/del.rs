@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni::{Error, ErrorCode};
+use cni_service::facts::Subject;
 use k8s_openapi::api::core::v1::Pod;
 use kernel::conntrack::Conntrack;
 use tokio::runtime::Handle;
 
 use crate::call::Call;
 use crate::delegate;
-use crate::store::{Store, holding};
+use crate::store::{Store, holding, is_locked, require_ready};
 use crate::wire::{self, Ends};
 use crate::wishes::delegate_config_to_release;
 
@@ -33,7 +34,7 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<(), Error> {
         Ok(Some(ends)) => ends.vrf_above(&call.host_name).await.is_ok_and(|vrf| vrf.is_some()),
         Ok(None) | Err(_) => false,
     };
-    let store = Store::connect(call.config, call.trace);
+    let store = Store::served(call.config, call.trace).await;
     let (pod, link) =
         tokio::join!(release_pod(call, by_name, store.as_ref()), delete_link(call, ends));
     call.trace.end_phase("datastore_and_link");
@@ -93,7 +94,8 @@ async fn release_pod(
         LinkByName::Leave => None,
         LinkByName::Delete => wire::host_side(&call.host_name).await?,
     };
-    let facts = store.read(call.pod(), None, None).await?;
+    let pod = call.pod_name();
+    let facts = store.read(Subject { pod, ..Subject::default() }).await?;
     let mut pod = facts.pod.clone().filter(|pod| is_holder(call, pod));
     // Without a namespace only the name tells which link to delete, and a newer
     // container of the same pod may have it by now.
@@ -105,7 +107,7 @@ async fn release_pod(
             wire::delete_limit(&call.host_name).await?;
         }
     }
-    if let (true, Err(error)) = (facts.is_locked(), facts.require_ready()) {
+    if let (true, Err(error)) = (is_locked(&facts), require_ready(&facts)) {
         return Ok(Pods::Locked(error));
     }
     for _ in 0..ATTEMPTS {
@@ -182,8 +184,7 @@ async fn delete_link(call: &Call<'_>, ends: Result<Option<Ends>, Error>) -> Resu
 async fn release_addresses(call: &Call<'_>, store: Option<&Store<'_>>) -> Result<(), Error> {
     let Some(name) = call.ipam_type() else { return Ok(()) };
     let config = delegate_config_to_release(call.config.raw().expose());
-    let client = store.map(Store::client);
-    let told = delegate::tell(name, &call.delegate("DEL"), &config, client).await;
+    let told = delegate::tell(name, &call.delegate("DEL"), &config, store).await;
     if let Some(store) = store {
         store.count();
     }

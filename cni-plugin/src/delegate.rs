@@ -19,6 +19,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use crate::store::Store;
+
 /// What the IPAM plugin is called that this program is too.
 const OWN_NAME: &str = "calico-ipam";
 
@@ -30,10 +32,10 @@ const TIMEOUT: Duration = Duration::from_secs(100);
 const MAX_OUTPUT: u64 = 1 << 20;
 
 /// What calico-ipam need not do again if it runs here.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Help<'a> {
-    /// The connection to the datastore.
-    pub(crate) client: Option<&'a Client>,
+    /// The datastore, and who may do what is wanted of it.
+    pub(crate) store: Option<&'a Store<'a>>,
     /// What its ADD depends on, if it was read.
     pub(crate) ahead: Option<Ahead>,
 }
@@ -66,11 +68,11 @@ pub(crate) async fn tell(
     name: &str,
     call: &Call<'_>,
     config: &Value,
-    client: Option<&Client>,
+    store: Option<&Store<'_>>,
 ) -> Result<(), Error> {
     let program = find(name, call.path, is_program)?;
     if is_here(name, &program) {
-        return here(name, call, config, Help { client, ahead: None }).await.map(drop);
+        return here(name, call, config, Help { store, ahead: None }).await.map(drop);
     }
     run(name, &program, call, config).await?.into_empty(name)
 }
@@ -95,7 +97,7 @@ async fn here(
     help: Help<'_>,
 ) -> Result<Option<Success>, Error> {
     tracing::debug!(command = call.command, "carrying calico-ipam out");
-    let Help { client, ahead } = help;
+    let Help { store, ahead } = help;
     let variables = call.environment();
     let lookup = |name: &str| {
         let found = variables.iter().find(|(known, value)| *known == name && !value.is_empty());
@@ -103,11 +105,12 @@ async fn here(
     };
     let Environment { request, .. } = Environment::read(lookup)?;
     let config = NetworkConfig::parse(config.to_string().as_bytes())?;
-    let connect = || match client {
-        Some(client) => Ok(client.clone()),
+    let connect = || match store {
+        Some(store) => Ok(store.connected()?.clone()),
         None => plugin::connect(&config),
     };
-    let carried_out = Box::pin(plugin::carry_out(&request, &config, connect, ahead));
+    let help = plugin::Help { service: store.and_then(Store::service), ahead };
+    let carried_out = Box::pin(plugin::carry_out(&request, &config, connect, help));
     tokio::time::timeout(TIMEOUT, carried_out).await.unwrap_or_else(|_| Err(too_slow(name)))
 }
 

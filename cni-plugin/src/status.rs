@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use api::daemon_status::{self, DaemonStatus};
 use cni::delegate::Call;
 use cni::{Error, ErrorCode, NetworkConfig};
+use cni_service::facts::Subject;
 
 use kernel::files;
 
 use crate::delegate;
 use crate::site::Site;
-use crate::store::Store;
+use crate::store::{Store, require_ready};
 use crate::trace::Trace;
 use crate::wishes::delegate_config_to_release;
 
@@ -57,12 +58,12 @@ fn trouble(endpoint_status_dir: &Path) -> Option<String> {
 async fn ready(config: &NetworkConfig, path: &[PathBuf], trace: &Trace) -> Result<(), Error> {
     Site::read(config)?;
     let store = Store::connect(config, trace)?;
-    store.read(None, None, None).await?.require_ready()?;
+    require_ready(&store.read(Subject::default()).await?)?;
     // CNI_PATH is optional for STATUS; without it nobody can be asked.
     let Some(ipam) = config.ipam.as_ref().filter(|_| !path.is_empty()) else { return Ok(()) };
     let call = Call { command: "STATUS", attachment: None, netns: None, args: String::new(), path };
     let config = delegate_config_to_release(config.raw().expose());
-    delegate::tell(&ipam.plugin_type, &call, &config, Some(store.client())).await
+    delegate::tell(&ipam.plugin_type, &call, &config, Some(&store)).await
 }
 
 /// Says whether the datastore that the environment names can be used.
@@ -74,7 +75,7 @@ pub(crate) async fn test_datastore(trace: &Trace) -> Result<(), Error> {
     let config = br#"{"name":"test","type":"calico"}"#;
     let tested = async {
         let store = Store::connect(&NetworkConfig::parse(config)?, trace)?;
-        store.read(None, None, None).await?.require_ready()
+        require_ready(&store.read(Subject::default()).await?)
     };
     tested.await.map_err(|error: Error| Error { code: ErrorCode::Generic, ..error })
 }

@@ -1,33 +1,25 @@
 //! What the datastore knows of the pod, and what we write back.
 
-use api::ClusterInformation;
-use cni::environment::PodRef;
+use std::cell::OnceCell;
+
 use cni::{Error, ErrorCode, NetworkConfig};
+use cni_service::facts::{self, Subject};
+use cni_service::{Facts, Service};
 use datastore::{Client, Options};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use model::id::NodeName;
+use ipam_plugin::plugin;
+use k8s_openapi::api::core::v1::Pod;
 use model::vrf::VrfName;
 use serde_json::json;
 
 use crate::trace::Trace;
 
-/// The connection to the datastore, opened once per call.
+/// The datastore: calico-node does what is wanted of it, if it does, or else a connection of our
+/// own that is opened once per call.
 pub(crate) struct Store<'a> {
-    client: Client,
+    options: Options,
+    client: OnceCell<Client>,
+    service: Option<Service>,
     trace: &'a Trace,
-}
-
-/// What one round of reading finds out.
-#[derive(Debug, Default)]
-pub(crate) struct Facts {
-    /// The cluster's own object.
-    pub(crate) cluster: Option<ClusterInformation>,
-    /// The pod.
-    pub(crate) pod: Option<Pod>,
-    /// Its namespace.
-    pub(crate) namespace: Option<Namespace>,
-    /// This node, if it was asked for.
-    pub(crate) node: Option<Node>,
 }
 
 /// The annotations that say who holds a pod's addresses.
@@ -53,17 +45,56 @@ impl<'a> Store<'a> {
     pub(crate) fn connect(config: &NetworkConfig, trace: &'a Trace) -> Result<Self, Error> {
         let source = (&config.kubernetes).into();
         let options = Options { source, user_agent: user_agent(), ..Options::default() };
-        Ok(Self { client: Client::connect(&options).map_err(|error| Error::from(&error))?, trace })
+        let store = Self { options, client: OnceCell::new(), service: None, trace };
+        store.client()?;
+        Ok(store)
     }
 
-    /// Returns the connection itself.
-    pub(crate) const fn client(&self) -> &Client {
-        &self.client
+    /// As [`Store::connect`], but has calico-node do what it does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::connect`], if there is no calico-node to ask.
+    pub(crate) async fn served(config: &NetworkConfig, trace: &'a Trace) -> Result<Self, Error> {
+        let Some(service) = plugin::service(config).await else {
+            return Self::connect(config, trace);
+        };
+        let source = (&config.kubernetes).into();
+        let options = Options { source, user_agent: user_agent(), ..Options::default() };
+        Ok(Self { options, client: OnceCell::new(), service: Some(service), trace })
+    }
+
+    /// Returns who may do what is wanted of the datastore.
+    pub(crate) const fn service(&self) -> Option<&Service> {
+        self.service.as_ref()
+    }
+
+    /// Returns our own connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Kubeconfig`].
+    pub(crate) fn client(&self) -> Result<&Client, Error> {
+        self.connected().map_err(|error| Error::from(&error))
+    }
+
+    /// Returns our own connection.
+    ///
+    /// # Errors
+    ///
+    /// [`datastore::Error::Config`].
+    pub(crate) fn connected(&self) -> Result<&Client, datastore::Error> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::connect(&self.options)?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Notes how many round trips there were so far.
     pub(crate) fn count(&self) {
-        self.trace.set_requests(self.client.requests());
+        let asked = self.service.as_ref().map_or(0, Service::answers);
+        self.trace.set_requests(self.client.get().map_or(0, Client::requests), asked);
     }
 
     /// Reads `ClusterInformation` and what is named, all at once.
@@ -71,37 +102,16 @@ impl<'a> Store<'a> {
     /// # Errors
     ///
     /// [`Error`] with the code of its cause.
-    pub(crate) async fn read(
-        &self,
-        pod: Option<&PodRef>,
-        namespace: Option<&str>,
-        node: Option<&NodeName>,
-    ) -> Result<Facts, Error> {
-        let client = &self.client;
-        let cluster = client.get::<ClusterInformation>("default");
-        let pod_read = async {
-            match pod {
-                Some(pod) => client.get_in::<Pod>(&pod.name.namespace, &pod.name.name).await,
-                None => Ok(None),
-            }
-        };
-        let namespace = async {
-            match namespace {
-                Some(namespace) => client.get::<Namespace>(namespace).await,
-                None => Ok(None),
-            }
-        };
-        let node = async {
-            match node {
-                Some(node) => client.get::<Node>(node.as_str()).await,
-                None => Ok(None),
-            }
-        };
-        // Boxed, because requests are large and callers hold several.
-        let read = Box::pin(async { tokio::try_join!(cluster, pod_read, namespace, node) }).await;
+    pub(crate) async fn read(&self, subject: Subject) -> Result<Facts, Error> {
+        if let Some(service) = &self.service
+            && let Some(facts) = service.read(subject.clone()).await
+        {
+            self.count();
+            return Ok(facts);
+        }
+        let read = Box::pin(facts::read(self.client()?, &subject)).await;
         self.count();
-        let (cluster, pod, namespace, node) = read.map_err(|error| Error::from(&error))?;
-        Ok(Facts { cluster, pod, namespace, node })
+        read.map_err(|error| Error::from(&error))
     }
 
     /// Writes who holds the addresses of `pod` into its annotations, and the VRF that it is in.
@@ -158,10 +168,16 @@ impl<'a> Store<'a> {
     }
 
     async fn patch(&self, pod: &Pod, patch: &serde_json::Value) -> Result<(), Error> {
-        let (namespace, name) = name_of(pod);
-        let patched = self.client.patch_status::<Pod>(Some(namespace), name, patch).await;
+        let name = name_of(pod);
+        if let Some(service) = &self.service
+            && service.annotate(name, patch).await.is_some()
+        {
+            self.count();
+            return Ok(());
+        }
+        let patched = facts::annotate(self.client()?, name, patch).await;
         self.count();
-        patched.map(drop).map_err(|error| Error::from(&error))
+        patched.map_err(|error| Error::from(&error))
     }
 
     /// Reads the pod again, after somebody else has changed it.
@@ -171,41 +187,38 @@ impl<'a> Store<'a> {
     /// As for [`Store::read`].
     pub(crate) async fn read_again(&self, pod: &Pod) -> Result<Option<Pod>, Error> {
         let (namespace, name) = name_of(pod);
-        let read = self.client.get_in::<Pod>(namespace, name).await;
-        self.count();
-        read.map_err(|error| Error::from(&error))
+        let pod = Some((namespace.to_owned(), name.to_owned()));
+        Ok(self.read(Subject { pod, ..Subject::default() }).await?.pod)
     }
 }
 
-impl Facts {
-    /// Says whether containers may be attached.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorCode::NotSetUp`] or [`ErrorCode::Locked`] with who must act.
-    pub(crate) fn require_ready(&self) -> Result<(), Error> {
-        let (code, message) = match &self.cluster {
-            None => (
-                ErrorCode::NotSetUp,
-                "Calico is currently not ready to process requests: there is no \
-                 ClusterInformation `default`; calico-node makes it when it starts, so check \
-                 that it runs",
-            ),
-            Some(cluster) if cluster.spec.datastore_ready != Some(true) => (
-                ErrorCode::Locked,
-                "Calico is currently not ready to process requests: datastoreReady of \
-                 ClusterInformation `default` is not true; whoever locked the datastore must \
-                 run `calicoctl datastore migrate unlock`",
-            ),
-            Some(_) => return Ok(()),
-        };
-        Err(Error::new(code, message))
-    }
+/// Says whether containers may be attached.
+///
+/// # Errors
+///
+/// [`ErrorCode::NotSetUp`] or [`ErrorCode::Locked`] with who must act.
+pub(crate) fn require_ready(facts: &Facts) -> Result<(), Error> {
+    let (code, message) = match &facts.cluster {
+        None => (
+            ErrorCode::NotSetUp,
+            "Calico is currently not ready to process requests: there is no \
+             ClusterInformation `default`; calico-node makes it when it starts, so check \
+             that it runs",
+        ),
+        Some(cluster) if cluster.spec.datastore_ready != Some(true) => (
+            ErrorCode::Locked,
+            "Calico is currently not ready to process requests: datastoreReady of \
+             ClusterInformation `default` is not true; whoever locked the datastore must \
+             run `calicoctl datastore migrate unlock`",
+        ),
+        Some(_) => return Ok(()),
+    };
+    Err(Error::new(code, message))
+}
 
-    /// Is the datastore locked, so that nothing may be written?
-    pub(crate) fn is_locked(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.spec.datastore_ready == Some(false))
-    }
+/// Is the datastore locked, so that nothing may be written?
+pub(crate) fn is_locked(facts: &Facts) -> bool {
+    facts.cluster.as_ref().is_some_and(|cluster| cluster.spec.datastore_ready == Some(false))
 }
 
 /// Returns who holds the pod's addresses, if anybody was ever written down.

@@ -1,9 +1,9 @@
 //! How long the parts of one call took, for benchmarks and the debug log.
 //!
 //! If the variable `CALICO_CNI_TRACE` names a file, each call appends one line to it:
-//! `{"command":"ADD","requests":4,"phases_ms":{"read":2.1,…},"total_ms":14.8,"code":0}`.
-//! `requests` counts round trips to the API server, without those of a delegate that is another
-//! program.
+//! `{"command":"ADD","requests":4,"answers":0,"phases_ms":{"read":2.1,…},"total_ms":14.8,"code":0}`.
+//! `requests` counts round trips to the API server, `answers` those to calico-node that it has
+//! answered, both without those of a delegate that is another program.
 
 use std::cell::{Cell, RefCell};
 use std::fs::OpenOptions;
@@ -22,6 +22,7 @@ pub(crate) struct Trace {
     last: Cell<Instant>,
     phases: RefCell<Vec<(&'static str, Duration)>>,
     requests: Cell<u64>,
+    answers: Cell<u64>,
 }
 
 impl Trace {
@@ -29,7 +30,13 @@ impl Trace {
     pub(crate) fn start() -> Self {
         let now = Instant::now();
         let phases = RefCell::new(Vec::new());
-        Self { started: now, last: Cell::new(now), phases, requests: Cell::new(0) }
+        Self {
+            started: now,
+            last: Cell::new(now),
+            phases,
+            requests: Cell::new(0),
+            answers: Cell::new(0),
+        }
     }
 
     /// Notes that the phase `name` is over; the next begins.
@@ -39,9 +46,10 @@ impl Trace {
         self.phases.borrow_mut().push((name, took));
     }
 
-    /// Notes the number of round trips to the API server so far.
-    pub(crate) fn set_requests(&self, requests: u64) {
+    /// Notes the number of round trips to the API server so far, and of calico-node's answers.
+    pub(crate) fn set_requests(&self, requests: u64, answers: u64) {
         self.requests.set(requests);
+        self.answers.set(answers);
     }
 
     /// Writes the record; `code` is zero for success.
@@ -52,6 +60,7 @@ impl Trace {
         let line = json!({
             "command": command,
             "requests": self.requests.get(),
+            "answers": self.answers.get(),
             "phases_ms": phases,
             "total_ms": millis(self.started.elapsed()),
             "code": code,

@@ -1,5 +1,6 @@
 //! ADD: addresses for one container.
 
+use cni_service::Service;
 use ipam::{Assigned, Selectors, View};
 use ledger::surroundings::Surroundings;
 use ledger::{Driver, Order, Wanted};
@@ -51,6 +52,20 @@ pub async fn add_amid(
 ) -> Result<Vec<InterfaceAddr>, Error> {
     let assigned = Box::pin(ledger::assign_amid(driver, &request.order(), found)).await?;
     request.results(assigned)
+}
+
+/// Has calico-node do what [`add()`] does; `None` if it does not.
+///
+/// # Errors
+///
+/// [`Error::TooSlow`] if it is busy with it: nobody else may do it then.
+pub async fn add_by(
+    service: &Service,
+    request: &AddRequest,
+) -> Result<Option<Vec<InterfaceAddr>>, Error> {
+    let assigned = service.assign(&request.order()).await;
+    let assigned = assigned.map_err(|busy| Error::TooSlow(busy.to_string()))?;
+    assigned.map(|assigned| request.results(assigned)).transpose()
 }
 
 impl AddRequest {

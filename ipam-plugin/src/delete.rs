@@ -1,5 +1,6 @@
 //! DEL: gives back whatever a container holds.
 
+use cni_service::Service;
 use ledger::Driver;
 use model::id::HandleId;
 
@@ -12,7 +13,14 @@ use crate::holder::Holder;
 ///
 /// See [`Error`]; the runtime repeats a failed DEL.
 pub async fn delete(driver: &mut Driver, holder: &Holder) -> Result<(), Error> {
-    let handles: Vec<HandleId> =
-        [Some(holder.handle()), holder.legacy_handle()].into_iter().flatten().collect();
-    Ok(ledger::release(driver, &handles).await.map(drop)?)
+    Ok(ledger::release(driver, &handles(holder)).await.map(drop)?)
+}
+
+/// Has calico-node do what [`delete()`] does; `None` if it does not.
+pub async fn delete_by(service: &Service, holder: &Holder) -> Option<()> {
+    service.release(&handles(holder)).await
+}
+
+fn handles(holder: &Holder) -> Vec<HandleId> {
+    [Some(holder.handle()), holder.legacy_handle()].into_iter().flatten().collect()
 }

@@ -7,6 +7,7 @@ use cni::config::Ipam;
 use cni::environment::Attachment;
 use cni::result::Ip;
 use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
+use cni_service::Service;
 use datastore::{Client, Options};
 use ipam::{PoolReference, Selectors};
 use ledger::{Driver, HostLock, Wanted, surroundings};
@@ -16,7 +17,7 @@ use model::vrf::{InvalidVrfName, VrfName};
 use serde_json::Value;
 use tracing::debug;
 
-use crate::add::{AddRequest, add, add_amid};
+use crate::add::{AddRequest, add, add_amid, add_by};
 use crate::ahead::Ahead;
 use crate::gc::GcRequest;
 use crate::holder::Holder;
@@ -40,7 +41,12 @@ pub async fn run(
         let client = connect(config)?;
         Ok(clients.get_or_init(|| client).clone())
     };
-    let carried_out = carry_out(&environment.request, config, connect, None);
+    let service = match environment.request {
+        Request::Add(..) | Request::Del(..) => service(config).await,
+        Request::Check(..) | Request::Status | Request::Gc | Request::Version => None,
+    };
+    let help = Help { service: service.as_ref(), ahead: None };
+    let carried_out = carry_out(&environment.request, config, connect, help);
     let success = Box::pin(carried_out).await?;
     if let Some(client) = clients.get() {
         debug!(requests = client.requests(), connections = client.connections(), "datastore");
@@ -48,8 +54,17 @@ pub async fn run(
     Ok(success.map(|success| success.to_json(config.version)))
 }
 
-/// Carries out a command over the connection that `connect` returns, upon what was read ahead if
-/// anything was; returns the result of an ADD.
+/// What makes a command cheaper; it can do without.
+#[derive(Debug, Default)]
+pub struct Help<'a> {
+    /// calico-node, which may do it.
+    pub service: Option<&'a Service>,
+    /// What an ADD depends on, if it was read.
+    pub ahead: Option<Ahead>,
+}
+
+/// Carries out a command over the connection that `connect` returns, if it cannot do without;
+/// returns the result of an ADD.
 ///
 /// # Errors
 ///
@@ -58,7 +73,7 @@ pub async fn carry_out(
     request: &Request,
     config: &NetworkConfig,
     connect: impl FnOnce() -> Result<Client, Error>,
-    ahead: Option<Ahead>,
+    Help { service, ahead }: Help<'_>,
 ) -> Result<Option<Success>, cni::Error> {
     let connect = || connect().map(|client| driver(client, config));
     match request {
@@ -66,13 +81,19 @@ pub async fn carry_out(
         Request::Add(attachment, _) => {
             let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
             let request = add_request(config, attachment, node)?;
-            let added = Box::pin(assign(&request, connect, ahead)).await;
+            let added = Box::pin(assign(&request, connect, (service, ahead))).await;
             let addrs = added.map_err(|error| in_vrf(error.into(), request.vrf.as_ref()))?;
             Ok(Some(result(&addrs)))
         }
         Request::Del(attachment, _) => {
-            let mut driver = connect()?;
-            delete::delete(&mut driver, &holder(config, attachment)).await?;
+            let holder = holder(config, attachment);
+            let deleted = match service {
+                Some(service) => delete::delete_by(service, &holder).await,
+                None => None,
+            };
+            if deleted.is_none() {
+                delete::delete(&mut connect()?, &holder).await?;
+            }
             Memory::of(config).forget();
             Ok(None)
         }
@@ -108,12 +129,19 @@ pub async fn carry_out(
     }
 }
 
-/// Assigns upon what was read ahead, if that was for such a request, or else reads it first.
+/// Has calico-node assign if it does, or else does so upon what was read ahead, if that was for
+/// such a request, or upon what it reads.
 async fn assign(
     request: &AddRequest,
     connect: impl FnOnce() -> Result<Driver, Error>,
-    ahead: Option<Ahead>,
+    (service, ahead): (Option<&Service>, Option<Ahead>),
 ) -> Result<Vec<InterfaceAddr>, Error> {
+    // calico-node does not look after affinities of old releases.
+    if let Some(service) = service.filter(|_| Path::new(upgrade::MARKER).exists())
+        && let Some(added) = add_by(service, request).await?
+    {
+        return Ok(added);
+    }
     if let Some(Ahead { mut driver, found, .. }) = ahead.filter(|ahead| request.rests_on(ahead)) {
         return add_amid(&mut driver, request, found).await;
     }
@@ -128,6 +156,14 @@ async fn check_status(config: &NetworkConfig, driver: &mut Driver) -> Result<(),
     let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file))?;
     let families: Vec<Family> = families(ipam).map(|(family, _)| family).collect();
     Ok(status::check(driver, &node, &families, &Memory::of(config)).await?)
+}
+
+/// Opens the conversation with the calico-node of this host, if it serves plugins with this
+/// configuration.
+pub async fn service(config: &NetworkConfig) -> Option<Service> {
+    let kubeconfig = config.kubernetes.kubeconfig.as_deref()?;
+    let node = nodename::decide(&config.nodename, |file| fs::read_to_string(file)).ok()?;
+    Service::open(Path::new(cni_service::SOCKET), kubeconfig, &node).await
 }
 
 /// Opens a connection as the configuration says; the first request makes it.

@@ -1,7 +1,7 @@
 //! Processes that race for addresses and are killed at random, on a real datastore.
 //!
-//! Four writers run the library in processes of their own, life after life,
-//! and one runs the real program. No address may be held by two containers at
+//! Four writers run the library in processes of their own, life after life, two of them for eight
+//! containers at a time as calico-node does for plugins, and one runs the real program. No address may be held by two containers at
 //! a time; when all containers are released, nothing may be left.
 
 #![allow(

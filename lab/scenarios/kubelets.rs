@@ -114,6 +114,7 @@ const STEPS: &[Step] = &[
     ("a new version rolls out", Life::new_version),
     ("policy holds", Life::policy),
     ("logs, exec and port-forward work", Life::kubectl),
+    ("calico-node does for the plugin what it wants of the datastore", Life::plugins_are_served),
     ("credentials come back by themselves", Life::credentials),
     ("a password of BGP is used", Life::password),
     ("without the daemon pods' events name what is wrong, until it is back", Life::absence),
@@ -450,6 +451,22 @@ spec:
         });
         forward.end();
         answer.map(drop)
+    }
+
+    /// Calls of the plugin succeed without a request of their own to the API server.
+    fn plugins_are_served(&self) -> Result<(), Error> {
+        let log = self.on_first("cat /var/log/calico/cni/cni.log")?;
+        let served = |command: &str| {
+            let command = format!("\"command\":\"{command}\"");
+            let words = [&command, "\"requests\":0,", "\"answers\":3,", "\"code\":0,"];
+            log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+        };
+        // The pod, its addresses and its annotations.
+        let calls = (served("ADD"), served("DEL"));
+        if calls.0 > 0 && calls.1 > 0 {
+            return Ok(());
+        }
+        Err(Error::wrong(format!("{} ADDs and {} DELs were served:\n{log}", calls.0, calls.1)))
     }
 
     /// The file is deleted, spoiled and opened to everybody.

@@ -2,12 +2,14 @@
 //! configuration, and credentials that never get old.
 //!
 //! [`install`] puts all of it there before the daemon starts (`install-cni`). [`keep`] is the
-//! part of the daemon that renews the credentials.
+//! part of the daemon that renews the credentials, with which [`serve`] does what calls of the plugin
+//! would do one by one.
 
 mod access;
 mod binaries;
 pub(crate) mod install;
 pub(crate) mod keep;
 mod renewal;
+pub(crate) mod serve;
 mod settings;
 mod template;

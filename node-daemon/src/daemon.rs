@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::kernel::netlink::{RouteFilter, Target};
 use calc::Problem;
+use cni_service::listen::Credentials;
 use config::value::{Backend, LogSeverity, Switch};
 use config::{FelixConfig, Sources, StartupConfig};
 use datastore::{Client, Options, Source};
@@ -86,11 +87,13 @@ pub async fn run() -> Result<(), DaemonError> {
     start_logging(&sources, &startup)?;
     let client = connect(&startup)?;
     // Before the start, which may wait: pods of before must be let go meanwhile.
-    let mut parts = Parts::keeping_cni(&client, &startup);
+    let (mut parts, kept) = Parts::keeping_cni(&client, &startup);
     let (netlink, monitor) = open_kernel()?;
     let started = Box::pin(start(&client, &netlink, &startup, &sources)).await?;
     enable_forwarding(&started.felix);
     let _servers = parts.serve(&started.felix).await?;
+    let kept = kept.filter(|_| startup.node.serves_cni);
+    cni::serve::spawn(&started.name, kept, &parts.registry);
     let ownership = ownership(&started.felix);
     let speaker = match startup.node.backend {
         Backend::Bird => Some(start_bgp(&netlink, &started, &ownership).await?),
@@ -369,13 +372,17 @@ struct Parts {
 
 impl Parts {
     /// Starts what keeps the CNI plugin's credentials fresh, if that is ours to do.
-    fn keeping_cni(client: &Client, startup: &StartupConfig) -> Self {
+    ///
+    /// Returns where they are and what tells of new ones.
+    fn keeping_cni(client: &Client, startup: &StartupConfig) -> (Self, Option<Credentials>) {
         let mut this = Self::default();
         let keeper = startup.node.manage_cni.then(|| cni::keep::of_daemon(client, &environment()));
-        if let Some(keeper) = keeper.flatten() {
+        let kept = keeper.flatten().map(|keeper| {
+            let kept = keeper.kept();
             this.tasks.spawn(keeper.run());
-        }
-        this
+            kept
+        });
+        (this, kept)
     }
 
     /// Starts the endpoints that are enabled.

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("kernel", Layer::Door),
     ("telemetry", Layer::Door),
     ("ledger", Layer::Driver),
+    ("cni-service", Layer::Service),
     ("takeover", Layer::Driver),
     ("calicoctl", Layer::Program),
     ("cni-plugin", Layer::Program),
@@ -66,6 +67,7 @@ enum Layer {
     Decision,
     Door,
     Driver,
+    Service,
     Program,
     Beside,
     Measuring,
@@ -77,9 +79,17 @@ const fn may_use(layer: Layer) -> &'static [Layer] {
         Layer::Vocabulary | Layer::Wire | Layer::Decision => &[Layer::Vocabulary],
         Layer::Door => &[Layer::Vocabulary, Layer::Wire],
         Layer::Driver => &[Layer::Vocabulary, Layer::Wire, Layer::Decision, Layer::Door],
-        Layer::Program => {
+        Layer::Service => {
             &[Layer::Vocabulary, Layer::Wire, Layer::Decision, Layer::Door, Layer::Driver]
         }
+        Layer::Program => &[
+            Layer::Vocabulary,
+            Layer::Wire,
+            Layer::Decision,
+            Layer::Door,
+            Layer::Driver,
+            Layer::Service,
+        ],
         Layer::Beside => &[
             Layer::Vocabulary,
             Layer::Wire,
@@ -95,6 +105,7 @@ const fn may_use(layer: Layer) -> &'static [Layer] {
             Layer::Decision,
             Layer::Door,
             Layer::Driver,
+            Layer::Service,
             Layer::Program,
             Layer::Beside,
         ],

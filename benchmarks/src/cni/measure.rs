@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::floor::{Half, Task};
 use super::plugin::Plugin;
+use super::served::Served;
 use super::trace::{self, Calls};
 use super::world::{Pod, World, object};
 use crate::load::{self, Outcome};
@@ -61,25 +62,44 @@ pub(crate) async fn count_requests(world: &World, bin: &Path) -> Result<[Option<
     Ok(["ADD", "DEL"].map(|command| trace.get(command).map(|calls| calls.requests_least)))
 }
 
-/// Puts `load` on the plugin.
+/// Puts `load` on the plugin, whose calls have `service` do what they want of the datastore.
 ///
 /// # Errors
 ///
 /// [`Error`] if it cannot be prepared; failing calls are part of what is measured.
-pub(crate) async fn plugin(world: &World, bin: &Path, load: Load) -> Result<Measured, Error> {
-    let pods = world.pods(load.name, load.count).await?;
-    let file = world.directory().join(format!("{}.trace", load.name));
+pub(crate) async fn plugin(
+    world: &World,
+    bin: &Path,
+    load: Load,
+    service: Option<&Served>,
+) -> Result<Measured, Error> {
+    let suffix = if service.is_some() { "-s" } else { "" };
+    let name = format!("{}{suffix}", load.name);
+    let pods = world.pods(&name, load.count).await?;
+    let file = world.directory().join(format!("{name}.trace"));
     let kubeconfig = world.kubeconfig(Identity::CniPlugin);
     let plugin = Plugin::new(bin, &kubeconfig, "info").traced(&file);
-    let call = |command| load::run(&pods, load.at_once, |pod| plugin.call(command, pod).map(drop));
+    let call = |command| {
+        let before = service.map(Served::cpu);
+        let work = |pod: &Pod| plugin.call(command, pod).map(drop);
+        let mut outcome = load::run(&pods, load.at_once, work);
+        if let (Some(service), Some(before)) = (service, before) {
+            let used = service.cpu().saturating_sub(before).as_millis();
+            let count = u128::try_from(load.count.max(1)).unwrap_or(u128::MAX);
+            let each = used.checked_div(count).unwrap_or_default();
+            let [programs, _] = &mut outcome.cpu_ms;
+            *programs = programs.saturating_add(u64::try_from(each).unwrap_or(u64::MAX));
+        }
+        outcome
+    };
     let add = call("ADD");
-    let requests_for_one_more = one_more(world, bin, load).await?;
+    let requests_for_one_more = one_more(world, bin, &name).await?;
     Ok(Measured { add, requests_for_one_more, del: call("DEL"), trace: read_trace(&file)? })
 }
 
 /// Attaches and detaches one more pod, and returns the round trips for attaching.
-async fn one_more(world: &World, bin: &Path, load: Load) -> Result<Option<u64>, Error> {
-    let name = format!("one-more-{}", load.name);
+async fn one_more(world: &World, bin: &Path, name: &str) -> Result<Option<u64>, Error> {
+    let name = format!("one-more-{name}");
     let (pods, file) = (world.pods(&name, 1).await?, world.directory().join(name));
     let plugin = Plugin::new(bin, &world.kubeconfig(Identity::CniPlugin), "debug").traced(&file);
     let [pod] = pods.as_slice() else { return Err(Error::wrong("a pod was expected")) };

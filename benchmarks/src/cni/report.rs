@@ -5,8 +5,8 @@ use std::path::Path;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
-use super::Findings;
-use super::measure::{Load, Measured};
+use super::measure::Load;
+use super::{Findings, Loads};
 use crate::load::Outcome;
 use crate::statistics::{Summary, ratio};
 
@@ -34,11 +34,13 @@ fn loads(findings: &Findings) -> Table {
         "cpu ms each",
         "server's",
     ]);
-    for (load, plugin, floor) in &findings.loads {
-        for (what, ours, least) in
-            [("ADD", &plugin.add, &floor.add), ("DEL", &plugin.del, &floor.del)]
-        {
-            table.add_row(row(*load, what, ours, Some(least)));
+    for (load, Loads { alone, served, floor }) in &findings.loads {
+        for (what, alone, served, least) in [
+            ("ADD", &alone.add, &served.add, &floor.add),
+            ("DEL", &alone.del, &served.del, &floor.del),
+        ] {
+            table.add_row(row(*load, &format!("{what}, served"), served, Some(least)));
+            table.add_row(row(*load, &format!("{what}, by itself"), alone, Some(least)));
             table.add_row(row(*load, &format!("floor of {what}"), least, None));
         }
     }
@@ -94,7 +96,7 @@ fn in_words(requests: Option<u64>) -> String {
 /// Returns all findings as one value; printed, it is one line.
 fn to_json(findings: &Findings) -> Value {
     let loads: Map<String, Value> =
-        findings.loads.iter().map(|(load, ours, floor)| of_load(*load, ours, floor)).collect();
+        findings.loads.iter().map(|(load, loads)| of_load(*load, loads)).collect();
     let sizes: Map<String, Value> = PROGRAMS
         .iter()
         .map(|name| ((*name).to_owned(), json!(size(&findings.bin, name))))
@@ -117,18 +119,21 @@ fn to_json(findings: &Findings) -> Value {
     })
 }
 
-fn of_load(load: Load, ours: &Measured, floor: &Measured) -> (String, Value) {
-    let half = |ours: &Outcome, floor: &Outcome| {
-        let times = ratio(ours.summary().p50_ms, floor.summary().p50_ms);
-        json!({"calico": ours.to_json(), "floor": floor.to_json(), "p50_ratio_to_floor": times})
+fn of_load(load: Load, Loads { alone, served, floor }: &Loads) -> (String, Value) {
+    let half = |alone: &Outcome, served: &Outcome, floor: &Outcome| {
+        let times = |ours: &Outcome| ratio(ours.summary().p50_ms, floor.summary().p50_ms);
+        json!({
+            "served": served.to_json(), "alone": alone.to_json(), "floor": floor.to_json(),
+            "p50_ratio_to_floor": {"served": times(served), "alone": times(alone)},
+        })
     };
     let value = json!({
         "at_once": load.at_once,
         "pods": load.count,
-        "add": half(&ours.add, &floor.add),
-        "del": half(&ours.del, &floor.del),
-        "round_trips_for_one_more_add": ours.requests_for_one_more,
-        "trace": ours.trace,
+        "add": half(&alone.add, &served.add, &floor.add),
+        "del": half(&alone.del, &served.del, &floor.del),
+        "round_trips_for_one_more_add": alone.requests_for_one_more,
+        "trace": {"alone": alone.trace, "served": served.trace},
     });
     (load.name.to_owned(), value)
 }
@@ -152,6 +157,7 @@ fn size(bin: &Path, program: &str) -> Option<u64> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::measure::Measured;
     use super::*;
 
     fn outcome(millis: u64) -> Outcome {
@@ -173,7 +179,7 @@ mod tests {
         };
         Findings {
             bin: "/nonexistent".into(),
-            loads: vec![(load, of(30), of(20))],
+            loads: vec![(load, Loads { alone: of(30), served: of(15), floor: of(20) })],
             requests: [Some(11), None],
             first_byte: vec![Duration::from_millis(3)],
             node_kib: Err("absent".to_owned()),
@@ -187,7 +193,8 @@ mod tests {
         assert_eq!(line.lines().count(), 1);
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["compared_with"], json!(["floor", "calico_3.34_reference"]));
-        assert_eq!(value["loads"]["ten"]["add"]["p50_ratio_to_floor"], 1.5);
+        let ratios = &value["loads"]["ten"]["add"]["p50_ratio_to_floor"];
+        assert_eq!((&ratios["alone"], &ratios["served"]), (&json!(1.5), &json!(0.75)));
         assert_eq!(value["loads"]["ten"]["add"]["floor"]["p50_ms"], 20.0);
         assert_eq!(value["round_trips"], json!({"add": 11, "del": null}));
         assert_eq!(value["calico_node_problem"], "absent");
@@ -196,8 +203,9 @@ mod tests {
     #[test]
     fn the_tables_show_ratio_and_failures() {
         let text = loads(&findings()).to_string();
-        let add = text.lines().find(|line| line.contains("ADD")).unwrap();
+        let add = text.lines().find(|line| line.contains("ADD, served")).unwrap();
         let words: Vec<&str> = add.split_whitespace().collect();
-        assert_eq!(words, ["10", "ADD", "1", "30.0", "30.0", "1.0", "1", "1.50", "4", "5"]);
+        let expected = ["10", "ADD,", "served", "1", "15.0", "15.0", "1.0", "1", "0.75", "4", "5"];
+        assert_eq!(words, expected);
     }
 }

@@ -194,9 +194,13 @@ mod tests {
 
     #[test]
     fn container_ids_of_different_loads_differ() {
-        let ids = [container_id("ten", 1), container_id("fifty", 1), container_id("ten", 2)];
-        assert_eq!(ids.each_ref().map(String::len), [64; 3]);
-        assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
+        let names = ["alone", "ten", "fifty", "alone-s", "ten-s", "fifty-s"];
+        let all = names.iter().flat_map(|name| [(*name).to_owned(), format!("one-more-{name}")]);
+        let ids: Vec<String> = all.map(|name| container_id(&name, 1)).collect();
+        assert!(ids.iter().all(|id| id.len() == 64));
+        let different: std::collections::BTreeSet<&String> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+        assert!(container_id("ten", 1) != container_id("ten", 2));
     }
 
     #[test]

@@ -104,6 +104,9 @@ group! {
         no_file_logging: bool = true, Variable("CALICO_DISABLE_FILE_LOGGING"), Accepted;
         /// Whether the CNI plugin's credentials are kept fresh.
         manage_cni: bool = true, Variable("CALICO_MANAGE_CNI"), Used;
+        /// Whether calls of the CNI plugin, with these credentials, have their work at the
+        /// datastore done by the daemon.
+        serves_cni: bool = true, Variable("CALICO_SERVE_CNI"), Used;
         /// Whether pods have addresses from the Node's `podCIDRs`, without our IPAM.
         use_pod_cidr: bool = false, Variable("USE_POD_CIDR"), Accepted;
         /// Networks of services that are announced whatever `BGPConfiguration` says.

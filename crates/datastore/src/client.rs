@@ -1,6 +1,7 @@
 //! The client: reads, compare-and-swap writes and watches, by type.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::Stream;
 use http::Request;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use crate::config::{self, Options};
 use crate::error::{Error, Target};
 use crate::item::{self, Item, ObjectKey};
+use crate::joint::JointReads;
 use crate::request::{self, Built, Effect};
 use crate::transport::{Shared, Transport};
 use crate::watch::{self, WatchEvent};
@@ -66,6 +68,8 @@ pub struct Filter {
 #[derive(Clone)]
 pub struct Client {
     transport: Shared,
+    /// Where equal reads meet, if they do.
+    joint: Option<Arc<JointReads>>,
 }
 
 impl Debug for Client {
@@ -85,7 +89,16 @@ impl Client {
     /// [`Error::Config`] with the file, the problem and the remedy.
     pub fn connect(options: &Options) -> Result<Self, Error> {
         let server = config::load(options)?;
-        Ok(Self { transport: Shared::new(Transport::new(server, options)) })
+        Ok(Self { transport: Shared::new(Transport::new(server, options)), joint: None })
+    }
+
+    /// Has reads that this client and its clones want at the same time be sent once.
+    ///
+    /// An answer is never older than its question: whoever asks while the same read is under way
+    /// gets the next one's. Must be used within a tokio runtime.
+    #[must_use]
+    pub fn with_joint_reads(self) -> Self {
+        Self { joint: Some(Arc::default()), ..self }
     }
 
     /// Returns the server's URL.
@@ -369,11 +382,16 @@ impl Client {
     }
 
     async fn read<A: DeserializeOwned>(&self, target: &Target, request: Built) -> Result<A, Error> {
-        let bytes = request::answer(&self.transport, target, request, Effect::Read).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Invalid {
-            target: Box::new(target.clone()),
-            problem: error.to_string(),
-        })
+        let parse = |bytes: &[u8]| {
+            serde_json::from_slice(bytes).map_err(|error| Error::Invalid {
+                target: Box::new(target.clone()),
+                problem: error.to_string(),
+            })
+        };
+        match &self.joint {
+            Some(joint) => parse(&joint.answer(&self.transport, target, request).await?),
+            None => parse(&request::answer(&self.transport, target, request, Effect::Read).await?),
+        }
     }
 
     async fn write<T: Object>(&self, target: &Target, request: Built) -> Result<T, Error> {

@@ -30,6 +30,7 @@ mod config;
 mod credential;
 mod error;
 mod item;
+mod joint;
 mod mirror;
 mod request;
 mod token;

@@ -120,7 +120,8 @@ async fn assign_all(
     for wanted in &order.wanted {
         match assign_one(driver, order, around, (wanted, now), view).await {
             Ok((assigned, after)) => {
-                info!(addr = %assigned.addr, block = %assigned.block, "assigned");
+                let handle = &order.handle;
+                info!(%handle, addr = %assigned.addr, block = %assigned.block, "assigned");
                 addrs.push(assigned);
                 view = after;
             }
@@ -144,7 +145,7 @@ async fn assign_one(
 ) -> Result<(Assigned, View), Error> {
     let pools = pools(order, around, wanted)?;
     // Which block has room is known when the others on this host are done, not before.
-    driver.enter_early().await;
+    driver.enter_early(wanted.family()).await;
     let outcome = Box::pin(take(driver, order, around, (wanted, now, pools), view)).await;
     driver.leave();
     outcome
@@ -157,7 +158,7 @@ async fn take(
     (wanted, now, pools): (&Wanted, WallTime, Vec<IpPool>),
     view: View,
 ) -> Result<(Assigned, View), Error> {
-    let last = driver.lock().last_block(driver.vrf(), wanted.family());
+    let last = driver.last_block(wanted.family());
     let is_new = last.is_some_and(|last| !around.newest_first.contains(&last));
     let (newest_first, view) = if is_new {
         let (claims, others) = surroundings::claims(driver, &order.node, Age::Current).await?;
@@ -188,7 +189,7 @@ async fn take(
     let mut machine = Assignment::new(request, scene, view);
     let assigned = driver.run(&mut machine).await?;
     if let Wanted::Any(..) = wanted {
-        driver.lock().note_block(driver.vrf(), assigned.block);
+        driver.note_block(assigned.block);
     }
     Ok((assigned, machine.into_view()))
 }

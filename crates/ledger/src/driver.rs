@@ -1,17 +1,19 @@
 //! Carries out what a decision process of the `ipam` crate wants.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use datastore::Client;
 use futures::future;
-use ipam::{Machine, Op, Outcome, Step, View};
-use model::net::Cidr;
+use ipam::{Key, Machine, Op, Outcome, Record, Step, View};
+use model::net::{Cidr, Family};
 use model::vrf::VrfName;
 use tokio::time::{self, Instant};
 use tracing::{debug, trace};
 
 use crate::Error;
+use crate::desk::{Desk, Edition, Seen, Submitted, Turn};
 use crate::lock::{Guard, HostLock};
 use crate::objects::{Answer, Objects};
 
@@ -24,26 +26,58 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Driver {
     client: Client,
-    lock: HostLock,
+    others: Others,
     objects: Objects,
+    /// Which states of blocks were seen at the desk.
+    editions: BTreeMap<Cidr, Edition>,
     deadline: Instant,
     refused_writes: u32,
-    /// The lock, if it was taken before a machine asked for it.
-    guard: Option<Guard>,
+    /// What was taken before a machine asked for it.
+    held: Option<Held>,
 }
+
+/// How one gets along with the others of this host.
+#[derive(Debug)]
+enum Others {
+    /// They are other processes.
+    Lock(HostLock),
+    /// They are in this process, too.
+    Desk(Desk),
+}
+
+/// What keeps the others from getting in the way.
+#[derive(Debug)]
+enum Held {
+    Lock { _guard: Guard },
+    Desk { _turn: Turn },
+}
+
+/// A request that was carried out, perhaps as another one.
+type Done = (Op, Answer, Option<(Cidr, Edition)>);
 
 impl Driver {
     /// Makes a driver; its clock starts now.
     #[must_use]
     pub fn new(client: Client, lock: HostLock) -> Self {
+        Self::beside(client, Others::Lock(lock))
+    }
+
+    /// Makes one of several drivers of this process, whose writes of blocks are carried together.
+    #[must_use]
+    pub fn at_desk(client: Client, desk: Desk) -> Self {
+        Self::beside(client, Others::Desk(desk))
+    }
+
+    fn beside(client: Client, others: Others) -> Self {
         let now = Instant::now();
         Self {
             client,
-            lock,
+            others,
             objects: Objects::default(),
+            editions: BTreeMap::new(),
             deadline: now.checked_add(LIMIT).unwrap_or(now),
             refused_writes: 0,
-            guard: None,
+            held: None,
         }
     }
 
@@ -63,29 +97,53 @@ impl Driver {
     pub fn enter_vrf(&mut self, vrf: Option<VrfName>) {
         if self.vrf() != vrf.as_ref() {
             self.objects = Objects::of_vrf(vrf);
+            self.editions.clear();
         }
     }
 
-    /// Returns the host's lock.
+    /// Returns the block of that family that last gave an address to this host.
+    ///
+    /// It says only where to look first.
     #[must_use]
-    pub const fn lock(&self) -> &HostLock {
-        &self.lock
+    pub fn last_block(&self, family: Family) -> Option<Cidr> {
+        match &self.others {
+            Others::Lock(lock) => lock.last_block(self.vrf(), family),
+            Others::Desk(desk) => desk.last_block(self.vrf(), family),
+        }
     }
 
-    /// Takes the host's lock now and keeps it over whatever is run, until [`Driver::leave`].
+    /// Remembers the block that gave an address.
+    pub fn note_block(&self, block: Cidr) {
+        match &self.others {
+            Others::Lock(lock) => lock.note_block(self.vrf(), block),
+            Others::Desk(desk) => desk.note_block(self.vrf(), block),
+        }
+    }
+
+    /// Waits for the turn of one who wants an address of that family, and keeps it over whatever is
+    /// run, until [`Driver::leave`].
     ///
     /// Whoever decides upon what others on this host do must not be overtaken while it waits.
-    pub async fn enter_early(&mut self) {
-        let guard = match self.lock.try_take() {
-            Some(guard) => guard,
-            None => self.wait_for_lock().await,
+    pub async fn enter_early(&mut self, family: Family) {
+        let since = Instant::now();
+        let held = match &self.others {
+            Others::Lock(lock) => {
+                let free = lock.try_take();
+                let guard = match free {
+                    Some(guard) => guard,
+                    None => lock.take().await,
+                };
+                Held::Lock { _guard: guard }
+            }
+            Others::Desk(desk) => Held::Desk { _turn: desk.turn(self.vrf(), family).await },
         };
-        self.guard = Some(guard);
+        self.postpone(since);
+        self.held = Some(held);
     }
 
-    /// Gives the host's lock up that was taken early.
+    /// Gives up what was taken early.
     pub fn leave(&mut self) {
-        self.guard = None;
+        self.held = None;
     }
 
     /// Runs `machine` to its end.
@@ -102,14 +160,14 @@ impl Driver {
             }
             let answers = match machine.next() {
                 Step::Act(ops) => self.act(ops).await?,
-                Step::Enter { before, inside } if self.guard.is_some() => {
-                    self.act([before, inside].concat()).await?
-                }
-                Step::Enter { before, inside } => {
-                    let (held, answers) = self.enter(before, inside).await?;
-                    guard.replace(held);
-                    answers
-                }
+                Step::Enter { before, inside } => match self.host_lock() {
+                    None => self.act([before, inside].concat()).await?,
+                    Some(lock) => {
+                        let (held, answers) = self.enter(lock, before, inside).await?;
+                        guard.replace(held);
+                        answers
+                    }
+                },
                 Step::Done(output) => return Ok(output),
                 Step::Failed(failure) => return Err(failure.into()),
             };
@@ -123,29 +181,124 @@ impl Driver {
         }
     }
 
+    /// Returns the lock that a machine still has to wait for.
+    fn host_lock(&self) -> Option<HostLock> {
+        match (&self.others, &self.held) {
+            (Others::Lock(lock), None) => Some(lock.clone()),
+            (Others::Lock(_), Some(_)) | (Others::Desk(_), _) => None,
+        }
+    }
+
     /// Carries out `ops` side by side.
+    ///
+    /// What comes back are these, but for writes of blocks that rest on something old: in their
+    /// place comes a reading of what is new.
     ///
     /// # Errors
     ///
     /// As [`Driver::run`]; the first failure counts.
     pub async fn act(&mut self, ops: Vec<Op>) -> Result<Vec<(Op, Outcome)>, Error> {
-        let (client, objects) = (&self.client, &self.objects);
-        let requests = ops.iter().map(|op| objects.request(client, op));
+        let requests = ops.into_iter().map(|op| self.carry_out(op));
         let answers = time::timeout_at(self.deadline, future::join_all(requests)).await;
         let answers = answers.map_err(|_| Error::TooSlow { limit: LIMIT })?;
         let mut outcomes = Vec::new();
         let mut failure = None;
-        for (op, answer) in ops.into_iter().zip(answers) {
+        for answer in answers {
             match answer {
-                Ok((outcome, news)) => {
+                Ok((op, (outcome, news), seen)) => {
                     trace!(?op, ?outcome);
                     self.objects.learn(news);
+                    self.note_edition(&op, seen);
                     outcomes.push((op, outcome));
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
         failure.map_or(Ok(outcomes), Err)
+    }
+
+    async fn carry_out(&self, op: Op) -> Result<Done, Error> {
+        if let Others::Desk(desk) = &self.others {
+            match op {
+                Op::Read(Key::Block(cidr)) => return self.read_at(desk, cidr).await,
+                Op::Update(Record::Block(ref block)) => {
+                    let cidr = block.cidr;
+                    return self.update_at(desk, cidr, op).await;
+                }
+                Op::Delete(Key::Block(cidr)) => return self.delete_at(desk, cidr, op).await,
+                Op::Read(_)
+                | Op::ListBlocks
+                | Op::ListAffinities
+                | Op::Create(_)
+                | Op::Update(_)
+                | Op::Delete(_) => {}
+            }
+        }
+        let answer = self.objects.request(&self.client, &op).await?;
+        Ok((op, answer, None))
+    }
+
+    /// Reads a block, or learns what it will be.
+    async fn read_at(&self, desk: &Desk, cidr: Cidr) -> Result<Done, Error> {
+        let place = (self.vrf().cloned(), cidr);
+        if let Some(seen) = desk.under_way(&place) {
+            return found(cidr, seen);
+        }
+        let before = desk.edition(&place);
+        let op = Op::Read(Key::Block(cidr));
+        let answer = self.objects.request(&self.client, &op).await?;
+        match answer {
+            (Outcome::Found(_), mut news) => match news.pop() {
+                Some((_, Some(stored))) => found(cidr, desk.note(&place, before, stored)),
+                _ => Ok((op, (Outcome::Absent, news), None)),
+            },
+            answer => {
+                desk.forget(&place);
+                Ok((op, answer, None))
+            }
+        }
+    }
+
+    /// Writes a block together with what others write of it.
+    async fn update_at(&self, desk: &Desk, cidr: Cidr, op: Op) -> Result<Done, Error> {
+        let place = (self.vrf().cloned(), cidr);
+        let (Op::Update(record), Some(base)) = (&op, self.objects.known(&Key::Block(cidr))) else {
+            return Ok((op, (Outcome::Conflict, Vec::new()), None));
+        };
+        let base = (base, self.editions.get(&cidr).copied());
+        match desk.submit(&self.client, &place, base, record) {
+            Submitted::Accepted(answer, edition) => {
+                // The task that writes ends only with the process.
+                let lost = (Outcome::Lost, vec![(Key::Block(cidr), None)]);
+                let answer = answer.await.unwrap_or(Ok(lost))?;
+                Ok((op, answer, Some((cidr, edition))))
+            }
+            Submitted::Outdated(seen) => found(cidr, seen),
+            Submitted::Unknown => self.read_at(desk, cidr).await,
+        }
+    }
+
+    /// Deletes a block unless somebody is writing it.
+    async fn delete_at(&self, desk: &Desk, cidr: Cidr, op: Op) -> Result<Done, Error> {
+        let place = (self.vrf().cloned(), cidr);
+        if let Some(seen) = desk.settled(&place).await
+            && self.editions.get(&cidr) != Some(&seen.1)
+        {
+            return found(cidr, seen);
+        }
+        let answer = self.objects.request(&self.client, &op).await?;
+        desk.forget(&place);
+        Ok((op, answer, None))
+    }
+
+    fn note_edition(&mut self, op: &Op, seen: Option<(Cidr, Edition)>) {
+        match (op, seen) {
+            (_, Some((cidr, edition))) => {
+                self.editions.insert(cidr, edition);
+            }
+            (Op::ListBlocks, None) => self.editions.clear(),
+            (_, None) => {}
+        }
     }
 
     /// Takes note of objects that were read outside of a machine.
@@ -171,27 +324,20 @@ impl Driver {
     /// Takes the lock and carries out `before` without it, if it is not free, and `inside` with it.
     async fn enter(
         &mut self,
+        lock: HostLock,
         before: Vec<Op>,
         inside: Vec<Op>,
     ) -> Result<(Guard, Vec<(Op, Outcome)>), Error> {
-        if let Some(guard) = self.lock.try_take() {
+        if let Some(guard) = lock.try_take() {
             let answers = self.act([before, inside].concat()).await?;
             return Ok((guard, answers));
         }
         let since = Instant::now();
-        let lock = self.lock.clone();
         let (first, guard) = future::join(self.act(before), lock.take()).await;
         self.postpone(since);
         let mut answers = first?;
         answers.extend(self.act(inside).await?);
         Ok((guard, answers))
-    }
-
-    async fn wait_for_lock(&mut self) -> Guard {
-        let since = Instant::now();
-        let guard = self.lock.take().await;
-        self.postpone(since);
-        guard
     }
 
     /// The clock starts when the others are done (calico issue 11824).
@@ -213,6 +359,14 @@ impl Driver {
         debug!(refused = self.refused_writes, ?pause, "a write was refused");
         Some(pause)
     }
+}
+
+/// Returns the reading of a block that was seen at the desk.
+fn found(cidr: Cidr, (stored, edition): Seen) -> Result<Done, Error> {
+    let key = Key::Block(cidr);
+    let record = stored.record()?;
+    let news = vec![(key.clone(), Some(stored))];
+    Ok((Op::Read(key), (Outcome::Found(record), news), Some((cidr, edition))))
 }
 
 /// Returns a number between zero and one that nobody can guess.

@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 pub mod assign;
+mod desk;
 mod driver;
 mod lock;
 mod objects;
@@ -28,6 +29,7 @@ mod stored;
 pub mod surroundings;
 
 pub use assign::{Order, Wanted, assign, assign_amid};
+pub use desk::Desk;
 pub use driver::Driver;
 pub use lock::{Guard, HostLock};
 pub use objects::{Age, Answer, list, list_affinities};

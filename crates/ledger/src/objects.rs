@@ -42,6 +42,11 @@ impl Objects {
         self.vrf.as_ref()
     }
 
+    /// Returns the object as it was last read or written.
+    pub(crate) fn known(&self, key: &Key) -> Option<&Stored> {
+        self.known.get(key)
+    }
+
     /// Remembers what requests brought.
     pub(crate) fn learn(&mut self, news: Vec<(Key, Option<Stored>)>) {
         for (key, stored) in news {
@@ -179,7 +184,10 @@ async fn read(client: &Client, vrf: Option<&VrfName>, key: &Key) -> Result<Answe
 }
 
 /// Tells the outcomes that a decision depends on from failures.
-fn written(key: Key, result: Result<Option<Stored>, StoreError>) -> Result<Answer, Error> {
+pub(crate) fn written(
+    key: Key,
+    result: Result<Option<Stored>, StoreError>,
+) -> Result<Answer, Error> {
     let outcome = match result {
         Ok(stored) => return Ok((Outcome::Written, vec![(key, stored)])),
         Err(StoreError::NotFound { .. }) => Outcome::Absent,

@@ -13,6 +13,7 @@ mod gc_and_status;
 mod host_local;
 mod lost_answers;
 mod mixed;
+mod service;
 mod storms;
 mod vrfs;
 

@@ -6,11 +6,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use datastore::{Client, Options};
+use futures::{StreamExt as _, stream};
 use ipam::Selectors;
 use ipam_plugin::add::{AddRequest, add};
 use ipam_plugin::delete::delete;
 use ipam_plugin::holder::Holder;
-use ledger::{Driver, HostLock, Wanted};
+use ledger::{Desk, Driver, HostLock, Wanted};
 use model::net::Family;
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ use crate::NODES;
 use crate::ledger::{Event, Ledger, What};
 
 const NETWORK: &str = "race";
+/// How many containers one process asks for at a time where it has a desk.
+const AT_DESK: usize = 8;
 /// What a life is told, in the environment of its process.
 const LIFE: &str = "CALICO_TEST_LIFE";
 
@@ -78,31 +81,41 @@ impl Life {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client = Client::connect(&Options::kubeconfig(&self.kubeconfig)).unwrap();
-            for number in self.from..self.to {
-                let container = container(self.writer, number);
-                // Half of the writers do without a lock: it must not matter.
-                let lock = || match self.writer % 2 {
-                    0 => HostLock::none(),
-                    _ => HostLock::at(self.kubeconfig.with_file_name("ipam.lock")),
-                };
-                tell(&container, What::Asks);
-                let request = AddRequest {
-                    node: format!("node-{}", self.writer % NODES).parse().unwrap(),
-                    holder: holder(&container),
-                    vrf: None,
-                    wanted: vec![Wanted::Any(Family::V4, Vec::new())],
-                    selectors: Selectors::OfRequestedIgnored,
-                };
-                let mut driver = Driver::new(client.clone(), lock());
-                let addrs = Box::pin(add(&mut driver, &request)).await.unwrap();
-                tell(&container, What::Has(addrs[0].addr().to_string()));
-                if number % 3 == 0 {
-                    tell(&container, What::Releases);
-                    let mut driver = Driver::new(client.clone(), lock());
-                    delete(&mut driver, &holder(&container)).await.unwrap();
-                }
-            }
+            let desk = Desk::default();
+            let (client, at_once, desk) = match self.writer % 3 {
+                0 => (client.with_joint_reads(), AT_DESK, Some(&desk)),
+                _ => (client, 1, None),
+            };
+            let numbers = stream::iter(self.from..self.to);
+            numbers.for_each_concurrent(at_once, |number| self.one(&client, number, desk)).await;
         });
+    }
+
+    async fn one(&self, client: &Client, number: usize, desk: Option<&Desk>) {
+        let container = container(self.writer, number);
+        // Half of those without a desk do without a lock, too: it must not matter.
+        let driver = || match (desk, self.writer % 2) {
+            (Some(desk), _) => Driver::at_desk(client.clone(), desk.clone()),
+            (None, 0) => Driver::new(client.clone(), HostLock::none()),
+            (None, _) => {
+                let lock = self.kubeconfig.with_file_name("ipam.lock");
+                Driver::new(client.clone(), HostLock::at(lock))
+            }
+        };
+        tell(&container, What::Asks);
+        let request = AddRequest {
+            node: format!("node-{}", self.writer % NODES).parse().unwrap(),
+            holder: holder(&container),
+            vrf: None,
+            wanted: vec![Wanted::Any(Family::V4, Vec::new())],
+            selectors: Selectors::OfRequestedIgnored,
+        };
+        let addrs = Box::pin(add(&mut driver(), &request)).await.unwrap();
+        tell(&container, What::Has(addrs[0].addr().to_string()));
+        if number.is_multiple_of(3) {
+            tell(&container, What::Releases);
+            delete(&mut driver(), &holder(&container)).await.unwrap();
+        }
     }
 }
 

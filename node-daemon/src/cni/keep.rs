@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cni_service::listen::Credentials;
 use datastore::Client;
 use model::time::{Timestamp, WallTime};
 use reconcile::Backoff;
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
@@ -27,6 +29,8 @@ pub(crate) struct Keeper {
     path: PathBuf,
     base: Option<Duration>,
     text: Option<SecretString>,
+    /// Tells of new credentials.
+    told: watch::Sender<Option<SecretString>>,
     state: State,
     wait: Option<Duration>,
     started: Instant,
@@ -65,8 +69,14 @@ impl Keeper {
     /// Makes what keeps the file at `path`; the first thing that it does is to renew it.
     pub(crate) fn new(client: Client, access: Access, path: PathBuf) -> Self {
         let (base, text, wait) = (None, None, None);
-        let state = State::default();
-        Self { client, access, path, base, text, state, wait, started: Instant::now() }
+        let (told, state) = (watch::Sender::new(None), State::default());
+        Self { client, access, path, base, text, told, state, wait, started: Instant::now() }
+    }
+
+    /// Returns where the credentials are kept, and what tells of new ones.
+    pub(crate) fn kept(&self) -> Credentials {
+        let (path, text) = (self.path.clone(), self.told.subscribe());
+        Credentials { path, text, is_in_place: access::is_in_place }
     }
 
     /// Runs for ever.
@@ -112,6 +122,7 @@ impl Keeper {
         let jitter = f64::from(random) / f64::from(u32::MAX);
         let period = renewal::period(lifetime, self.base, jitter);
         let at = self.now();
+        self.told.send_replace(Some(credentials.text.clone()));
         self.text = Some(credentials.text);
         self.state.made = Some(Made { at, period });
         // A minute from now, not at once: the server has just made it.
