@@ -26,6 +26,15 @@ pub use pods::{NewPod, RunningPod};
 pub const NAMESPACE: &str = "lab";
 /// What the daemon is called in its node.
 const DAEMON: &str = "calico-node";
+/// Runs a program with the machine's directories in a new root, which has `/host` besides.
+const CONTAINER: &str = "\
+root=/run/container; mkdir -p $root; mount -t tmpfs container $root
+for entry in /*; do
+  if [ -L $entry ]; then cp -P $entry $root/
+  elif [ -d $entry ]; then mkdir $root$entry; mount --rbind $entry $root$entry; fi
+done
+mkdir -p $root/host/etc/cni/net.d; mount --bind /etc/cni/net.d $root/host/etc/cni/net.d
+exec chroot $root \"$1\"";
 /// The program that works for the whole cluster.
 const CONTROLLERS: &str = "calico-kube-controllers";
 /// Programs that few scenarios need; where one is missing, they say so when they start it.
@@ -243,8 +252,27 @@ impl Cluster {
     ///
     /// [`Error`] if it cannot be started.
     pub fn start_daemon_with(&self, node: &Node, more: &[(&str, &str)]) -> Result<(), Error> {
+        node.start_program(DAEMON, &[&self.program(DAEMON)], &self.settings_of(node, more))
+    }
+
+    /// Starts calico-node as in a container: in a root directory of its own, where the node's
+    /// directory of CNI configurations is mounted as in the DaemonSet, with more settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it cannot be started.
+    pub fn start_daemon_as_pod(&self, node: &Node, more: &[(&str, &str)]) -> Result<(), Error> {
+        let program = self.program(DAEMON);
+        let command = ["unshare", "--mount", "sh", "-ec", CONTAINER, "sh", &program];
+        node.start_program(DAEMON, &command, &self.settings_of(node, more))
+    }
+
+    /// Returns the settings of calico-node's DaemonSet, and more.
+    fn settings_of(&self, node: &Node, more: &[(&str, &str)]) -> BTreeMap<String, String> {
         let kubeconfig = self.control_plane.kubeconfig(Identity::Node);
+        let kubeconfig = kubeconfig.to_string_lossy();
         let mut env: BTreeMap<&str, &str> = BTreeMap::from([
+            ("KUBECONFIG", kubeconfig.as_ref()),
             ("NODENAME", node.name.as_str()),
             ("DATASTORE_TYPE", "kubernetes"),
             ("CALICO_NETWORKING_BACKEND", "bird"),
@@ -270,10 +298,7 @@ impl Cluster {
             ]);
         }
         let env = env.into_iter().chain(more.iter().copied());
-        let mut env: BTreeMap<String, String> =
-            env.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        env.insert("KUBECONFIG".to_owned(), kubeconfig.to_string_lossy().into_owned());
-        node.start_program(DAEMON, &[&self.program(DAEMON)], &env)
+        env.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     /// Starts calico-kube-controllers, with the identity of its Deployment.

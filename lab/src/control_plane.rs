@@ -67,6 +67,18 @@ pub enum Extent {
     },
 }
 
+/// A step of the change of a cluster's certificate authority, as Kubernetes documents it ("Manual
+/// Rotation of CA Certificates").
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AuthorityStep {
+    /// Everybody is told of the old authority and the new one.
+    Announce,
+    /// The API server has a certificate of the new one.
+    Use,
+    /// Everybody is told of the new one alone.
+    Retire,
+}
+
 /// Who a kubeconfig is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Identity {
@@ -312,6 +324,23 @@ impl ControlPlane {
                 return Err(Error::wrong("the embedded datastore keeps no signing key"));
             }
             Servers::Kubernetes(servers) => servers.change_token_keys()?,
+        }
+        self.stop_api_server();
+        self.start_api_server()
+    }
+
+    /// Does a step of the change of the certificate authority, and starts the API server anew:
+    /// whoever had a connection opens another. `ca.crt` is what clients are told.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wrong`] for the embedded datastore, else as [`ControlPlane::start_api_server`].
+    pub fn change_authority(&mut self, step: AuthorityStep) -> Result<(), Error> {
+        match &self.servers {
+            Servers::Embedded(_) => {
+                return Err(Error::wrong("the embedded datastore makes its own authority"));
+            }
+            Servers::Kubernetes(servers) => servers.change_authority(step)?,
         }
         self.stop_api_server();
         self.start_api_server()

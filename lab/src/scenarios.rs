@@ -16,6 +16,8 @@ use lab::{patience, rbac};
 
 #[path = "../scenarios/addresses.rs"]
 mod addresses;
+#[path = "../scenarios/authority.rs"]
+mod authority;
 #[path = "../scenarios/bgp.rs"]
 mod bgp;
 #[path = "../scenarios/bgp_faults.rs"]
@@ -118,6 +120,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
     ("planted-faults-are-named", node_faults::are_named, BOTH),
     ("permissions-are-needed", permissions::are_needed, KUBERNETES),
+    ("authority-changes-under-pods", authority::changes_under_pods, KUBERNETES),
     ("calico-is-replaced-and-comes-back", takeover::of_calico, EMBEDDED),
     ("uninstall-leaves-the-node-as-found", takeover::uninstalled, EMBEDDED),
     ("lost-addresses-are-released", ipam::lost_addresses, BOTH),

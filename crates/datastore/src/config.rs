@@ -12,6 +12,7 @@ use kube::config::{AuthInfo, Cluster, Kubeconfig, KubeconfigError};
 
 use crate::credential::Credential;
 use crate::error::{Error, chain};
+use crate::trust::Authorities;
 
 /// Where a kubelet mounts a pod's service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -71,6 +72,9 @@ pub(crate) struct Server {
     pub(crate) url: Uri,
     /// Trust and client certificate.
     pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// What `tls` was made of, if that is all: there is no client certificate, and the system's
+    /// authorities are not asked.
+    pub(crate) authorities: Option<Authorities>,
     /// The name to find in the server's certificate, if it is not the URL's.
     pub(crate) tls_name: Option<rustls::pki_types::ServerName<'static>>,
     /// What goes into the `Authorization` header.
@@ -201,6 +205,10 @@ fn server(path: &Path, mut config: kube::Config) -> Result<Server, Error> {
             problem(path, &format!("tls-server-name {name:?} is neither a DNS name nor an address"))
         })
     });
+    let user = &config.auth_info;
+    let has_certificate =
+        user.client_certificate.is_some() || user.client_certificate_data.is_some();
+    let authorities = config.root_cert.clone().filter(|_| !has_certificate);
     // The provider is named because a second one in the program would make the choice ambiguous.
     // An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -211,6 +219,7 @@ fn server(path: &Path, mut config: kube::Config) -> Result<Server, Error> {
     Ok(Server {
         url: config.cluster_url,
         tls: Arc::new(tls),
+        authorities,
         tls_name: tls_name.transpose()?,
         credential,
         headers,

@@ -35,6 +35,7 @@ mod mirror;
 mod request;
 mod token;
 mod transport;
+mod trust;
 mod watch;
 
 pub use any::Place;

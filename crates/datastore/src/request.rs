@@ -150,7 +150,9 @@ fn settled(error: Error, effect: Effect) -> Error {
 
 fn remedy(problem: &str) -> &'static str {
     if problem.contains("certificate") {
-        "check certificate-authority and tls-server-name in the kubeconfig"
+        "check certificate-authority and tls-server-name in the kubeconfig, or in a pod ca.crt of \
+         its service account, which is the ConfigMap kube-root-ca.crt; both are read again for \
+         each connection"
     } else if problem.contains("refused") {
         "check that kube-apiserver runs there and the server URL in the kubeconfig"
     } else if problem.contains("dns error") {

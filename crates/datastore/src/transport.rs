@@ -4,6 +4,8 @@
 //! shares the connection. A server that only speaks HTTP/1.1, and a plain `http://` one, is
 //! served through a pool of connections instead.
 //!
+//! Whom a new connection trusts is read from files each time ([`crate::trust`]).
+//!
 //! A dead peer is found by HTTP/2 PING, and on HTTP/1.1 by TCP keepalive, within
 //! [`Options::dead_after`].
 
@@ -15,7 +17,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -25,6 +26,7 @@ use tower::ServiceExt as _;
 
 use crate::config::{Options, Server};
 use crate::error::chain;
+use crate::trust::{Connector, Protocols, Trust};
 
 /// What one answer may send ahead of its reader; enough to fill a local network.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -54,9 +56,9 @@ pub(crate) struct Transport {
     timeout: Duration,
     connect_timeout: Duration,
     dead_after: Duration,
-    connector: HttpsConnector<HttpConnector>,
+    connector: Connector,
     shared: Mutex<Option<http2::SendRequest<Body>>>,
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Body>,
+    pool: legacy::Client<Connector, Body>,
     is_http1_only: AtomicBool,
     requests: AtomicU64,
     connections: AtomicU64,
@@ -70,11 +72,17 @@ impl Transport {
         let user_agent = HeaderValue::try_from(&options.user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static("calico"));
         let is_plain = server.url.scheme() == Some(&http::uri::Scheme::HTTP);
+        let connector = Connector {
+            trust: Arc::new(Trust::new(&server, options)),
+            http: connector(options),
+            tls_name: server.tls_name.clone(),
+            protocols: Protocols::Both,
+        };
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .build(connector(&server, options, Protocols::Http1));
+            .build(Connector { protocols: Protocols::Http1, ..connector.clone() });
         Self {
-            connector: connector(&server, options, Protocols::Both),
+            connector,
             server,
             user_agent,
             timeout: options.timeout,
@@ -253,18 +261,7 @@ impl Drop for Transport {
     }
 }
 
-/// Which versions of HTTP a connector offers to the server.
-#[derive(Clone, Copy)]
-enum Protocols {
-    Both,
-    Http1,
-}
-
-fn connector(
-    server: &Server,
-    options: &Options,
-    protocols: Protocols,
-) -> HttpsConnector<HttpConnector> {
+fn connector(options: &Options) -> HttpConnector {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     // Without it, the second packet of a request waits 40 ms for the server's delayed ACK.
@@ -274,16 +271,7 @@ fn connector(
     http.set_keepalive_interval(Some(probe_period(options.dead_after)));
     http.set_keepalive_retries(Some(2));
     http.set_tcp_user_timeout(Some(options.dead_after));
-    let builder =
-        HttpsConnectorBuilder::new().with_tls_config(server.tls.as_ref().clone()).https_or_http();
-    let builder = match &server.tls_name {
-        Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
-        None => builder,
-    };
-    match protocols {
-        Protocols::Both => builder.enable_all_versions().wrap_connector(http),
-        Protocols::Http1 => builder.enable_http1().wrap_connector(http),
-    }
+    http
 }
 
 /// Returns how often to probe a quiet connection: two probes may be lost before it is given up.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{ADMIN_TOKEN, Extent, Identity, Settings, binary, free_port, pki, write_secret};
+use super::{
+    ADMIN_TOKEN, AuthorityStep, Extent, Identity, Settings, binary, free_port, pki, write_secret,
+};
 use crate::Error;
 use crate::process::{Process, Program};
 
@@ -108,6 +110,16 @@ impl Servers {
     /// that was signed before.
     pub(super) fn change_token_keys(&self) -> Result<(), Error> {
         pki::write_token_keys(&self.settings.dir)
+    }
+
+    /// Does a step of the change of authority; the server has to be started anew after the second.
+    pub(super) fn change_authority(&self, step: AuthorityStep) -> Result<(), Error> {
+        let dir = &self.settings.dir;
+        match step {
+            AuthorityStep::Announce => pki::announce_authority(dir, self.settings.addr),
+            AuthorityStep::Use => pki::use_authority(dir),
+            AuthorityStep::Retire => pki::retire_authority(dir),
+        }
     }
 
     /// Compacts etcd at its newest revision, through its JSON gateway.

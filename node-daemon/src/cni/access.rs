@@ -1,6 +1,6 @@
 //! The plugin's credentials: a token of its service account, in a kubeconfig.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::ClusterInformation;
 use base64::Engine as _;
@@ -30,14 +30,59 @@ pub(crate) enum Error {
     /// A token that would break out of its line.
     #[error("the API server made a token with characters that no token has; look at its proxies")]
     OddToken,
+    /// Certificates that nobody could trust.
+    #[error(
+        "the certificate authority in {} cannot be given to the CNI plugin, which keeps the one of \
+         before: {problem}",
+        path.display()
+    )]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: datastore::Error,
+    },
 }
 
-/// A kubeconfig and the token in it; neither is ever shown.
+/// A kubeconfig and what is in it; the token is never shown.
 pub(crate) struct Credentials {
     /// The whole file.
     pub(crate) text: SecretString,
     /// The token.
     pub(crate) token: Token,
+    /// The certificates of the API server's authority; `None` trusts anybody.
+    pub(crate) authority: Option<String>,
+}
+
+impl Credentials {
+    /// Puts a token into a kubeconfig, beside the authority that we are given at this time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the authority is none, such as a file that is just being written.
+    fn new(access: &Access, token: Token) -> Result<Self, Error> {
+        let authority = access.authority.as_deref().map(|path| files::read(path, LIMIT));
+        let authority = authority.transpose()?;
+        let text = kubeconfig(&access.server, authority.as_deref(), token.secret.expose_secret());
+        let text = SecretString::from(text);
+        connect(&text).map_err(|problem| Error::Authority {
+            path: access.authority.clone().unwrap_or_default(),
+            problem,
+        })?;
+        Ok(Self { text, token, authority })
+    }
+
+    /// Returns the same token beside the authority that we are given now.
+    pub(crate) fn trusting_anew(&self, access: &Access) -> Result<Self, Error> {
+        Self::new(access, self.token.clone())
+    }
+
+    /// Whether we are given another authority now. One that cannot be read is none: kubelet takes
+    /// the files of before away in a moment's time, when it writes new ones.
+    pub(crate) fn is_of_other_authority(&self, access: &Access) -> bool {
+        let Some(path) = &access.authority else { return false };
+        files::read(path, LIMIT).is_ok_and(|found| self.authority.as_ref() != Some(&found))
+    }
 }
 
 /// Returns the path of something of our own service account.
@@ -58,21 +103,20 @@ pub(crate) async fn request(client: &Client, access: &Access) -> Result<Credenti
     if token.secret.expose_secret().bytes().any(is_odd) {
         return Err(Error::OddToken);
     }
-    let authority = match &access.authority {
-        Some(path) => Some(files::read(path, LIMIT)?),
-        None => None,
-    };
-    let text = kubeconfig(&access.server, authority.as_deref(), token.secret.expose_secret());
-    Ok(Credentials { text: SecretString::from(text), token })
+    Credentials::new(access, token)
 }
 
 /// Asks something of the API server with the plugin's credentials.
 pub(crate) async fn probe(credentials: &SecretString) -> Result<(), datastore::Error> {
+    // Whether there is one yet does not matter: the first calico-node makes it.
+    connect(credentials)?.get_recent::<ClusterInformation>("default").await.map(drop)
+}
+
+/// Prepares a connection with the plugin's credentials; asks nobody.
+fn connect(credentials: &SecretString) -> Result<Client, datastore::Error> {
     let source = Source::Inline(Inline::new(credentials.expose_secret()));
     let user_agent = concat!("calico-cni-probe/", env!("CARGO_PKG_VERSION")).to_owned();
-    let client = Client::connect(&Options { source, user_agent, ..Options::default() })?;
-    // Whether there is one yet does not matter: the first calico-node makes it.
-    client.get_recent::<ClusterInformation>("default").await.map(drop)
+    Client::connect(&Options { source, user_agent, ..Options::default() })
 }
 
 /// Writes the credentials; only root can read them, and nobody meets half of them.
@@ -139,6 +183,47 @@ current-context: calico-context
         assert_eq!(kubeconfig("https://[fd00::1]:443", Some("PEM"), "abc"), expected);
         let open = kubeconfig("https://x:443", None, "abc");
         assert!(open.contains("insecure-skip-tls-verify: true"), "{open}");
+    }
+
+    #[tokio::test]
+    async fn another_authority_comes_beside_the_same_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.crt");
+        let access = Access {
+            server: "https://10.96.0.1:443".to_owned(),
+            authority: Some(path.clone()),
+            namespace: "kube-system".to_owned(),
+            account: "calico-cni-plugin".to_owned(),
+        };
+        let pem = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
+        };
+        let data = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+        let (old, new) = (pem(), pem());
+        let token = || Token { secret: SecretString::from("canary"), lifetime: LIFETIME };
+        std::fs::write(&path, &old).unwrap();
+        let mut credentials = Credentials::new(&access, token()).unwrap();
+        assert!(!credentials.is_of_other_authority(&access));
+        for now in [format!("{old}{new}"), new.clone()] {
+            std::fs::write(&path, &now).unwrap();
+            assert!(credentials.is_of_other_authority(&access));
+            credentials = credentials.trusting_anew(&access).unwrap();
+            let text = credentials.text.expose_secret();
+            assert!(text.contains(&data(&now)) && text.contains("token: \"canary\""), "{text}");
+            assert!(!credentials.is_of_other_authority(&access));
+        }
+        // What is half written is not for the plugin.
+        for broken in ["", "-----BEGIN CERTIFICATE-----\nMIIB"] {
+            std::fs::write(&path, broken).unwrap();
+            let error = credentials.trusting_anew(&access).err().unwrap().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            assert!(error.contains("which keeps the one of before"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(!credentials.is_of_other_authority(&access), "files are swapped");
+        let unchecked = Access { authority: None, ..access };
+        assert!(!credentials.is_of_other_authority(&unchecked));
     }
 
     #[test]

@@ -172,6 +172,7 @@ mod tests {
         Credentials {
             text: SecretString::from("token: canary"),
             token: datastore::Token { secret, lifetime },
+            authority: None,
         }
     }
 

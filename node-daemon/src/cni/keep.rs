@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cni_service::listen::Credentials;
+use cni_service::listen;
 use datastore::Client;
 use model::time::{Timestamp, WallTime};
 use reconcile::Backoff;
@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
-use super::access;
+use super::access::{self, Credentials};
 use super::renewal::{self, Made, Now, Reason, State, Step};
 use super::settings::{self, Access, Environment};
 
-/// How often it is looked whether there is something to do; a look reads one small file.
+/// How often it is looked whether there is something to do; a look reads two small files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait after a failure.
 const BACKOFF: Backoff =
@@ -28,8 +28,8 @@ pub(crate) struct Keeper {
     access: Access,
     path: PathBuf,
     base: Option<Duration>,
-    text: Option<SecretString>,
-    /// Tells of new credentials.
+    written: Option<Credentials>,
+    /// Tells what is written now.
     told: watch::Sender<Option<SecretString>>,
     state: State,
     wait: Option<Duration>,
@@ -68,15 +68,15 @@ fn base(environment: &Environment) -> Option<Duration> {
 impl Keeper {
     /// Makes what keeps the file at `path`; the first thing that it does is to renew it.
     pub(crate) fn new(client: Client, access: Access, path: PathBuf) -> Self {
-        let (base, text, wait) = (None, None, None);
+        let (base, written, wait) = (None, None, None);
         let (told, state) = (watch::Sender::new(None), State::default());
-        Self { client, access, path, base, text, told, state, wait, started: Instant::now() }
+        Self { client, access, path, base, written, told, state, wait, started: Instant::now() }
     }
 
     /// Returns where the credentials are kept, and what tells of new ones.
-    pub(crate) fn kept(&self) -> Credentials {
+    pub(crate) fn kept(&self) -> listen::Credentials {
         let (path, text) = (self.path.clone(), self.told.subscribe());
-        Credentials { path, text, is_in_place: access::is_in_place }
+        listen::Credentials { path, text, is_in_place: access::is_in_place }
     }
 
     /// Runs for ever.
@@ -90,12 +90,15 @@ impl Keeper {
     }
 
     async fn look(&mut self) {
-        let in_place = self.text.as_ref().map(|text| access::is_in_place(&self.path, text));
-        self.state.is_in_place = in_place.unwrap_or_default();
+        if let Some(written) = &self.written {
+            self.state.is_in_place = access::is_in_place(&self.path, &written.text);
+            self.state.has_other_authority = written.is_of_other_authority(&self.access);
+        }
         let step = renewal::decide(&self.state, self.now());
         let result = match step {
             Step::Rest => return,
             Step::Renew(reason) => self.renew(reason).await,
+            Step::Trust => self.trust(),
             Step::Restore => self.restore(),
             Step::Check => self.check().await,
         };
@@ -122,8 +125,7 @@ impl Keeper {
         let jitter = f64::from(random) / f64::from(u32::MAX);
         let period = renewal::period(lifetime, self.base, jitter);
         let at = self.now();
-        self.told.send_replace(Some(credentials.text.clone()));
-        self.text = Some(credentials.text);
+        self.note(credentials);
         self.state.made = Some(Made { at, period });
         // A minute from now, not at once: the server has just made it.
         self.state.checked = Some(at.steady);
@@ -133,15 +135,30 @@ impl Keeper {
         Ok(())
     }
 
+    /// The plugin is to trust whom we are told to trust; its token stays.
+    fn trust(&mut self) -> Result<(), access::Error> {
+        let Some(written) = &self.written else { return Ok(()) };
+        let credentials = written.trusting_anew(&self.access)?;
+        access::write(&self.path, &credentials.text)?;
+        self.note(credentials);
+        info!("the CNI plugin trusts the certificate authority that calico-node has now");
+        Ok(())
+    }
+
+    fn note(&mut self, written: Credentials) {
+        self.told.send_replace(Some(written.text.clone()));
+        self.written = Some(written);
+    }
+
     fn restore(&self) -> Result<(), access::Error> {
-        let Some(text) = &self.text else { return Ok(()) };
+        let Some(Credentials { text, .. }) = &self.written else { return Ok(()) };
         warn!(path = %self.path.display(), "somebody has changed the CNI plugin's credentials: restored");
         Ok(access::write(&self.path, text)?)
     }
 
     /// Asks whether the token is still taken. That the server cannot be reached proves nothing.
     async fn check(&mut self) -> Result<(), access::Error> {
-        let Some(text) = &self.text else { return Ok(()) };
+        let Some(Credentials { text, .. }) = &self.written else { return Ok(()) };
         let answer = access::probe(text).await;
         self.state.checked = Some(self.now().steady);
         self.state.is_refused = matches!(answer, Err(datastore::Error::Unauthorized { .. }));

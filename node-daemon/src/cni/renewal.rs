@@ -2,7 +2,9 @@
 //!
 //! A token's life is measured from when it was made, by both clocks, and never by what time it
 //! is: a clock that is stepped makes a renewal early at worst, and none is missed while the
-//! machine sleeps. What the server refuses is renewed at once, whatever its age.
+//! machine sleeps. What the server refuses is renewed at once, whatever its age. Another authority
+//! is no reason for another token: it is written beside the one that there is, for which nobody has
+//! to be asked.
 
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub(crate) struct State {
     pub(crate) checked: Option<Timestamp>,
     /// Whether it does not.
     pub(crate) is_refused: bool,
+    /// Whether we are given another authority than the one that was written.
+    pub(crate) has_other_authority: bool,
     /// Not before this time is something tried again that failed.
     pub(crate) waits_until: Option<Timestamp>,
 }
@@ -55,6 +59,8 @@ pub(crate) enum Step {
     Rest,
     /// Get a new token and write it.
     Renew(Reason),
+    /// Write the token again, beside the authority that we are given now.
+    Trust,
     /// Write again what somebody has changed or deleted.
     Restore,
     /// Ask the server whether it still takes the token.
@@ -94,6 +100,9 @@ pub(crate) fn decide(state: &State, now: Now) -> Step {
     }
     if age(made.at, now) >= made.period {
         return Step::Renew(Reason::Age);
+    }
+    if state.has_other_authority {
+        return Step::Trust;
     }
     if !state.is_in_place {
         return Step::Restore;
@@ -169,6 +178,31 @@ mod tests {
     fn what_somebody_changed_is_restored() {
         let state = State { is_in_place: false, ..good() };
         assert_eq!(decide(&state, at(1, 1_000_001)), Step::Restore);
+    }
+
+    #[test]
+    fn another_authority_is_written_whatever_is_there() {
+        let other = State { has_other_authority: true, ..good() };
+        for (state, expected) in [
+            (other, Step::Trust),
+            // What is restored would be the old authority.
+            (State { is_in_place: false, ..other }, Step::Trust),
+            // A new token comes with the new authority.
+            (State { is_refused: true, ..other }, Step::Renew(Reason::Refused)),
+            (State { made: None, ..other }, Step::Renew(Reason::Start)),
+        ] {
+            assert_eq!(decide(&state, at(1, 1_000_001)), expected, "{state:?}");
+        }
+        assert_eq!(
+            decide(&other, at(60, 1_000_060)),
+            Step::Trust,
+            "before it is asked with the old"
+        );
+        assert_eq!(decide(&other, at(6 * HOUR, 1_000_000)), Step::Renew(Reason::Age));
+        let until = Some(Timestamp::from_origin(Duration::from_secs(3)));
+        let state = State { waits_until: until, ..other };
+        assert_eq!(decide(&state, at(1, 1_000_001)), Step::Rest, "it failed a moment ago");
+        assert_eq!(decide(&state, at(3, 1_000_003)), Step::Trust);
     }
 
     #[test]
