@@ -48,6 +48,8 @@ mod objects;
 mod peers;
 #[path = "../scenarios/permissions.rs"]
 mod permissions;
+#[path = "../scenarios/permissions_of_node.rs"]
+mod permissions_of_node;
 #[path = "../scenarios/planted.rs"]
 mod planted;
 #[path = "../scenarios/policy.rs"]
@@ -120,6 +122,7 @@ const ALL: &[(&str, Run, &[Kind])] = &[
     ("older-definitions-hold-nobody-up", faults::older_definitions, BOTH),
     ("planted-faults-are-named", node_faults::are_named, BOTH),
     ("permissions-are-needed", permissions::are_needed, KUBERNETES),
+    ("permissions-of-calico-node-are-needed", permissions_of_node::are_needed, KUBERNETES),
     ("authority-changes-under-pods", authority::changes_under_pods, KUBERNETES),
     ("calico-is-replaced-and-comes-back", takeover::of_calico, EMBEDDED),
     ("uninstall-leaves-the-node-as-found", takeover::uninstalled, EMBEDDED),

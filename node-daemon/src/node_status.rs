@@ -100,7 +100,12 @@ async fn next(
 ) -> Option<Vec<Change<CalicoNodeStatus>>> {
     stream.next().await.map(|event| {
         if let datastore::WatchEvent::Failed(error) = &event {
-            tracing::debug!(%error, "watch of CalicoNodeStatus failed and will be retried");
+            // A cluster of older definitions, where nobody can ask.
+            if matches!(error, datastore::Error::UnknownKind { .. }) {
+                tracing::debug!(%error, "nobody can ask how this node is");
+            } else {
+                tracing::warn!(%error, "watch of CalicoNodeStatus failed and will be retried");
+            }
         }
         mirror.apply(event)
     })

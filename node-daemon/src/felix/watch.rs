@@ -162,8 +162,8 @@ fn is_none<T>(kind: Kind, event: &WatchEvent<T>) -> bool {
 /// Logs what is wrong with the server or an object; what is known stays in force meanwhile.
 pub(super) fn report<T>(kind: Kind, event: &WatchEvent<T>) {
     match event {
-        WatchEvent::Failed(_) if is_none(kind, event) => {
-            tracing::debug!(?kind, "the cluster is without this kind");
+        WatchEvent::Failed(error) if is_none(kind, event) => {
+            tracing::debug!(?kind, %error, "taken for none of this kind");
         }
         WatchEvent::Failed(error) => {
             tracing::warn!(?kind, %error, "watch failed and will be retried");
