@@ -16,6 +16,7 @@ use lab::Error;
 use lab::cluster::eventually;
 use lab::kubernetes::{self, Kubernetes, Plan};
 use lab::machine::{Machine, ProxyMode};
+use lab::rest::Request;
 use lab::sandbox::{self, Inside};
 use serde_json::json;
 
@@ -123,36 +124,70 @@ pub(crate) fn measure(dir: &Path, pods: u64, outage: Duration) -> Result<ExitCod
     }
     on(&cluster, CLOCK)?;
     cluster.api.apply(PODS)?;
-    step(&format!("{pods} pods on it"));
-    let seen = roll(&cluster, pods)?;
+    let mut phases = Vec::new();
+    for pace in [Pace::OneBySecond, Pace::AtOnce] {
+        step(&format!("{pods} pods on it, {}", pace.name()));
+        phases.push(phase(&cluster, pods, pace)?);
+    }
+    step(&format!("the API server away for {} s", outage.as_secs()));
+    let outage = outage::measure(&mut cluster, outage)?;
+    report(&Findings { phases, outage, load_average: [before, load_average()] });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How fast pods come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pace {
+    /// As a cluster's pods come and go.
+    OneBySecond,
+    /// As when a node takes over another's.
+    AtOnce,
+}
+
+impl Pace {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::OneBySecond => "one a second",
+            Self::AtOnce => "all at once",
+        }
+    }
+}
+
+/// Has the Deployment make its pods, and end them, and returns what was seen.
+fn phase(cluster: &Kubernetes, pods: u64, pace: Pace) -> Result<Phase, Error> {
+    on(cluster, &format!("rm -f {CALLS}"))?;
+    let seen = roll(cluster, pods, pace)?;
     step("their end");
-    scale(&cluster, 0)?;
+    scale(cluster, 0)?;
     let calls = eventually("every pod to be detached", WITHIN, || {
-        let calls = calls(&cluster)?;
+        let calls = calls(cluster)?;
         let ended = calls.iter().filter(|call| call.command == "DEL" && call.is_ok).count();
         let all = usize::try_from(pods).unwrap_or(usize::MAX);
         if ended >= all { Ok(calls) } else { Err(Error::wrong(format!("{ended} of {all}"))) }
     })?;
-    step(&format!("the API server away for {} s", outage.as_secs()));
-    let outage = outage::measure(&mut cluster, outage)?;
-    report(&Findings { seen, calls, outage, load_average: [before, load_average()] });
-    Ok(ExitCode::SUCCESS)
+    Ok(Phase { pace, seen, calls })
 }
 
 /// Has the Deployment make its pods, and returns when each was seen to be what.
-fn roll(cluster: &Kubernetes, pods: u64) -> Result<BTreeMap<String, Seen>, Error> {
+fn roll(cluster: &Kubernetes, pods: u64, pace: Pace) -> Result<BTreeMap<String, Seen>, Error> {
     let kubeconfig = cluster.control_plane.kubeconfig(lab::control_plane::Identity::Admin);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| seen::until_ready(&kubeconfig, pods, WITHIN));
-        scale(cluster, pods)?;
+        let first = if pace == Pace::AtOnce { pods } else { 1 };
+        for replicas in first..=pods {
+            scale(cluster, replicas)?;
+            if replicas < pods {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
         watcher.join().unwrap_or_else(|_| Err(Error::wrong("the watcher has died")))
     })
 }
 
 fn scale(cluster: &Kubernetes, pods: u64) -> Result<(), Error> {
-    let replicas = format!("--replicas={pods}");
-    let line = ["scale", "--namespace", "bench", "deployment/many", &replicas];
-    cluster.control_plane.kubectl(&line).map(drop)
+    let path = "/apis/apps/v1/namespaces/bench/deployments/many";
+    let change = json!({"spec": {"replicas": pods}});
+    cluster.api.send(Request::merge(path, &change))?.success().map(drop)
 }
 
 /// Returns the machine.
@@ -198,13 +233,19 @@ fn read_call(line: &str) -> Option<Call> {
 
 /// What was measured.
 struct Findings {
-    seen: BTreeMap<String, Seen>,
-    calls: Vec<Call>,
+    phases: Vec<Phase>,
     outage: Outage,
     load_average: [String; 2],
 }
 
-impl Findings {
+/// What was seen of pods that came at one pace.
+struct Phase {
+    pace: Pace,
+    seen: BTreeMap<String, Seen>,
+    calls: Vec<Call>,
+}
+
+impl Phase {
     /// Returns how long each successful call of a command took.
     fn took(&self, command: &str) -> Vec<Duration> {
         let calls = self.calls.iter().filter(|call| call.command == command && call.is_ok);
@@ -230,14 +271,27 @@ impl Findings {
 
 #[expect(clippy::print_stdout, reason = "the figures are what people run this for")]
 fn report(findings: &Findings) {
+    println!("load average {}", findings.load_average.join(" to "));
+    let phases: BTreeMap<_, _> =
+        findings.phases.iter().map(|phase| (phase.pace.name(), print_phase(phase))).collect();
+    let [p50, p99] = AIM.map(|aim| aim.as_millis());
+    println!("the aim for ADD is {p50} ms, and {p99} ms for 99 of 100\n{}", findings.outage);
+    let outage = findings.outage.to_json();
+    println!("{}", json!({"benchmark": "pods", "paces": phases, "outage": outage}));
+}
+
+/// Prints what was seen at one pace, and returns it for programs.
+#[expect(clippy::print_stdout, reason = "the figures are what people run this for")]
+fn print_phase(phase: &Phase) -> serde_json::Value {
     let rows = [
-        ("scheduled to network ready", findings.waited()),
-        ("of that the plugin's ADD, with addresses and policy", findings.took("ADD")),
-        ("scheduled to ready", findings.until_ready()),
-        ("the plugin's DEL", findings.took("DEL")),
+        ("scheduled to network ready", phase.waited()),
+        ("of that the plugin's ADD, with addresses and policy", phase.took("ADD")),
+        ("scheduled to ready", phase.until_ready()),
+        ("the plugin's DEL", phase.took("DEL")),
     ];
     let mut table = Table::new();
-    table.set_header(["PODS OF A KUBELET", "COUNT", "P50 MS", "P99 MS", "MAX MS"]);
+    let title = format!("PODS OF A KUBELET, {}", phase.pace.name().to_uppercase());
+    table.set_header([title.as_str(), "COUNT", "P50 MS", "P99 MS", "MAX MS"]);
     for (name, durations) in &rows {
         let Summary { count, p50_ms, p99_ms, max_ms } = Summary::of(durations);
         let ms = [p50_ms, p99_ms, max_ms].map(|ms| format!("{ms:.1}"));
@@ -251,26 +305,11 @@ fn report(findings: &Findings) {
         millis(percentile(&sorted, 50))
     };
     let share = ratio(half(&adds.1), half(&waited.1));
-    println!("load average {}\n{table}", findings.load_average.join(" to "));
-    let [p50, p99] = AIM.map(|aim| aim.as_millis());
-    println!(
-        "our share of the wait is {:.1} %; {} calls failed; the aim for ADD is {p50} ms, and {p99} ms for 99 of 100",
-        share * 100.0,
-        findings.failed()
-    );
-    println!("{}", findings.outage);
+    let failed = phase.failed();
+    println!("{table}\nour share of the wait is {:.1} %; {failed} calls failed", share * 100.0);
     let rows: BTreeMap<_, _> =
         rows.iter().map(|(name, durations)| (name, Summary::of(durations))).collect();
-    println!(
-        "{}",
-        json!({
-            "benchmark": "pods",
-            "rows": rows,
-            "share": share,
-            "failed": findings.failed(),
-            "outage": findings.outage.to_json(),
-        })
-    );
+    json!({"rows": rows, "share": share, "failed": failed})
 }
 
 #[cfg(test)]
