@@ -22,6 +22,7 @@
 pub mod agent;
 pub mod api_access;
 pub mod bird;
+pub mod canary;
 pub mod capture;
 mod cgroups;
 pub mod cluster;

@@ -86,6 +86,8 @@ mod tunnels;
 mod unnumbered;
 #[path = "../scenarios/wireguard.rs"]
 mod wireguard;
+#[path = "../scenarios/wireguard_secrets.rs"]
+mod wireguard_secrets;
 
 /// What the roles grant, and where each permission is used.
 const PERMISSIONS: &str = include_str!("../../testdata/lab/permissions.txt");
