@@ -12,9 +12,24 @@ pub(crate) fn of(dir: &Path) -> String {
 
 /// Makes a group in every hierarchy: kubelet wants its root to be there.
 pub(crate) fn make(name: &str) {
+    let name = name.trim_start_matches('/');
     for hierarchy in hierarchies() {
         // Where it cannot be made, kubelet says so.
-        drop(std::fs::create_dir_all(hierarchy.join(name.trim_start_matches('/'))));
+        drop(std::fs::create_dir_all(hierarchy.join(name)));
+        delegate(&hierarchy, Path::new(name));
+    }
+}
+
+/// Has a group and those above it pass on their controllers, which version 2 wants to be told and
+/// kubelet wants to find.
+fn delegate(hierarchy: &Path, name: &Path) {
+    let above: Vec<&Path> = name.ancestors().collect();
+    for group in above.into_iter().rev().map(|name| hierarchy.join(name)) {
+        let found = std::fs::read_to_string(group.join("cgroup.controllers"));
+        for controller in found.unwrap_or_default().split_whitespace() {
+            // Each on its own: one that cannot be passed on must not keep the others.
+            drop(std::fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")));
+        }
     }
 }
 

@@ -62,6 +62,8 @@ impl Node {
         let mut command = Command::new(program);
         command.arg("agent").arg(name).arg(dir).arg("--kind").arg(kind.name());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // It is below the /run of the machine outside, and a node has its own: runc would fail there.
+        command.env_remove("XDG_RUNTIME_DIR");
         let log = dir.join("agent.log");
         command.stderr(File::create(&log).map_err(Error::file(&log))?);
         let mut child = spawn(kind, command)?;

@@ -40,6 +40,8 @@ mod holes;
 mod ipam;
 #[path = "../scenarios/kubelets.rs"]
 mod kubelets;
+#[path = "../scenarios/manifest.rs"]
+mod manifest;
 #[path = "../scenarios/node_faults.rs"]
 mod node_faults;
 #[path = "../scenarios/objects.rs"]
@@ -183,7 +185,11 @@ const SECOND: &[(&str, Run, &[Kind])] = &[
     ("ipip-changes-modes-under-packets", tunnels::ipip_modes, EMBEDDED),
     ("wireguard-lets-nothing-out-in-clear", wireguard::strict, EMBEDDED),
     ("tenants-may-share-a-range", tenants::share_a_range, EMBEDDED),
+    ("the-manifest-works-as-it-is", manifest::as_it_is, KUBERNETES),
 ];
+
+/// Those that take too long to be run unless somebody asks for them by name.
+const ASKED_FOR: &[&str] = &["the-manifest-works-as-it-is"];
 
 /// Which kernel scenarios are for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -277,7 +283,10 @@ pub(crate) fn run_all(
 
 /// Returns what to run, and on what.
 fn chosen(kernel: Kernel, wanted: &[String], asked: Option<Kind>) -> Vec<(&'static str, Kind)> {
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let is_wanted = |name: &str| {
+        let by_default = wanted.is_empty() && !ASKED_FOR.contains(&name);
+        by_default || wanted.iter().any(|wanted| wanted == name)
+    };
     let on = |kinds: &'static [Kind]| asked.map_or_else(|| kinds.to_vec(), |kind| vec![kind]);
     let scenarios = kernel.scenarios().iter();
     scenarios
@@ -359,6 +368,15 @@ mod tests {
     }
 
     #[test]
+    fn long_ones_run_where_they_are_asked_for() {
+        for name in ASKED_FOR {
+            let names = [(*name).to_owned()];
+            let found = [Kernel::First, Kernel::Second].map(|kernel| chosen(kernel, &names, None));
+            assert_eq!(found.iter().map(Vec::len).sum::<usize>(), 1, "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_asked_for_goes_before_what_a_scenario_is_for() {
         let names = ["del-leaves-nothing".to_owned(), "pulled-cable-heals".to_owned()];
         let by_default = [
@@ -372,7 +390,9 @@ mod tests {
         assert_eq!(chosen(Kernel::First, &names, Some(Kind::Kubernetes)), asked);
         for kernel in [Kernel::First, Kernel::Second] {
             let all = chosen(kernel, &[], Some(Kind::Embedded));
-            assert_eq!(all.len(), kernel.scenarios().len());
+            let names = kernel.scenarios().iter().map(|(name, ..)| name);
+            let by_default = names.filter(|name| !ASKED_FOR.contains(name));
+            assert_eq!(all.len(), by_default.count());
         }
     }
 }

@@ -49,6 +49,11 @@ const VIRTME: &str = "virtme-ng==1.42";
 const PROGRAMS: &[&str] =
     &["lab", "calico", "calico-node", "calico-datastore", "calicoctl", "calico-kube-controllers"];
 
+/// The scenarios that need a whole Kubernetes inside: its program, and room for images.
+const OF_KUBELETS: &[&str] = &["the-manifest-works-as-it-is"];
+/// Kubernetes' program in `target/lab`.
+const KUBERNETES: &str = "control-plane";
+
 /// Those of a benchmark, as they are released.
 const RELEASED: &[&str] = &["calico", "calico-node", "calico-datastore"];
 
@@ -90,7 +95,31 @@ pub(crate) fn scenarios(house: &House, names: &[String]) -> Result<(), Failure> 
     step("scenarios on the second kernel (boots in half a minute)");
     let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| house.programs().join(name)).collect();
     let command = ["lab", "scenarios", "--kernel", "second"].map(str::to_owned);
-    run(house, &programs, &[&command, names].concat())
+    let extent = if names.iter().any(|name| OF_KUBELETS.contains(&name.as_str())) {
+        Extent::Kubernetes
+    } else {
+        Extent::Programs
+    };
+    run(house, &programs, &[&command, names].concat(), extent)
+}
+
+/// What a machine has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Extent {
+    /// Our programs.
+    Programs,
+    /// Kubernetes besides: read over the shared root it would begin with minutes of reading.
+    Kubernetes,
+}
+
+impl Extent {
+    /// Returns how much memory that takes; all that is written is in it.
+    const fn memory(self) -> &'static str {
+        match self {
+            Self::Programs => "3G",
+            Self::Kubernetes => "8G",
+        }
+    }
 }
 
 /// Boots the second kernel, and measures there what the first one cannot do.
@@ -98,21 +127,32 @@ pub(crate) fn benchmark(house: &House) -> Result<(), Failure> {
     step("the tunnels that this kernel may lack, on the second kernel (boots in half a minute)");
     let released = RELEASED.iter().map(|name| house.release().join(name));
     let programs: Vec<PathBuf> = released.chain([house.benchmarks()]).collect();
-    run(house, &programs, &["benchmarks", "overlay", "--all-tunnels"].map(str::to_owned))
+    let command = ["benchmarks", "overlay", "--all-tunnels"].map(str::to_owned);
+    run(house, &programs, &command, Extent::Programs)
 }
 
 /// Boots it and runs a command there, one of `programs` with its arguments.
 ///
 /// What that says is printed as it comes; the machine's own log is kept if something fails.
-fn run(house: &House, programs: &[PathBuf], command: &[String]) -> Result<(), Failure> {
+fn run(
+    house: &House,
+    programs: &[PathBuf],
+    command: &[String],
+    extent: Extent,
+) -> Result<(), Failure> {
     let dir = Dir::of(house);
     let within = within(std::env::var(SCENARIO_SECONDS).ok().as_deref())?;
     stage(programs, &dir)?;
+    if extent == Extent::Kubernetes {
+        let from = house.target.join("lab").join(KUBERNETES);
+        std::fs::copy(&from, dir.programs().join(KUBERNETES))
+            .map_err(|source| Failure::File { path: from, source })?;
+    }
     let log = dir.0.join("console.log");
     let mut lab = None;
     for boot in 1..=BOOTS {
         let console = File::create(&log).map_err(|source| dir.failed(source))?;
-        let child = dir.boot(house, command, within)?.start(console)?;
+        let child = dir.boot(house, command, within, extent)?.start(console)?;
         lab = follow(child, &dir)?;
         if lab.is_some() {
             break;
@@ -182,7 +222,11 @@ fn newest(names: &str) -> Option<String> {
 
 /// Puts small copies of our programs where the machine loads them from.
 fn stage(programs: &[PathBuf], dir: &Dir) -> Result<(), Failure> {
-    let copies = dir.0.join("programs");
+    let copies = dir.programs();
+    // All that is there takes room in the machine's memory.
+    if copies.exists() {
+        std::fs::remove_dir_all(&copies).map_err(|source| dir.failed(source))?;
+    }
     std::fs::create_dir_all(&copies).map_err(|source| dir.failed(source))?;
     for program in programs {
         let copy = copies.join(program.file_name().unwrap_or_default());
@@ -244,6 +288,11 @@ impl Dir {
         self.0.join("venv")
     }
 
+    /// What is loaded into the machine.
+    fn programs(&self) -> PathBuf {
+        self.0.join("programs")
+    }
+
     fn vng(&self) -> PathBuf {
         self.venv().join("bin/vng")
     }
@@ -276,7 +325,13 @@ impl Dir {
     }
 
     /// Returns the run of the machine, which ends with the lab, with its time, or with us.
-    fn boot(&self, house: &House, command: &[String], within: Duration) -> Result<Run, Failure> {
+    fn boot(
+        &self,
+        house: &House,
+        command: &[String],
+        within: Duration,
+        extent: Extent,
+    ) -> Result<Run, Failure> {
         let image = self.image().ok_or_else(|| {
             Failure::Machine(format!("there is no kernel in {}", self.kernel().display()))
         })?;
@@ -290,7 +345,8 @@ impl Dir {
         let within = within.as_secs().to_string();
         let run = run.args(["timeout", "--kill-after=10", &within]).arg(self.vng());
         let run = run.args(["--verbose", "--disable-kvm", "--force-9p", "--run"]).arg(image);
-        let run = run.args(["--user", "root", "--cpus", "2", "--memory", "3G", "--rwdir"]);
+        let run = run.args(["--user", "root", "--cpus", "2", "--memory", extent.memory()]);
+        let run = run.arg("--rwdir");
         let run = run.arg(self.share()).args(["--exec", &format!("sh {}", script.display())]);
         Ok(run.dir(&house.root).env("PATH", path))
     }
@@ -308,6 +364,9 @@ impl Dir {
             "echo 1 >{share}/{BOOTED}\n\
              mount -t tmpfs memory /mnt && mkdir /mnt/lab && cp -r {dir}/programs /mnt/programs\n\
              cd {root} && export TMPDIR=/mnt/lab CALICO_BIN_DIR=/mnt/programs\n\
+             [ ! -e /mnt/programs/{KUBERNETES} ] || \
+             export CALICO_CONTROL_PLANE=/mnt/programs/{KUBERNETES}\n\
+             grep -q ' /sys/fs/cgroup ' /proc/mounts || mount -t cgroup2 cgroup /sys/fs/cgroup\n\
              export SCENARIO_LOGS={logs}\n\
              {set}/mnt/programs/{words} >{share}/output 2>&1\n\
              echo $? >{share}/code\n",

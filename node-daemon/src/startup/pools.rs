@@ -5,7 +5,6 @@ use config::felix::FelixConfig;
 use config::startup::StartupConfig;
 use config::value::{EncapsulationMode, PoolSource, Setting};
 use model::net::{Cidr, Family};
-use model::pool::Encapsulation;
 
 use super::host::Host;
 
@@ -68,8 +67,7 @@ pub(crate) fn plan(situation: &Situation<'_>) -> Result<PoolPlan, Invalid> {
             Family::V4 => ipv4_pool(startup, cidr),
             Family::V6 => ipv6_pool(startup, cidr),
         };
-        let model = model::pool::IpPool::try_from(&pool)?;
-        plan.warnings.extend(warn(&model));
+        model::pool::IpPool::try_from(&pool)?;
         plan.creates.push(pool);
     }
     Ok(plan)
@@ -95,17 +93,6 @@ fn check_family(family: Family, cidr: Cidr) -> Result<(), Invalid> {
         value: cidr.to_string(),
         problem: format!("is no {family} range; use {other}"),
     })
-}
-
-fn warn(pool: &model::pool::IpPool) -> Option<String> {
-    match pool.encapsulation {
-        Encapsulation::None => None,
-        Encapsulation::Ipip(_) | Encapsulation::Vxlan(_) => Some(format!(
-            "pool {} is created with encapsulation as asked, but encapsulation is not programmed \
-             yet: nodes must share a link, or the fabric must know the routes",
-            pool.cidr
-        )),
-    }
 }
 
 fn ipv4_cidr(situation: &Situation<'_>) -> Option<Cidr> {
