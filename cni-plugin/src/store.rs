@@ -43,9 +43,7 @@ impl<'a> Store<'a> {
     ///
     /// [`ErrorCode::Kubeconfig`].
     pub(crate) fn connect(config: &NetworkConfig, trace: &'a Trace) -> Result<Self, Error> {
-        let source = (&config.kubernetes).into();
-        let options = Options { source, user_agent: user_agent(), ..Options::default() };
-        let store = Self { options, client: OnceCell::new(), service: None, trace };
+        let store = Self::new(config, None, trace);
         store.client()?;
         Ok(store)
     }
@@ -59,9 +57,13 @@ impl<'a> Store<'a> {
         let Some(service) = plugin::service(config).await else {
             return Self::connect(config, trace);
         };
+        Ok(Self::new(config, Some(service), trace))
+    }
+
+    fn new(config: &NetworkConfig, service: Option<Service>, trace: &'a Trace) -> Self {
         let source = (&config.kubernetes).into();
         let options = Options { source, user_agent: user_agent(), ..Options::default() };
-        Ok(Self { options, client: OnceCell::new(), service: Some(service), trace })
+        Self { options, client: OnceCell::new(), service, trace }
     }
 
     /// Returns who may do what is wanted of the datastore.

@@ -64,6 +64,25 @@ pub async fn read(client: &Client, subject: &Subject) -> Result<Facts, datastore
     Ok(Facts { cluster, pod, namespace, node })
 }
 
+/// Is the patch one of annotations that plugins write, and of nothing else?
+#[must_use]
+pub fn is_ours(patch: &Value) -> bool {
+    const OURS: [&str; 4] = [
+        api::annotations::POD_IP,
+        api::annotations::POD_IPS,
+        api::annotations::CONTAINER_ID,
+        api::annotations::VRF_NAME,
+    ];
+    let has_only = |value: &Value, allowed: &[&str]| {
+        let object = value.as_object();
+        object.is_some_and(|object| object.keys().all(|key| allowed.contains(&key.as_str())))
+    };
+    let Some(metadata) = patch.get("metadata") else { return false };
+    has_only(patch, &["metadata"])
+        && has_only(metadata, &["uid", "resourceVersion", "annotations"])
+        && metadata.get("annotations").is_some_and(|annotations| has_only(annotations, &OURS))
+}
+
 /// Merges a patch into the status of a pod, which is where kubelets and plugins write.
 ///
 /// # Errors
@@ -75,4 +94,26 @@ pub async fn annotate(
     patch: &Value,
 ) -> Result<(), datastore::Error> {
     client.patch_status::<Pod>(Some(namespace), name, patch).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn only_what_plugins_write_is_written() {
+        let annotations = json!({"cni.projectcalico.org/podIP": "10.0.0.1/32"});
+        for (patch, is_ours) in [
+            (json!({"metadata": {"uid": "u", "annotations": annotations}}), true),
+            (json!({"metadata": {"resourceVersion": "1", "annotations": {}}}), true),
+            (json!({"metadata": {"annotations": {"other": "x"}}}), false),
+            (json!({"metadata": {"labels": {"a": "b"}, "annotations": annotations}}), false),
+            (json!({"metadata": {"annotations": annotations}, "status": {}}), false),
+            (json!({"metadata": {"uid": "u"}}), false),
+            (json!({}), false),
+            (json!([1]), false),
+        ] {
+            assert_eq!(super::is_ours(&patch), is_ours, "{patch}");
+        }
+    }
 }

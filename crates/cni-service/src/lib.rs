@@ -13,10 +13,12 @@
 //!
 //! Invariants:
 //! * The plugin needs nobody: whatever is not answered with success it does itself, and tells what
-//!   it meets then. Everything here can be repeated, in part or as a whole, by either of both.
+//!   it meets then. Everything here can be repeated, in part or as a whole, by either of both. Only
+//!   what calico-node is still busy with nobody else may do ([`Busy`]).
 //! * calico-node does for the plugin only what the plugin could do: with the plugin's own credentials,
-//!   and only while these are where the plugin looks for them ([`FileId`]).
-//! * What was assigned and cannot be told is given back.
+//!   and only while these are where the plugin looks for them ([`FileId`]). That keeps two clusters
+//!   apart; who may ask at all is said by the socket's mode.
+//! * Nothing is begun for who has hung up, and what was assigned and cannot be told is given back.
 //!
 //! Start reading at [`wire`].
 
@@ -30,7 +32,7 @@ mod service;
 pub mod wire;
 
 pub use facts::Facts;
-pub use server::{Ahead, Server};
+pub use server::{Ahead, Asker, Server, Told};
 pub use service::{Busy, Service};
 pub use wire::{Answer, FileId, Question, Request};
 

@@ -1,6 +1,6 @@
 //! The socket on which calls of the CNI plugin have their work at the datastore done.
 //!
-//! It is done with the plugin's own token, and for those only who have that: the file that
+//! It is done with the plugin's own token, and for those only who would use the same: the file that
 //! calico-node keeps it in is theirs, and as calico-node left it.
 
 use std::path::{Path, PathBuf};
@@ -8,19 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datastore::{Client, Inline, Options, Source};
+use futures::FutureExt as _;
 use model::id::NodeName;
 use secrecy::{ExposeSecret as _, SecretString};
 use telemetry::metrics::{Counters, Registry};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream, Interest, Ready,
+};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::server::{Ahead, Server};
-use crate::wire::{Answer, FileId, GREETING, MAX_LINE, Question, Request};
+use crate::server::{Ahead, Asker, Server, Told};
+use crate::wire::{Answer, FileId, GREETING, MAX_LINE, Question};
 
-/// How many may talk at a time; a kubelet runs 110 pods, others wait in the socket's queue.
+/// How many may talk at a time; a kubelet runs 110 pods. Others are not greeted, and go on alone.
 const MAX_CLIENTS: usize = 256;
+/// How long to wait when nobody can be let in.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long somebody may say nothing between two questions: as long as a kubelet waits for a call.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -67,13 +72,21 @@ pub async fn run(
     );
     let server = Server::default();
     let shared = Arc::new(Shared { node, path, is_in_place, server, counters });
-    let mut identity = identity(&mut text);
+    let mut identity = identity_of(&mut text);
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if clients.len() < MAX_CLIENTS => {
-                if let (Ok((stream, _)), Some(identity)) = (accepted, &identity) {
-                    clients.spawn(converse(stream, Arc::clone(&shared), identity.clone()));
+                match (accepted, &identity) {
+                    (Ok((stream, _)), Some(identity)) => {
+                        clients.spawn(converse(stream, Arc::clone(&shared), identity.clone()));
+                    }
+                    (Ok(_), None) => {}
+                    // Such as too many open files, which would be so again at once.
+                    (Err(error), _) => {
+                        tracing::debug!(%error, "a plugin is not served");
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
             }
             Some(_) = clients.join_next() => {}
@@ -81,14 +94,14 @@ pub async fn run(
                 if changed.is_err() {
                     return;
                 }
-                identity = self::identity(&mut text);
+                identity = identity_of(&mut text);
             }
         }
     }
 }
 
 /// Opens a connection with the credentials that there are now.
-fn identity(text: &mut watch::Receiver<Option<SecretString>>) -> Option<Identity> {
+fn identity_of(text: &mut watch::Receiver<Option<SecretString>>) -> Option<Identity> {
     let text = text.borrow_and_update().clone()?;
     let source = Source::Inline(Inline::new(text.expose_secret()));
     let user_agent = concat!("calico-cni/", env!("CARGO_PKG_VERSION"), " (calico-node)").to_owned();
@@ -116,19 +129,20 @@ async fn converse(stream: UnixStream, shared: Arc<Shared>, identity: Identity) {
             return;
         }
         let Ok(question) = serde_json::from_slice::<Question>(&line) else { return };
-        let handle = match &question.request {
-            Request::Assign(order) => Some(order.handle().to_owned()),
-            Request::Read(_) | Request::Release(_) | Request::Annotate { .. } => None,
-        };
-        let answer = shared.answer(&identity, question, &mut ahead).await;
-        let is_delivered = tell(&mut stream, &answer).await.is_ok();
-        if let (Answer::Assigned(_), Some(handle), false) = (&answer, handle, is_delivered) {
-            shared.server.take_back(&identity.client, &handle).await;
-        }
-        if !is_delivered {
+        let told = shared.answer(&identity, question, (stream.get_ref(), &mut ahead)).await;
+        let telling = tokio::time::timeout(TIMEOUT, tell(&mut stream, &told.answer)).await;
+        let is_told = matches!(telling, Ok(Ok(())));
+        shared.server.settle(&identity.client, told, is_told).await;
+        if !is_told {
             return;
         }
     }
+}
+
+/// Has the other side hung up, or ended its questions?
+fn has_gone(stream: &UnixStream) -> bool {
+    let ready = stream.ready(Interest::READABLE).now_or_never();
+    ready.is_some_and(|ready| ready.map_or(true, Ready::is_read_closed))
 }
 
 impl Shared {
@@ -136,16 +150,19 @@ impl Shared {
         &self,
         identity: &Identity,
         question: Question,
-        ahead: &mut Option<Ahead>,
-    ) -> Answer {
+        (stream, ahead): (&UnixStream, &mut Option<Ahead>),
+    ) -> Told<'_> {
         let request = question.request.name();
-        let answer = if let Some(reason) = self.refusal(identity, &question) {
-            Answer::Failed(reason.to_owned())
+        let told = if let Some(reason) = self.refusal(identity, &question) {
+            Told::failed(reason)
+        } else if has_gone(stream) {
+            Told::failed("the plugin has hung up")
         } else {
-            let by_whom = (&identity.client, &self.node);
-            self.server.answer(by_whom, question.request, ahead).await
+            let has_gone = || has_gone(stream);
+            let asker = Asker { client: &identity.client, node: &self.node, has_gone: &has_gone };
+            self.server.answer(asker, question.request, ahead).await
         };
-        let outcome = match &answer {
+        let outcome = match &told.answer {
             Answer::Failed(reason) => {
                 tracing::debug!(request, reason, "the CNI plugin is to do it itself");
                 "failed"
@@ -154,7 +171,7 @@ impl Shared {
         };
         let labels = vec![("request", request.to_owned()), ("outcome", outcome.to_owned())];
         self.counters.get_or_create(&labels).inc();
-        answer
+        told
     }
 
     /// Returns why nothing is done for this plugin.

@@ -8,8 +8,8 @@ use model::id::{HandleId, NodeName};
 use tracing::{info, warn};
 
 use crate::facts::{self, Subject};
-use crate::handles::Handles;
-use crate::wire::{Answer, AssignedText, OrderText, Request};
+use crate::handles::{Handles, Held};
+use crate::wire::{Answer, AssignedText, Request};
 
 /// Carries requests out, those of many plugins together.
 #[derive(Debug, Default)]
@@ -29,6 +29,24 @@ pub struct Ahead {
     found: (Surroundings, View),
 }
 
+/// Somebody who asks.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// The connection to the API server, which should join reads ([`Client::with_joint_reads`]).
+    pub client: &'a Client,
+    /// This node.
+    pub node: &'a NodeName,
+    /// Has the plugin hung up? For who is not there any more nothing is begun.
+    pub has_gone: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What came of a request, until it is told.
+pub struct Told<'a> {
+    /// What to tell.
+    pub answer: Answer,
+    held: Option<(Held<'a>, HandleId)>,
+}
+
 /// What cannot be done; whoever asked tries it and tells what is wrong.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -38,83 +56,147 @@ enum Failure {
     Ledger(#[from] ledger::Error),
     #[error(transparent)]
     Invalid(#[from] crate::wire::Invalid),
+    #[error("the plugin has hung up")]
+    Gone,
+    #[error("the plugin takes this node for {0}")]
+    OtherNode(NodeName),
+    #[error("that is no patch of what the plugin writes")]
+    OddPatch,
+}
+
+impl Told<'_> {
+    /// Nothing was done, for this reason.
+    pub(crate) fn failed(reason: &str) -> Self {
+        Self { answer: Answer::Failed(reason.to_owned()), held: None }
+    }
 }
 
 impl Server {
-    /// Carries a request of a plugin on `node` out; `client` should join reads
-    /// ([`Client::with_joint_reads`]). What one request reads for the next is kept in `ahead`.
+    /// Carries a request out. What one request reads for the next is kept in `ahead`.
+    ///
+    /// What is returned must be given to [`Server::settle`] when it was told, or could not be.
     pub async fn answer(
         &self,
-        (client, node): (&Client, &NodeName),
+        asker: Asker<'_>,
         request: Request,
         ahead: &mut Option<Ahead>,
-    ) -> Answer {
-        let answer = match request {
-            Request::Read(subject) => {
-                let read_ahead = self.read_ahead((client, node), &subject);
-                let read = futures::join!(facts::read(client, &subject), Box::pin(read_ahead));
-                *ahead = read.1;
-                read.0.map(|facts| Answer::Facts(Box::new(facts))).map_err(Failure::from)
+    ) -> Told<'_> {
+        let (answer, held) = match request {
+            Request::Read(subject) => (self.read(asker, subject, ahead).await, None),
+            Request::Assign(order) => match Order::try_from(order) {
+                Ok(order) => {
+                    let held = self.handles.hold([order.handle.0.clone()]).await;
+                    let assigned = Box::pin(self.assign(asker, &order, ahead.take())).await;
+                    (assigned, Some((held, order.handle)))
+                }
+                Err(invalid) => (Err(invalid.into()), None),
+            },
+            Request::Release(handles) => {
+                let _alone = self.handles.hold(handles.iter().cloned()).await;
+                let handles: Vec<HandleId> = handles.into_iter().map(HandleId).collect();
+                (Box::pin(self.release(asker.client, &handles)).await, None)
             }
-            Request::Assign(order) => Box::pin(self.assign(client, order, ahead.take())).await,
-            Request::Release(handles) => Box::pin(self.release(client, handles)).await,
             Request::Annotate { namespace, name, patch } => {
-                let annotated = facts::annotate(client, (&namespace, &name), &patch).await;
-                annotated.map(|()| Answer::Done).map_err(Failure::from)
+                let _alone = self.handles.hold([key_of(&namespace, &name)]).await;
+                (annotate(asker, (&namespace, &name), &patch).await, None)
             }
         };
-        answer.unwrap_or_else(|failure| Answer::Failed(failure.to_string()))
+        let answer = answer.unwrap_or_else(|failure| Answer::Failed(failure.to_string()));
+        Told { answer, held }
     }
 
-    /// Gives back what was assigned to somebody who does not take the answer any more.
-    pub async fn take_back(&self, client: &Client, handle: &str) {
-        match Box::pin(self.release(client, vec![handle.to_owned()])).await {
-            Ok(_) => info!(handle, "took addresses back: the plugin did not wait for them"),
-            Err(error) => warn!(handle, %error, "cannot take addresses back; DEL will"),
+    /// Ends a request: what was assigned and could not be told is given back, before anybody else is
+    /// busy with that handle.
+    pub async fn settle(&self, client: &Client, told: Told<'_>, is_told: bool) {
+        let Some((held, handle)) = told.held.filter(|_| !is_told) else { return };
+        match Box::pin(self.release(client, std::slice::from_ref(&handle))).await {
+            Ok(_) => info!(%handle, "took addresses back: the plugin did not wait for them"),
+            Err(error) => {
+                warn!(%handle, %error, "cannot take addresses back; garbage collection will");
+            }
         }
+        drop(held);
+    }
+
+    async fn read(
+        &self,
+        asker: Asker<'_>,
+        subject: Subject,
+        ahead: &mut Option<Ahead>,
+    ) -> Result<Answer, Failure> {
+        // A DEL looks for what an ADD before it is still writing.
+        let _alone = match &subject.pod {
+            Some((namespace, name)) if !subject.gets_addrs => {
+                Some(self.handles.hold([key_of(namespace, name)]).await)
+            }
+            Some(_) | None => None,
+        };
+        let read = facts::read(asker.client, &subject);
+        let (facts, found) = futures::join!(read, Box::pin(self.read_ahead(asker, &subject)));
+        *ahead = found;
+        Ok(Answer::Facts(Box::new(facts?)))
     }
 
     /// Reads what addresses outside of VRFs depend on, if some are to be assigned; there is nothing
     /// if something is in the way, which the assignment will meet itself.
-    async fn read_ahead(
-        &self,
-        (client, node): (&Client, &NodeName),
-        subject: &Subject,
-    ) -> Option<Ahead> {
+    async fn read_ahead(&self, asker: Asker<'_>, subject: &Subject) -> Option<Ahead> {
         if !subject.gets_addrs {
             return None;
         }
-        let mut driver = Driver::at_desk(client.clone(), self.desk.clone());
+        let mut driver = Driver::at_desk(asker.client.clone(), self.desk.clone());
         let namespace = subject.namespace.clone();
-        let read = Surroundings::read(&mut driver, node, namespace.as_deref(), Age::Recent);
+        let read = Surroundings::read(&mut driver, asker.node, namespace.as_deref(), Age::Recent);
         let found = Box::pin(read).await.ok()?;
         Some(Ahead { driver, namespace, found })
     }
 
     async fn assign(
         &self,
-        client: &Client,
-        text: OrderText,
+        asker: Asker<'_>,
+        order: &Order,
         ahead: Option<Ahead>,
     ) -> Result<Answer, Failure> {
-        let order = Order::try_from(text)?;
-        let _alone = self.handles.hold([order.handle.0.clone()]).await;
+        if order.node != *asker.node {
+            return Err(Failure::OtherNode(order.node.clone()));
+        }
+        if (asker.has_gone)() {
+            return Err(Failure::Gone);
+        }
         let rests_on = |ahead: &Ahead| order.vrf.is_none() && ahead.namespace == order.namespace;
         let assigned: Vec<Assigned> = if let Some(ahead) = ahead.filter(rests_on) {
             let Ahead { mut driver, found, .. } = ahead;
-            Box::pin(ledger::assign_amid(&mut driver, &order, found)).await?
+            Box::pin(ledger::assign_amid(&mut driver, order, found)).await?
         } else {
-            let mut driver = Driver::at_desk(client.clone(), self.desk.clone());
-            Box::pin(ledger::assign(&mut driver, &order)).await?
+            let mut driver = Driver::at_desk(asker.client.clone(), self.desk.clone());
+            Box::pin(ledger::assign(&mut driver, order)).await?
         };
         Ok(Answer::Assigned(assigned.iter().map(AssignedText::from).collect()))
     }
 
-    async fn release(&self, client: &Client, handles: Vec<String>) -> Result<Answer, Failure> {
-        let _alone = self.handles.hold(handles.iter().cloned()).await;
-        let handles: Vec<HandleId> = handles.into_iter().map(HandleId).collect();
+    async fn release(&self, client: &Client, handles: &[HandleId]) -> Result<Answer, Failure> {
         let mut driver = Driver::at_desk(client.clone(), self.desk.clone());
-        ledger::release(&mut driver, &handles).await?;
+        ledger::release(&mut driver, handles).await?;
         Ok(Answer::Done)
     }
+}
+
+async fn annotate(
+    asker: Asker<'_>,
+    pod: (&str, &str),
+    patch: &serde_json::Value,
+) -> Result<Answer, Failure> {
+    if !facts::is_ours(patch) {
+        return Err(Failure::OddPatch);
+    }
+    // A DEL of the same container may have been done meanwhile.
+    if (asker.has_gone)() {
+        return Err(Failure::Gone);
+    }
+    facts::annotate(asker.client, pod, patch).await?;
+    Ok(Answer::Done)
+}
+
+/// Returns what a pod is held by, beside handles, which have no slash.
+fn key_of(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
 }

@@ -1,6 +1,6 @@
 //! The plugin's side: asks, if there is somebody to ask.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,8 +16,11 @@ use tracing::debug;
 use crate::facts::{Facts, Subject};
 use crate::wire::{Answer, FileId, GREETING, MAX_LINE, Question, Request};
 
-/// How long to wait for an answer: longer than the ledger gives itself.
+/// How long to wait for an address, or for one to be given back: longer than the ledger gives itself
+/// from when the request came, and shorter than the two minutes of a kubelet.
 const WITHIN: Duration = Duration::from_secs(95);
+/// How long to wait for what may be done by both sides at the same time.
+const SOON: Duration = Duration::from_secs(20);
 
 /// How long to wait for the greeting: a calico-node that hangs must not hold pods up.
 const GREETED_WITHIN: Duration = Duration::from_secs(5);
@@ -42,10 +45,12 @@ enum Asked {
 
 /// A conversation with calico-node.
 ///
-/// Every question may stay without an answer, and then whoever asked does the work.
+/// Every question may stay without an answer, and then whoever asked does the work, but for an
+/// assignment that calico-node is [`Busy`] with.
 #[derive(Debug)]
 pub struct Service {
-    /// `None` once it has failed.
+    socket: PathBuf,
+    /// `None` once it has failed, or a question was given up.
     stream: Mutex<Option<BufStream<UnixStream>>>,
     credentials: FileId,
     node: NodeName,
@@ -57,15 +62,9 @@ impl Service {
     /// would use otherwise.
     pub async fn open(socket: &Path, kubeconfig: &Path, node: &NodeName) -> Option<Self> {
         let credentials = FileId::of(kubeconfig).ok()?;
-        let mut stream = BufStream::new(UnixStream::connect(socket).await.ok()?);
-        let mut greeting = [0; GREETING.len()];
-        let greeted = tokio::time::timeout(GREETED_WITHIN, stream.read_exact(&mut greeting));
-        if !matches!(greeted.await, Ok(Ok(_))) || greeting != GREETING {
-            debug!("calico-node does not greet");
-            return None;
-        }
-        let stream = Mutex::new(Some(stream));
-        Some(Self { stream, credentials, node: node.clone(), answers: AtomicU64::new(0) })
+        let stream = Mutex::new(Some(greeted(socket).await?));
+        let (socket, node, answers) = (socket.to_owned(), node.clone(), AtomicU64::new(0));
+        Some(Self { socket, stream, credentials, node, answers })
     }
 
     /// Returns how many questions were answered with success.
@@ -101,7 +100,15 @@ impl Service {
     }
 
     /// Gives back all that is held by `handles`.
+    ///
+    /// It asks anew where a question was given up: calico-node may be busy with an assignment to one
+    /// of them, and only calico-node knows when that is over.
     pub async fn release(&self, handles: &[HandleId]) -> Option<()> {
+        let mut stream = self.stream.lock().await;
+        if stream.is_none() {
+            *stream = greeted(&self.socket).await;
+        }
+        drop(stream);
         let handles = handles.iter().map(|handle| handle.0.clone()).collect();
         self.is_done(Request::Release(handles)).await
     }
@@ -127,6 +134,10 @@ impl Service {
     }
 
     async fn talk(&self, request: Request) -> Asked {
+        let within = match &request {
+            Request::Assign(_) | Request::Release(_) => WITHIN,
+            Request::Read(_) | Request::Annotate { .. } => SOON,
+        };
         let (node, credentials) = (self.node.to_string(), self.credentials);
         let question = Question { node, credentials, request };
         let Ok(mut line) = serde_json::to_vec(&question) else { return Asked::Left };
@@ -134,7 +145,7 @@ impl Service {
         let mut place = self.stream.lock().await;
         // Taken out: a question that was given up leaves nothing that looks like an answer.
         let Some(mut stream) = place.take() else { return Asked::Left };
-        let talked = tokio::time::timeout(WITHIN, talk(&mut stream, &line)).await;
+        let talked = tokio::time::timeout(within, talk(&mut stream, &line)).await;
         match talked {
             Ok(Ok(answer)) => {
                 *place = Some(stream);
@@ -155,6 +166,18 @@ impl Service {
             }
         }
     }
+}
+
+/// Connects, and waits for the greeting.
+async fn greeted(socket: &Path) -> Option<BufStream<UnixStream>> {
+    let mut stream = BufStream::new(UnixStream::connect(socket).await.ok()?);
+    let mut greeting = [0; GREETING.len()];
+    let greeted = tokio::time::timeout(GREETED_WITHIN, stream.read_exact(&mut greeting));
+    if !matches!(greeted.await, Ok(Ok(_))) || greeting != GREETING {
+        debug!("calico-node does not greet");
+        return None;
+    }
+    Some(stream)
 }
 
 async fn talk(stream: &mut BufStream<UnixStream>, line: &[u8]) -> std::io::Result<Answer> {

@@ -89,14 +89,6 @@ impl Request {
     }
 }
 
-impl OrderText {
-    /// Returns what the addresses are to be held by.
-    #[must_use]
-    pub fn handle(&self) -> &str {
-        &self.handle
-    }
-}
-
 /// What came of it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -145,7 +145,7 @@ async fn assign_one(
 ) -> Result<(Assigned, View), Error> {
     let pools = pools(order, around, wanted)?;
     // Which block has room is known when the others on this host are done, not before.
-    driver.enter_early(wanted.family()).await;
+    driver.enter_early(wanted.family()).await?;
     let outcome = Box::pin(take(driver, order, around, (wanted, now, pools), view)).await;
     driver.leave();
     outcome

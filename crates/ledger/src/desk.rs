@@ -32,7 +32,8 @@ use crate::{Error, Stored};
 
 pub(crate) use turn::Turn;
 
-/// How long what was written last is remembered, to tell whether somebody has decided upon less.
+/// How long what was written last is remembered: as long as somebody may still decide upon an
+/// earlier edition, and is spared a refused write.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// The blocks of one process; clones share them.
@@ -68,6 +69,8 @@ struct Entry {
     /// As it will be when everything that was accepted is written.
     accepted: Option<Record>,
     edition: Edition,
+    /// The edition that was read of the server; all later ones were accepted here.
+    first: Edition,
     /// Those whose writes the next request carries.
     waiting: Vec<Waiting>,
     is_writing: bool,
@@ -81,9 +84,10 @@ type Waiting = oneshot::Sender<Result<Answer, Error>>;
 pub(crate) enum Submitted {
     /// It will be carried out; the receiver tells how that went.
     Accepted(oneshot::Receiver<Result<Answer, Error>>, Edition),
-    /// Not accepted: this is what the block is, or will be.
+    /// Not accepted: this is what the block is, or will be, by nobody's writes but those that were
+    /// accepted here.
     Outdated(Seen),
-    /// Not accepted: the block must be read again.
+    /// Not accepted: somebody else may have written the block, as after a conflict.
     Unknown,
 }
 
@@ -112,22 +116,42 @@ impl Desk {
     }
 
     /// Takes note of a block that was read, and returns what is newer: that, or what was accepted
-    /// since `before`.
-    pub(crate) fn note(&self, place: &Place, before: Option<Edition>, read: Stored) -> Seen {
+    /// since `before`; `None` if nobody can say.
+    pub(crate) fn note(
+        &self,
+        place: &Place,
+        before: Option<Edition>,
+        read: Stored,
+    ) -> Option<Seen> {
         let mut blocks = self.lock();
         let entry = match blocks.remove(place) {
-            Some(entry) if entry.is_busy() || before != Some(entry.edition) => entry,
+            Some(entry) if entry.is_busy() => entry,
             Some(entry) if entry.written.revision() == read.revision() => entry,
+            // It was written while it was read: the answer may be of before, or of after.
+            Some(entry) if before != Some(entry.edition) => {
+                blocks.insert(place.clone(), entry);
+                return None;
+            }
             Some(_) | None => self.entry(read),
         };
         let seen = (entry.head(), entry.edition);
         blocks.insert(place.clone(), Entry { touched: Instant::now(), ..entry });
-        seen
+        Some(seen)
     }
 
     /// Accepts the write of a block that was decided upon `base`, unless there is something newer.
     ///
     /// A base of no edition comes from a listing: only its revision tells how old it is.
+    ///
+    /// | known here | base | |
+    /// |---|---|---|
+    /// | nothing | listed | accepted: the server compares |
+    /// | nothing | an edition | unknown: it may rest on what came to nothing |
+    /// | an edition | the same | accepted |
+    /// | an edition | an earlier one since it was read of the server | outdated |
+    /// | an edition | one of before that | unknown: somebody else has written it |
+    /// | an edition, as written | listed, of that revision | accepted |
+    /// | an edition | listed, otherwise | unknown |
     pub(crate) fn submit(
         &self,
         client: &Client,
@@ -140,12 +164,13 @@ impl Desk {
             (None, None) => {
                 blocks.insert(place.clone(), self.entry(base.clone()));
             }
-            // It may rest on what came to nothing.
-            (None, Some(_)) => return Submitted::Unknown,
             (Some(entry), Some(edition)) if edition == entry.edition => {}
+            (Some(entry), Some(edition)) if edition >= entry.first => {
+                return Submitted::Outdated((entry.head(), entry.edition));
+            }
             (Some(entry), None)
                 if !entry.is_busy() && entry.written.revision() == base.revision() => {}
-            (Some(entry), _) => return Submitted::Outdated((entry.head(), entry.edition)),
+            (_, _) => return Submitted::Unknown,
         }
         let Some(entry) = blocks.get_mut(place) else { return Submitted::Unknown };
         let (sender, receiver) = oneshot::channel();
@@ -256,10 +281,12 @@ impl Desk {
     }
 
     fn entry(&self, written: Stored) -> Entry {
+        let first = self.next();
         Entry {
             written,
             accepted: None,
-            edition: self.next(),
+            edition: first,
+            first,
             waiting: Vec::new(),
             is_writing: false,
             touched: Instant::now(),

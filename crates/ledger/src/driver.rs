@@ -12,10 +12,10 @@ use model::vrf::VrfName;
 use tokio::time::{self, Instant};
 use tracing::{debug, trace};
 
-use crate::Error;
 use crate::desk::{Desk, Edition, Seen, Submitted, Turn};
 use crate::lock::{Guard, HostLock};
 use crate::objects::{Answer, Objects};
+use crate::{Error, Stored};
 
 /// How long one command may take, the wait for the host's lock aside.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -124,7 +124,11 @@ impl Driver {
     /// run, until [`Driver::leave`].
     ///
     /// Whoever decides upon what others on this host do must not be overtaken while it waits.
-    pub async fn enter_early(&mut self, family: Family) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooSlow`] if its turn does not come.
+    pub async fn enter_early(&mut self, family: Family) -> Result<(), Error> {
         let since = Instant::now();
         let held = match &self.others {
             Others::Lock(lock) => {
@@ -135,10 +139,17 @@ impl Driver {
                 };
                 Held::Lock { _guard: guard }
             }
-            Others::Desk(desk) => Held::Desk { _turn: desk.turn(self.vrf(), family).await },
+            Others::Desk(desk) => {
+                // The clock runs on: who asked for this waits no longer than for the whole.
+                let turn = time::timeout_at(self.deadline, desk.turn(self.vrf(), family)).await;
+                let turn = turn.map_err(|_| Error::TooSlow { limit: LIMIT })?;
+                self.held = Some(Held::Desk { _turn: turn });
+                return Ok(());
+            }
         };
         self.postpone(since);
         self.held = Some(held);
+        Ok(())
     }
 
     /// Gives up what was taken early.
@@ -198,9 +209,16 @@ impl Driver {
     ///
     /// As [`Driver::run`]; the first failure counts.
     pub async fn act(&mut self, ops: Vec<Op>) -> Result<Vec<(Op, Outcome)>, Error> {
-        let requests = ops.into_iter().map(|op| self.carry_out(op));
-        let answers = time::timeout_at(self.deadline, future::join_all(requests)).await;
-        let answers = answers.map_err(|_| Error::TooSlow { limit: LIMIT })?;
+        let is_carried = |op: &Op| matches!(op, Op::Update(Record::Block(_)));
+        let is_carried = matches!(self.others, Others::Desk(_)) && ops.iter().any(is_carried);
+        let requests = future::join_all(ops.into_iter().map(|op| self.carry_out(op)));
+        let answers = if is_carried && Instant::now() < self.deadline {
+            // Others carry it: given up, it would still be done. A request has a limit of its own.
+            requests.await
+        } else {
+            let answers = time::timeout_at(self.deadline, requests).await;
+            answers.map_err(|_| Error::TooSlow { limit: LIMIT })?
+        };
         let mut outcomes = Vec::new();
         let mut failure = None;
         for answer in answers {
@@ -241,20 +259,19 @@ impl Driver {
     /// Reads a block, or learns what it will be.
     async fn read_at(&self, desk: &Desk, cidr: Cidr) -> Result<Done, Error> {
         let place = (self.vrf().cloned(), cidr);
-        if let Some(seen) = desk.under_way(&place) {
-            return found(cidr, seen);
-        }
-        let before = desk.edition(&place);
-        let op = Op::Read(Key::Block(cidr));
-        let answer = self.objects.request(&self.client, &op).await?;
-        match answer {
-            (Outcome::Found(_), mut news) => match news.pop() {
-                Some((_, Some(stored))) => found(cidr, desk.note(&place, before, stored)),
-                _ => Ok((op, (Outcome::Absent, news), None)),
-            },
-            answer => {
+        let key = Key::Block(cidr);
+        loop {
+            if let Some(seen) = desk.under_way(&place) {
+                return found(cidr, seen);
+            }
+            let before = desk.edition(&place);
+            let Some(stored) = Stored::get(&self.client, self.vrf(), &key).await? else {
                 desk.forget(&place);
-                Ok((op, answer, None))
+                let absent = (Outcome::Absent, vec![(key.clone(), None)]);
+                return Ok((Op::Read(key), absent, None));
+            };
+            if let Some(seen) = desk.note(&place, before, stored) {
+                return found(cidr, seen);
             }
         }
     }
@@ -274,7 +291,10 @@ impl Driver {
                 Ok((op, answer, Some((cidr, edition))))
             }
             Submitted::Outdated(seen) => found(cidr, seen),
-            Submitted::Unknown => self.read_at(desk, cidr).await,
+            // What else is known, such as the handle, may have changed with it.
+            Submitted::Unknown => {
+                Ok((op, (Outcome::Conflict, vec![(Key::Block(cidr), None)]), None))
+            }
         }
     }
 
