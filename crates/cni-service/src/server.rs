@@ -87,7 +87,9 @@ impl Server {
                 Ok(order) => {
                     let held = self.handles.hold([order.handle.0.clone()]).await;
                     let assigned = Box::pin(self.assign(asker, &order, ahead.take())).await;
-                    (assigned, Some((held, order.handle)))
+                    // Where nothing was begun, what the handle has is of an earlier call.
+                    let is_begun = !matches!(assigned, Err(Failure::Gone | Failure::OtherNode(_)));
+                    (assigned, is_begun.then_some((held, order.handle)))
                 }
                 Err(invalid) => (Err(invalid.into()), None),
             },
