@@ -95,8 +95,10 @@ impl Hosts {
     /// [`Error`] if it cannot be started.
     pub fn start_daemon(&self, node: &Node) -> Result<(), Error> {
         let unit = unit("calico-node")?;
+        // Where the credentials are is what only this machine knows.
+        let of_units = unit.env.iter().filter(|(name, _)| *name != "KUBECONFIG");
         let env: Vec<(&str, &str)> =
-            unit.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            of_units.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         self.cluster.start_daemon_with(node, &env)
     }
 
