@@ -382,7 +382,9 @@ async fn share(driver: &Driver, uses: &Uses) -> Result<(), Error> {
     }
     for mut found in client.list::<api::IpPool>(&mine).await? {
         let Ok(pool) = IpPool::try_from(&found) else { continue };
-        let change = shared::note_use(&mut found.metadata, node, uses.subnets.contains(&pool.cidr));
+        // One that was made after `uses` were looked at is asked for by now.
+        let is_used = uses.subnets.contains(&pool.cidr) || is_asked_for(driver, pool.cidr);
+        let change = shared::note_use(&mut found.metadata, node, is_used);
         if change == Change::Delete {
             driver.later.idle().await;
             if is_taken_from(client, pool.cidr).await? {
@@ -392,6 +394,12 @@ async fn share(driver: &Driver, uses: &Uses) -> Result<(), Error> {
         settle(client, &found, change).await?;
     }
     Ok(())
+}
+
+/// Has a network in the making asked for a pool of that range?
+fn is_asked_for(driver: &Driver, cidr: Cidr) -> bool {
+    let asked = driver.asked_pools.lock().unwrap_or_else(PoisonError::into_inner);
+    asked.get(&cidr).is_some_and(|since| since.elapsed() < MAKING)
 }
 
 async fn settle<T: Object>(client: &Client, object: &T, change: Change) -> Result<(), Error> {
