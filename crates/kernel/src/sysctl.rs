@@ -119,7 +119,7 @@ pub fn write(name: &str, value: &str) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As [`write`], for what is needed.
+/// As [`write()`], for what is needed.
 pub fn set_all(settings: &[Setting]) -> Result<Vec<Error>, Error> {
     let mut without = Vec::new();
     for setting in settings {

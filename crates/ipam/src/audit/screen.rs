@@ -2,7 +2,7 @@
 //!
 //! Objects come by one after the other. Of an address nothing is kept but eight
 //! bytes, until what its allocation names has come by as well: its handle, and the pod, tunnel or Service that
-//! uses it. What is left over is suspicious, and is to be read anew for [`check`](super::check),
+//! uses it. What is left over is suspicious, and is to be read anew for [`check`](super::check()),
 //! which alone says what is wrong.
 //!
 //! ```text
