@@ -16,8 +16,8 @@ pub(crate) struct Names {
     age: Regex,
     time: Regex,
     message: Regex,
-    today: String,
-    yesterday: String,
+    /// Yesterday, today and, for what expires in an hour, tomorrow.
+    days: [String; 3],
 }
 
 impl Names {
@@ -25,7 +25,10 @@ impl Names {
     pub(crate) fn new() -> Self {
         let regex = |text: &str| Regex::new(text).unwrap();
         let now = jiff::Timestamp::now();
-        let day = |time: jiff::Timestamp| time.strftime("%Y-%m-%d").to_string();
+        let day = |hours: i64| {
+            let time = now + jiff::SignedDuration::from_hours(hours);
+            time.strftime("%Y-%m-%d").to_string()
+        };
         Self {
             revisions: HashMap::new(),
             uids: HashMap::new(),
@@ -38,8 +41,7 @@ impl Names {
                 r"(resource version: |current: |resourceVersion: |resource version \(|",
                 r"ResourceVersion in record \(|ResourceVersion in precondition: |ResourceVersion in object meta: )([0-9]+)( \([0-9]+\))?"
             )),
-            today: day(now),
-            yesterday: day(now - jiff::SignedDuration::from_hours(24)),
+            days: [day(-24), day(0), day(24)],
         }
     }
 
@@ -119,7 +121,7 @@ impl Names {
             uids.entry(found[0].to_owned()).or_insert_with(label).clone()
         });
         let text = self.time.replace_all(&text, |found: &Captures<'_>| {
-            let is_now = found[1] == self.today || found[1] == self.yesterday;
+            let is_now = self.days.iter().any(|day| *day == found[1]);
             let digits = found.get(2).map_or(0, |digits| digits.len() - 1);
             if is_now { format!("<time with {digits} digits>") } else { found[0].to_owned() }
         });
