@@ -13,8 +13,8 @@ use std::time::Duration;
 use cni::delegate::{Call, Outcome, find};
 use cni::{Environment, Error, ErrorCode, NetworkConfig, Success, Version};
 use datastore::Client;
-use ipam_plugin::ahead::Ahead;
-use ipam_plugin::plugin;
+use ipam_plugin::{ahead, plugin};
+use ledger::Ahead;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -125,7 +125,7 @@ pub(crate) async fn read_ahead(
     if !is_own(name?, call.path) {
         return None;
     }
-    Ahead::read(client, config, attachment).await
+    ahead::read(client, config, attachment).await
 }
 
 async fn run(

@@ -1,15 +1,13 @@
 //! ADD: addresses for one container.
 
 use cni_service::Service;
-use ipam::{Assigned, Selectors, View};
-use ledger::surroundings::Surroundings;
-use ledger::{Driver, Order, Wanted};
+use ipam::{Assigned, Selectors};
+use ledger::{Ahead, Driver, Order, Wanted};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
 use model::vrf::VrfName;
 
 use crate::Error;
-use crate::ahead::Ahead;
 use crate::holder::Holder;
 
 /// What one container wants.
@@ -40,17 +38,13 @@ pub async fn add(driver: &mut Driver, request: &AddRequest) -> Result<Vec<Interf
     request.results(assigned)
 }
 
-/// Does what [`add()`] does, upon what was read ahead by the same driver.
+/// Does what [`add()`] does, upon what was read ahead for such a request.
 ///
 /// # Errors
 ///
 /// As [`add()`].
-pub async fn add_amid(
-    driver: &mut Driver,
-    request: &AddRequest,
-    found: (Surroundings, View),
-) -> Result<Vec<InterfaceAddr>, Error> {
-    let assigned = Box::pin(ledger::assign_amid(driver, &request.order(), found)).await?;
+pub async fn add_upon(ahead: Ahead, request: &AddRequest) -> Result<Vec<InterfaceAddr>, Error> {
+    let assigned = Box::pin(ahead.assign(&request.order())).await?;
     request.results(assigned)
 }
 
@@ -69,16 +63,11 @@ pub async fn add_by(
 }
 
 impl AddRequest {
-    /// Was this read ahead for such a request? Nothing is read ahead for those in a VRF.
-    pub(crate) fn rests_on(&self, ahead: &Ahead) -> bool {
-        self.vrf.is_none() && (&ahead.node, &ahead.namespace) == (&self.node, &self.namespace())
-    }
-
     fn namespace(&self) -> Option<String> {
         self.holder.pod.as_ref().map(|pod| pod.namespace.clone())
     }
 
-    fn order(&self) -> Order {
+    pub(crate) fn order(&self) -> Order {
         Order {
             node: self.node.clone(),
             namespace: self.namespace(),

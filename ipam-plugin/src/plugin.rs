@@ -10,15 +10,14 @@ use cni::{Environment, ErrorCode, NetworkConfig, Request, Success, nodename};
 use cni_service::Service;
 use datastore::{Client, Options};
 use ipam::{PoolReference, Selectors};
-use ledger::{Driver, HostLock, Wanted, surroundings};
+use ledger::{Ahead, Driver, HostLock, Wanted, surroundings};
 use model::id::NodeName;
 use model::net::{Family, InterfaceAddr};
 use model::vrf::{InvalidVrfName, VrfName};
 use serde_json::Value;
 use tracing::debug;
 
-use crate::add::{AddRequest, add, add_amid, add_by};
-use crate::ahead::Ahead;
+use crate::add::{AddRequest, add, add_by, add_upon};
 use crate::gc::GcRequest;
 use crate::holder::Holder;
 use crate::status::Memory;
@@ -142,8 +141,8 @@ async fn assign(
     {
         return Ok(added);
     }
-    if let Some(Ahead { mut driver, found, .. }) = ahead.filter(|ahead| request.rests_on(ahead)) {
-        return add_amid(&mut driver, request, found).await;
+    if let Some(ahead) = ahead.filter(|ahead| ahead.is_for(&request.order())) {
+        return add_upon(ahead, request).await;
     }
     let mut driver = connect()?;
     upgrade::upgrade_once(driver.client(), &request.node, Path::new(upgrade::MARKER)).await?;

@@ -32,7 +32,7 @@ mod service;
 pub mod wire;
 
 pub use facts::Facts;
-pub use server::{Ahead, Asker, Server, Told};
+pub use server::{Asker, Server, Told};
 pub use service::{Busy, Service};
 pub use wire::{Answer, FileId, Question, Request};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use datastore::{Client, Inline, Options, Source};
 use futures::FutureExt as _;
+use ledger::Ahead;
 use model::id::NodeName;
 use secrecy::{ExposeSecret as _, SecretString};
 use telemetry::metrics::{Counters, Registry};
@@ -19,7 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::server::{Ahead, Asker, Server, Told};
+use crate::server::{Asker, Server, Told};
 use crate::wire::{Answer, FileId, GREETING, MAX_LINE, Question};
 
 /// How many may talk at a time; a kubelet runs 110 pods. Others are not greeted, and go on alone.

@@ -1,9 +1,7 @@
 //! calico-node's side: carries requests out.
 
 use datastore::Client;
-use ipam::{Assigned, View};
-use ledger::surroundings::Surroundings;
-use ledger::{Age, Desk, Driver, Order};
+use ledger::{Ahead, Desk, Driver, Order};
 use model::id::{HandleId, NodeName};
 use tracing::{info, warn};
 
@@ -16,17 +14,6 @@ use crate::wire::{Answer, AssignedText, Request};
 pub struct Server {
     desk: Desk,
     handles: Handles,
-}
-
-/// What an assignment depends on, read before it is asked for.
-///
-/// Nothing is refused for what was read here, and nothing written that rests on it alone: see
-/// [`ledger::surroundings`].
-#[derive(Debug)]
-pub struct Ahead {
-    driver: Driver,
-    namespace: Option<String>,
-    found: (Surroundings, View),
 }
 
 /// Somebody who asks.
@@ -145,11 +132,7 @@ impl Server {
         if !subject.gets_addrs {
             return None;
         }
-        let mut driver = Driver::at_desk(asker.client.clone(), self.desk.clone());
-        let namespace = subject.namespace.clone();
-        let read = Surroundings::read(&mut driver, asker.node, namespace.as_deref(), Age::Recent);
-        let found = Box::pin(read).await.ok()?;
-        Some(Ahead { driver, namespace, found })
+        Ahead::read(self.driver(asker.client), asker.node, subject.namespace.as_deref()).await
     }
 
     async fn assign(
@@ -164,21 +147,20 @@ impl Server {
         if (asker.has_gone)() {
             return Err(Failure::Gone);
         }
-        let rests_on = |ahead: &Ahead| order.vrf.is_none() && ahead.namespace == order.namespace;
-        let assigned: Vec<Assigned> = if let Some(ahead) = ahead.filter(rests_on) {
-            let Ahead { mut driver, found, .. } = ahead;
-            Box::pin(ledger::assign_amid(&mut driver, order, found)).await?
-        } else {
-            let mut driver = Driver::at_desk(asker.client.clone(), self.desk.clone());
-            Box::pin(ledger::assign(&mut driver, order)).await?
+        let assigned = match ahead.filter(|ahead| ahead.is_for(order)) {
+            Some(ahead) => Box::pin(ahead.assign(order)).await?,
+            None => Box::pin(ledger::assign(&mut self.driver(asker.client), order)).await?,
         };
         Ok(Answer::Assigned(assigned.iter().map(AssignedText::from).collect()))
     }
 
     async fn release(&self, client: &Client, handles: &[HandleId]) -> Result<Answer, Failure> {
-        let mut driver = Driver::at_desk(client.clone(), self.desk.clone());
-        ledger::release(&mut driver, handles).await?;
+        ledger::release(&mut self.driver(client), handles).await?;
         Ok(Answer::Done)
+    }
+
+    fn driver(&self, client: &Client) -> Driver {
+        Driver::at_desk(client.clone(), self.desk.clone())
     }
 }
 

@@ -74,7 +74,7 @@ pub async fn assign(driver: &mut Driver, order: &Order) -> Result<Vec<Assigned>,
 /// # Errors
 ///
 /// As [`assign()`].
-pub async fn assign_amid(
+pub(crate) async fn assign_amid(
     driver: &mut Driver,
     order: &Order,
     (around, view): (Surroundings, View),

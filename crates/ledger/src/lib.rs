@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+mod ahead;
 pub mod assign;
 mod desk;
 mod driver;
@@ -28,7 +29,8 @@ mod screened;
 mod stored;
 pub mod surroundings;
 
-pub use assign::{Order, Wanted, assign, assign_amid};
+pub use ahead::Ahead;
+pub use assign::{Order, Wanted, assign};
 pub use desk::Desk;
 pub use driver::Driver;
 pub use lock::{Guard, HostLock};
