@@ -1,13 +1,12 @@
 //! The cluster gets another certificate authority, as Kubernetes documents it: no daemon is started
 //! anew for it, and pods start at every step.
 
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
 use lab::Error;
 use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
-use lab::control_plane::{AuthorityStep, ControlPlane, Kind, binary};
+use lab::control_plane::{AuthorityStep, Kind, binary};
 use lab::node::Node;
 use lab::reachability::Matrix;
 
@@ -15,8 +14,6 @@ use lab::reachability::Matrix;
 const WITHIN: Duration = Duration::from_secs(60);
 /// Long enough for a packet that comes at all.
 const SOON: Duration = Duration::from_secs(1);
-/// Where a kubelet mounts a service account, below a node's `/run`.
-const ACCOUNT: &str = "secrets/kubernetes.io/serviceaccount";
 /// The credentials that calico-node keeps for the plugin.
 const CREDENTIALS: &str = "/etc/cni/net.d/calico-kubeconfig";
 /// What they were before.
@@ -52,7 +49,7 @@ pub(crate) fn changes_under_pods(dir: &Path, control_plane: Kind) -> Result<(), 
         cluster.control_plane.change_authority(step)?;
         // The lab itself is a client that trusts what it once read.
         cluster.api = cluster.control_plane.api()?;
-        write_account(&cluster.control_plane, cluster.node("node-1")?, what, &token)?;
+        cluster.write_account(cluster.node("node-1")?, what, &token)?;
         eprintln!("{what}");
         for node in &cluster.nodes {
             plugin_trusts_what_we_do(&cluster, node)?;
@@ -75,17 +72,13 @@ pub(crate) fn changes_under_pods(dir: &Path, control_plane: Kind) -> Result<(), 
 
 /// Starts both daemons and returns their process ids.
 fn start(cluster: &Cluster, token: &str) -> Result<Vec<Option<i32>>, Error> {
-    let server = cluster.control_plane.endpoint();
-    let (host, port) = (server.ip().to_string(), server.port().to_string());
-    let server =
-        [("KUBERNETES_SERVICE_HOST", host.as_str()), ("KUBERNETES_SERVICE_PORT", port.as_str())];
     let authority = cluster.control_plane.file("ca.crt");
     let authority = authority.to_string_lossy();
     let outside = [("KUBE_CA_FILE", authority.as_ref())];
-    write_account(&cluster.control_plane, cluster.node("node-1")?, "at first", token)?;
+    cluster.write_account(cluster.node("node-1")?, "at first", token)?;
     for (name, more) in [("node-1", [("KUBECONFIG", "")]), ("node-2", outside)] {
         let node = cluster.node(name)?;
-        cluster.start_daemon_as_pod(node, &[&server[..], &more].concat())?;
+        cluster.start_daemon_as_pod(node, &more)?;
     }
     cluster.wait_ready()?;
     for node in &cluster.nodes {
@@ -97,35 +90,6 @@ fn start(cluster: &Cluster, token: &str) -> Result<Vec<Option<i32>>, Error> {
         node.run(&["grep", "--quiet", CREDENTIALS, conf])?;
     }
     cluster.nodes.iter().map(|node| node.program_pid("calico-node")).collect()
-}
-
-/// Writes what a pod has of its service account, as kubelet does: into a new directory, to which a
-/// link is swapped.
-fn write_account(
-    plane: &ControlPlane,
-    node: &Node,
-    version: &str,
-    token: &str,
-) -> Result<(), Error> {
-    let dir = node.dir.join("run").join(ACCOUNT);
-    let version = format!("..{}", version.replace(' ', "-"));
-    let new = dir.join(&version);
-    std::fs::create_dir_all(&new).map_err(Error::file(&new))?;
-    let authority = plane.file("ca.crt");
-    let authority = std::fs::read_to_string(&authority).map_err(Error::file(&authority))?;
-    for (name, text) in
-        [("ca.crt", authority.as_str()), ("token", token), ("namespace", "kube-system")]
-    {
-        let path = new.join(name);
-        std::fs::write(&path, text).map_err(Error::file(&path))?;
-        let link = dir.join(name);
-        if !link.is_symlink() {
-            symlink(Path::new("..data").join(name), &link).map_err(Error::file(&link))?;
-        }
-    }
-    let (link, data) = (dir.join("..data_tmp"), dir.join("..data"));
-    symlink(&version, &link).map_err(Error::file(&link))?;
-    std::fs::rename(&link, &data).map_err(Error::file(&data))
 }
 
 /// Waits until the plugin's credentials have the authority that the daemon is given.

@@ -148,25 +148,11 @@ enum Expected {
 fn wait(cluster: &Cluster, permission: &Permission, expected: Expected) -> Result<(), Error> {
     let (resource, group) = parts(permission);
     let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
-    let question = json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {
-            "user": format!("system:serviceaccount:kube-system:{ACCOUNT}"),
-            "groups": ["system:serviceaccounts", "system:authenticated"],
-            "resourceAttributes": {
-                "verb": permission.verb, "group": group, "resource": resource, "subresource": part,
-            },
-        },
+    let attributes = json!({
+        "verb": permission.verb, "group": group, "resource": resource, "subresource": part,
     });
-    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
     eventually(&format!("{permission} to be {expected:?}"), WITHIN, || {
-        let answer = cluster.api.send(Request::json(Method::POST, path, &question))?.success()?;
-        let is_permitted = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
-        if is_permitted == (expected == Expected::Permitted) {
-            return Ok(());
-        }
-        Err(Error::wrong(answer.to_string()))
+        rbac::require(&cluster.api, ACCOUNT, &attributes, expected == Expected::Permitted)
     })
 }
 

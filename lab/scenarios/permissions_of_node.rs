@@ -12,6 +12,7 @@ use lab::Error;
 use lab::cluster::{Cluster, Fabric, Families, Plan, eventually};
 use lab::control_plane::{Kind, root};
 use lab::node::Node;
+use lab::rbac;
 use lab::rest::Request;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -217,7 +218,8 @@ pub(crate) fn are_needed(dir: &Path, control_plane: Kind) -> Result<(), Error> {
     cluster.api.wait_established()?;
     cluster.api.apply(WISHES)?;
     let lab = Lab { cluster, grants };
-    lab.write_account()?;
+    let token = lab.cluster.api.create_token(SYSTEM, NAME)?;
+    lab.cluster.write_account(lab.node()?, "at first", &token)?;
     lab.settle()?;
     let mut wrong = Vec::new();
     let mut last = Settled;
@@ -254,31 +256,9 @@ impl Lab {
         self.cluster.node("node-1")
     }
 
-    /// Gives the node what a pod has of its service account.
-    fn write_account(&self) -> Result<(), Error> {
-        let dir = self.node()?.dir.join("run/secrets/kubernetes.io/serviceaccount");
-        std::fs::create_dir_all(&dir).map_err(Error::file(&dir))?;
-        let authority = self.cluster.control_plane.file("ca.crt");
-        let authority = std::fs::read_to_string(&authority).map_err(Error::file(&authority))?;
-        let token = self.cluster.api.create_token(SYSTEM, NAME)?;
-        for (name, text) in
-            [("ca.crt", authority.as_str()), ("token", &token), ("namespace", SYSTEM)]
-        {
-            let path = dir.join(name);
-            std::fs::write(&path, text).map_err(Error::file(&path))?;
-        }
-        Ok(())
-    }
-
     fn start(&self, level: &str) -> Result<(), Error> {
-        let server = self.cluster.control_plane.endpoint();
-        let (host, port) = (server.ip().to_string(), server.port().to_string());
-        let server = [
-            ("KUBERNETES_SERVICE_HOST", host.as_str()),
-            ("KUBERNETES_SERVICE_PORT", port.as_str()),
-            ("FELIX_LOGSEVERITYSCREEN", level),
-        ];
-        self.cluster.start_daemon_as_pod(self.node()?, &[SETTINGS, &server].concat())
+        let level = [("FELIX_LOGSEVERITYSCREEN", level)];
+        self.cluster.start_daemon_as_pod(self.node()?, &[SETTINGS, &level].concat())
     }
 
     /// Ends calico-node, if it has not ended by itself.
@@ -420,25 +400,13 @@ impl Lab {
     /// Waits until the API server permits something, or does not (authorization.k8s.io/v1).
     fn wait(&self, grant: &Grant, is_permitted: bool) -> Result<(), Error> {
         let (resource, part) = grant.resource.split_once('/').unwrap_or((&grant.resource, ""));
-        let question = json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {
-                "user": format!("system:serviceaccount:{SYSTEM}:{NAME}"),
-                "groups": ["system:serviceaccounts", "system:authenticated"],
-                "resourceAttributes": {
-                    "verb": grant.verb, "group": grant.group, "resource": resource,
-                    "subresource": part, "namespace": grant.role,
-                    "name": grant.names.first().cloned().unwrap_or_default(),
-                },
-            },
+        let attributes = json!({
+            "verb": grant.verb, "group": grant.group, "resource": resource,
+            "subresource": part, "namespace": grant.role,
+            "name": grant.names.first().cloned().unwrap_or_default(),
         });
-        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         eventually(&format!("{grant:?} to be permitted: {is_permitted}"), WITHIN, || {
-            let answer =
-                self.cluster.api.send(Request::json(Method::POST, path, &question))?.success()?;
-            let says = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
-            if says == is_permitted { Ok(()) } else { Err(Error::wrong(answer.to_string())) }
+            rbac::require(&self.cluster.api, NAME, &attributes, is_permitted)
         })
     }
 

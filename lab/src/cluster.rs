@@ -1,5 +1,6 @@
 //! A cluster in the lab: control plane, nodes, daemons and pods.
 
+mod account;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -256,7 +257,8 @@ impl Cluster {
     }
 
     /// Starts calico-node as in a container: in a root directory of its own, where the node's
-    /// directory of CNI configurations is mounted as in the DaemonSet, with more settings.
+    /// directory of CNI configurations is mounted as in the DaemonSet, with what a kubelet says of the
+    /// API server and with more settings.
     ///
     /// # Errors
     ///
@@ -264,7 +266,14 @@ impl Cluster {
     pub fn start_daemon_as_pod(&self, node: &Node, more: &[(&str, &str)]) -> Result<(), Error> {
         let program = self.program(DAEMON);
         let command = ["unshare", "--mount", "sh", "-ec", CONTAINER, "sh", &program];
-        node.start_program(DAEMON, &command, &self.settings_of(node, more))
+        let server = self.control_plane.endpoint();
+        let (host, port) = (server.ip().to_string(), server.port().to_string());
+        let server = [
+            ("KUBERNETES_SERVICE_HOST", host.as_str()),
+            ("KUBERNETES_SERVICE_PORT", port.as_str()),
+        ];
+        let settings = self.settings_of(node, &[&server, more].concat());
+        node.start_program(DAEMON, &command, &settings)
     }
 
     /// Returns the settings of calico-node's DaemonSet, and more.

@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use serde_json::Value;
+use http::Method;
+use serde_json::{Value, json};
 
 use crate::Error;
+use crate::api_access::Api;
 use crate::control_plane::kubernetes::AUDIT_LOG;
+use crate::rest::Request;
 
 /// The namespace of our service accounts.
 const NAMESPACE: &str = "kube-system";
@@ -148,6 +151,33 @@ pub fn golden(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
 #[must_use]
 pub fn scenario(reason: &str) -> Option<&str> {
     reason.strip_prefix("in ")?.split(':').next()
+}
+
+/// Fails unless the API server permits one of our accounts something, or does not, as `is_permitted`
+/// says (authorization.k8s.io/v1); `attributes` are those of a resource.
+///
+/// # Errors
+///
+/// [`Error`] with the server's answer.
+pub fn require(
+    api: &Api,
+    account: &str,
+    attributes: &Value,
+    is_permitted: bool,
+) -> Result<(), Error> {
+    let question = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": format!("{PREFIX}{account}"),
+            "groups": ["system:serviceaccounts", "system:authenticated"],
+            "resourceAttributes": attributes,
+        },
+    });
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let answer = api.send(Request::json(Method::POST, path, &question))?.success()?;
+    let says = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
+    if says == is_permitted { Ok(()) } else { Err(Error::wrong(answer.to_string())) }
 }
 
 #[cfg(test)]

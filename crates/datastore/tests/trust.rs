@@ -13,7 +13,7 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -118,6 +119,30 @@ async fn becomes(client: &Client, is_right: impl Fn(&Result<(), Error>) -> bool,
     }
 }
 
+/// A server of an old authority, and a client that trusts that one and has talked to it.
+struct World {
+    old: Authority,
+    new: Authority,
+    /// What the client trusts.
+    authority: PathBuf,
+    server: Server,
+    client: Client,
+    _directory: TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let (old, new) = (authority(), authority());
+        let directory = tempfile::tempdir().unwrap();
+        let authority = directory.path().join("ca.crt");
+        std::fs::write(&authority, old.pem()).unwrap();
+        let server = Server::start(&old);
+        let client = server.client(directory.path());
+        ask(&client).await.unwrap();
+        Self { old, new, authority, server, client, _directory: directory }
+    }
+}
+
 fn is_untrusted(answer: &Result<(), Error>) -> bool {
     matches!(answer, Err(Error::Unreachable { problem, remedy, .. })
         if problem.contains("certificate") && remedy.contains("certificate-authority"))
@@ -125,19 +150,13 @@ fn is_untrusted(answer: &Result<(), Error>) -> bool {
 
 #[tokio::test]
 async fn a_client_follows_the_change_of_an_authority() {
-    let (old, new) = (authority(), authority());
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ca.crt");
-    std::fs::write(&path, old.pem()).unwrap();
-    let server = Server::start(&old);
-    let client = server.client(directory.path());
-    ask(&client).await.unwrap();
+    let World { old, new, authority, server, client, _directory } = World::start().await;
     // As Kubernetes documents it: both are trusted, then the server changes, then the old one goes.
-    std::fs::write(&path, old.pem() + &new.pem()).unwrap();
+    std::fs::write(&authority, old.pem() + &new.pem()).unwrap();
     ask(&client).await.unwrap();
     server.change(&new);
     becomes(&client, Result::is_ok, "both are trusted").await;
-    std::fs::write(&path, new.pem()).unwrap();
+    std::fs::write(&authority, new.pem()).unwrap();
     becomes(&client, Result::is_ok, "the new one alone").await;
     // What is not trusted any more is refused.
     server.change(&old);
@@ -146,15 +165,9 @@ async fn a_client_follows_the_change_of_an_authority() {
 
 #[tokio::test]
 async fn a_client_that_was_told_too_late_comes_back() {
-    let (old, new) = (authority(), authority());
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ca.crt");
-    std::fs::write(&path, old.pem()).unwrap();
-    let server = Server::start(&old);
-    let client = server.client(directory.path());
-    ask(&client).await.unwrap();
+    let World { new, authority, server, client, _directory, .. } = World::start().await;
     server.change(&new);
     becomes(&client, is_untrusted, "the server is unknown").await;
-    std::fs::write(&path, new.pem()).unwrap();
+    std::fs::write(&authority, new.pem()).unwrap();
     becomes(&client, Result::is_ok, "the new authority is read").await;
 }
